@@ -1,0 +1,30 @@
+// The instruction sets that CPU kernels are written for, and the choice among them at run time.
+//
+// One binary serves every CPU of an architecture: each instruction set has source files of its own,
+// compiled with its own flags, and the choice made here decides which of them run.
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace proxyless::cpu {
+
+enum class Isa {
+  kScalar,
+  kNeon,    // AArch64 Advanced SIMD
+  kAvx2,    // AVX2 and FMA
+  kAvx512,  // AVX-512 F, BW, DQ and VL, on top of kAvx2
+};
+
+// The name that people see and type: "scalar", "neon", "avx2" or "avx512".
+const char* isa_name(Isa isa);
+
+// What this CPU and its operating system can run, best first; the last is always kScalar.
+const std::vector<Isa>& supported_isas();
+
+// The supported instruction set called `name`, the best one if `name` is empty, and nothing if this
+// CPU cannot run it or no instruction set is called so.
+std::optional<Isa> choose_isa(std::string_view name);
+
+}  // namespace proxyless::cpu

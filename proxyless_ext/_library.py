@@ -1,0 +1,45 @@
+"""The one door to the compiled code: loads it when it is first used, and says how to build it."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from proxyless_ext.errors import UserError
+
+if TYPE_CHECKING:
+    from proxyless_ext._C import BuildInfo
+
+
+def native() -> ModuleType:
+    """Return the compiled module `proxyless_ext._C`."""
+    try:
+        import proxyless_ext._C as module
+    except ImportError as error:
+        raise UserError(
+            f"The compiled part of proxyless_ext cannot be loaded ({error}): build it with "
+            "`pip install --no-build-isolation .` in the source folder."
+        ) from error
+    return module
+
+
+def build_info() -> BuildInfo:
+    """Say how the compiled module was built: version, compiler, flags and target system."""
+    return native().build_info()
+
+
+def supported_isas() -> list[str]:
+    """List the instruction sets that this CPU can use, best first."""
+    return native().supported_isas()
+
+
+def selected_isa() -> str:
+    """Name the instruction set that CPU kernels use.
+
+    It is the best one this CPU has, or the one that the environment variable PROXYLESS_CPU_ISA
+    names.
+    """
+    try:
+        return native().selected_isa()
+    except ValueError as error:
+        raise UserError(str(error)) from None

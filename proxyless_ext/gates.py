@@ -1,0 +1,88 @@
+"""The mathematics of the gates: sampling, and alpha gradients of all edges at once.
+
+Every function works on padded matrices [E, N] over all E edges, N being the largest number of candidates; an edge
+with fewer has alpha = -inf (so probability 0) in its last columns. Nothing here loops over edges or waits for a
+device. All randomness of a search comes from the generators given here.
+
+Formulas: paper, sections 3.2 and 3.3; appendix D for two paths.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sample(alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One path per edge, index [E], drawn from softmax(alpha) [E, N]."""
+    return _perturbed(alpha, generator).argmax(dim=1)
+
+
+def sample_pair(alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Two different paths per edge, indices [E, 2], drawn without replacement from softmax(alpha) [E, N].
+
+    An edge with a single candidate is given a padded column as its second path ([E, 1] if N is 1).
+    """
+    return _perturbed(alpha, generator).topk(min(2, alpha.shape[1]), dim=1).indices
+
+
+def _perturbed(alpha: Tensor, generator: torch.Generator | None) -> Tensor:
+    """alpha with Gumbel noise: its k largest entries are k draws without replacement from the softmax.
+
+    In float64, so that no probability is rounded to zero.
+    """
+    noise = torch.rand(alpha.shape, generator=generator, dtype=torch.float64, device=alpha.device)
+    return alpha.detach().double() - torch.log(-torch.log(noise))
+
+
+def restrict(alpha: Tensor, pair: Tensor) -> Tensor:
+    """alpha [E, N] with -inf outside the columns `pair` [E, 2]: its softmax is that over the two."""
+    return torch.full_like(alpha, -torch.inf).scatter(1, pair, alpha.gather(1, pair))
+
+
+def alpha_gradient(gate_gradient: Tensor, probabilities: Tensor) -> Tensor:
+    """dL/dalpha_i = sum_j dL/dg_j p_j (delta_ij - p_i), for every edge.
+
+    Args:
+        gate_gradient: dL/dg [E, N]; zero where p is.
+        probabilities: p [E, N], over all candidates, or over the two of a two-path step.
+
+    Returns:
+        [E, N]
+    """
+    weighted = gate_gradient * probabilities
+    return weighted - probabilities * weighted.sum(dim=1, keepdim=True)
+
+
+def reinforce_gradient(probabilities: Tensor, samples: Tensor, advantages: Tensor) -> Tensor:
+    """The REINFORCE estimate of -dE[R]/dalpha: mean_k (R_k - b) grad(-log p(path_k)).
+
+    Args:
+        probabilities: p [E, N].
+        samples: sampled paths [K, E].
+        advantages: R_k - b [K].
+
+    Returns:
+        [E, N]
+    """
+    chosen = torch.nn.functional.one_hot(samples, probabilities.shape[1]).to(probabilities.dtype)
+    return torch.einsum("k,ken->en", advantages, probabilities - chosen) / len(samples)
+
+
+def rescale_shift(before: Tensor, after: Tensor, pair: Tensor) -> Tensor:
+    """What to add to alpha after a two-path step so that all other probabilities stay as they were.
+
+    Args:
+        before, after: alpha [E, N] around the optimizer's step.
+        pair: the two paths of every edge [E, 2].
+
+    Returns:
+        [E, N], zero outside the pair: log(sum exp(before) / sum exp(after)) over the two.
+    """
+    shift = before.gather(1, pair).logsumexp(1) - after.gather(1, pair).logsumexp(1)
+    return torch.zeros_like(after).scatter(1, pair, shift[:, None].expand_as(pair))
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Mean entropy per edge in nats, from p [E, N]."""
+    return torch.special.entr(probabilities).sum(dim=1).mean()

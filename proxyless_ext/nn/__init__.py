@@ -1,0 +1,26 @@
+"""Modules: candidates, MixedOp, the supernet and the networks derived from it."""
+
+from .edges import Edges, GateMode, GateStep
+from .layers import ConvBNAct, Identity, MBConv, Zero
+from .mixed_op import MixedOp
+from .network import Classifier, Network, SuperNet, build_block
+from .profile import count_macs, count_parameters
+from .statistics import frozen_statistics
+
+__all__ = [
+    "Classifier",
+    "ConvBNAct",
+    "Edges",
+    "GateMode",
+    "GateStep",
+    "Identity",
+    "MBConv",
+    "MixedOp",
+    "Network",
+    "SuperNet",
+    "Zero",
+    "build_block",
+    "count_macs",
+    "count_parameters",
+    "frozen_statistics",
+]

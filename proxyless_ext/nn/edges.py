@@ -1,0 +1,160 @@
+"""All mixed operations of a model as one: sample paths, run gate steps, gather alpha gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from .. import gates
+from ..errors import UserError
+from .mixed_op import MixedOp
+from .statistics import frozen_statistics
+
+GateMode = Literal["full", "two_path"]
+
+
+class Edges:
+    """The edges of any model that contains `MixedOp`s, in the order of `model.modules()`.
+
+    E is their number and N the largest number of candidates. Matrices [E, N] are padded as `gates` says.
+
+    Raises:
+        UserError: the model has no MixedOp.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.mixed_ops = [module for module in model.modules() if isinstance(module, MixedOp)]
+        if not self.mixed_ops:
+            raise UserError("the model has no MixedOp; wrap the layers to be searched in MixedOp")
+
+    @property
+    def alphas(self) -> list[nn.Parameter]:
+        """The architecture parameters, one vector per edge: for the alpha optimizer."""
+        return [mixed.alpha for mixed in self.mixed_ops]
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """All other parameters of the model: for the weight optimizer."""
+        alphas = {id(alpha) for alpha in self.alphas}
+        return [weight for weight in self.model.parameters() if id(weight) not in alphas]
+
+    def alpha_matrix(self) -> Tensor:
+        """All alphas [E, N], differentiable, -inf where an edge has no such candidate."""
+        return pad_sequence(self.alphas, batch_first=True, padding_value=-torch.inf)
+
+    def probabilities(self) -> Tensor:
+        """softmax of `alpha_matrix` [E, N]."""
+        return self.alpha_matrix().softmax(dim=1)
+
+    def choices(self) -> list[int]:
+        """The most probable candidate of every edge: the derived network."""
+        best: list[int] = self.alpha_matrix().argmax(dim=1).tolist()
+        return best
+
+    @property
+    def active(self) -> list[int]:
+        """The active candidate of every edge."""
+        return [mixed.active for mixed in self.mixed_ops]
+
+    def activate(self, paths: Sequence[int]) -> None:
+        """Make candidate `paths[e]` of every edge e the one that runs."""
+        for mixed, path in zip(self.mixed_ops, paths, strict=True):
+            mixed.active = path
+
+    def sample(self, generator: torch.Generator | None = None) -> None:
+        """Draw the active path of every edge from its probabilities, for a weight step."""
+        self.activate(gates.sample(self.alpha_matrix().detach().cpu(), generator).tolist())
+
+    @contextmanager
+    def gate_step(
+        self, mode: GateMode = "full", generator: torch.Generator | None = None
+    ) -> Iterator[GateStep]:
+        """A gate step: within it, forward and backward of a loss give the gates' gradients.
+
+        Paths are drawn on entry. Within it weights require no gradient and BatchNorm statistics do not move, so
+        that a gate step changes alphas and nothing else. Afterwards call `GateStep.add_gradients`.
+        """
+        alpha = self.alpha_matrix()
+        host = alpha.detach().cpu()
+        if mode == "two_path":
+            pair = gates.sample_pair(host, generator)
+            alpha = gates.restrict(alpha, pair.to(alpha.device))
+            active = gates.sample(gates.restrict(host, pair), generator)
+            involved = pair.tolist()
+        else:
+            pair = None
+            active = gates.sample(host, generator)
+            involved = [range(host.shape[1])] * len(self.mixed_ops)
+        self.activate(active.tolist())
+        step = GateStep(self, alpha.softmax(dim=1), active, pair)
+        frozen = [weight for weight in self.weights if weight.requires_grad]
+        try:
+            for weight in frozen:
+                weight.requires_grad_(False)
+            for mixed, row, paths in zip(
+                self.mixed_ops, step.gates.unbind(0), involved, strict=True
+            ):
+                mixed.open_gates(row, [path for path in paths if path < len(mixed.candidates)])
+            with frozen_statistics(self.model):
+                yield step
+        finally:
+            for mixed in self.mixed_ops:
+                mixed.close_gates()
+            for weight in frozen:
+                weight.requires_grad_(True)
+
+    def add_gradients(self, gradient: Tensor) -> None:
+        """Add the rows of `gradient` [E, N] to the alphas' gradients."""
+        for alpha, row in zip(self.alphas, gradient.unbind(0), strict=True):
+            part = row[: alpha.numel()]
+            alpha.grad = part if alpha.grad is None else alpha.grad + part
+
+
+class GateStep:
+    """What one gate step knows: its binary gates, the probabilities it was drawn from, its pair of paths.
+
+    Attributes:
+        probabilities: [E, N], differentiable in the alphas; over the two paths of each edge in mode ``two_path``.
+            A latency term of the loss is to be computed from these.
+        gates: binary gates [E, N], a leaf whose gradient backward computes.
+        pair: the two paths of every edge [E, 2] in mode ``two_path``, else None.
+    """
+
+    def __init__(
+        self, edges: Edges, probabilities: Tensor, active: Tensor, pair: Tensor | None
+    ) -> None:
+        self.edges = edges
+        self.probabilities = probabilities
+        self.pair = pair
+        self.gates = (
+            torch.nn.functional.one_hot(active, probabilities.shape[1])
+            .to(probabilities)
+            .requires_grad_()
+        )
+        self._before = edges.alpha_matrix().detach()
+
+    def add_gradients(self) -> None:
+        """Turn the gates' gradients into gradients of the alphas and add them to what is there.
+
+        Raises:
+            UserError: backward has not run within the step.
+        """
+        if self.gates.grad is None:
+            raise UserError("the gates have no gradient; call loss.backward() within gate_step")
+        self.edges.add_gradients(gates.alpha_gradient(self.gates.grad, self.probabilities.detach()))
+
+    @torch.no_grad()
+    def rescale(self) -> None:
+        """After the optimizer's step of mode ``two_path``: restore the probabilities of all other paths."""
+        if self.pair is None:
+            return
+        pair = self.pair.to(self._before.device)
+        shift = gates.rescale_shift(self._before, self.edges.alpha_matrix(), pair)
+        for alpha, row in zip(self.edges.alphas, shift.unbind(0), strict=True):
+            alpha.add_(row[: alpha.numel()])

@@ -1,0 +1,111 @@
+"""MixedOp: an edge with candidate operations, of which only the active one runs.
+
+Its gates' gradients come from an identity function behind the active candidate: on the way back it meets
+G = dL/dy and computes dL/dg_j = <G, o_j(x)> (paper, section 3.2). Candidates that are not active run there, one
+at a time, without graphs and without moving BatchNorm statistics, so a gate step needs the memory of one path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ..errors import UserError
+from .statistics import frozen_statistics
+
+ALPHA_STD = 1e-3
+
+
+class MixedOp(nn.Module):
+    """An edge of an over-parameterised network: N candidate operations, one of them active.
+
+    A drop-in for any layer: candidates are any modules that map the same input to outputs of one shape. Only
+    the active one runs; `Edges` samples the active ones of a whole model and gathers the gradients of `alpha`.
+
+    Args:
+        candidates: the candidate operations.
+
+    Attributes:
+        alpha: architecture parameters [N]; the candidates' probabilities are softmax(alpha).
+        candidates: the modules [N].
+        active: index of the candidate that runs.
+
+    Raises:
+        UserError: there are no candidates.
+    """
+
+    def __init__(self, candidates: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleList(candidates)
+        if not self.candidates:
+            raise UserError("MixedOp needs at least one candidate")
+        self.alpha = nn.Parameter(ALPHA_STD * torch.randn(len(self.candidates)))
+        self.active = 0
+        self._gates: Tensor | None = None
+        self._involved: Sequence[int] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.candidates[self.active](x)
+        if self._gates is None or not torch.is_grad_enabled():
+            return output
+        result: Tensor = _GateGradient.apply(output, self._gates, x.detach(), self, self.active)
+        return result
+
+    def open_gates(self, gates: Tensor, involved: Sequence[int]) -> None:
+        """Until `close_gates`, backward adds dL/dgates of the `involved` candidates.
+
+        Args:
+            gates: binary gates [>= N] that require a gradient; columns past N stay without one.
+            involved: indices of the candidates whose gates get a gradient.
+        """
+        self._gates = gates
+        self._involved = involved
+
+    def close_gates(self) -> None:
+        """End `open_gates`."""
+        self._gates = None
+        self._involved = ()
+
+    def extra_repr(self) -> str:
+        return f"active={self.active}"
+
+
+class _GateGradient(torch.autograd.Function):
+    """Identity on the active candidate's output whose backward computes the gates' gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, gates: Tensor, x: Tensor, mixed: MixedOp, active: int
+    ) -> Tensor:
+        ctx.save_for_backward(output, x)
+        ctx.mixed, ctx.active, ctx.involved = mixed, active, mixed._involved
+        ctx.num_gates = gates.numel()
+        device = x.device.type
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        return output.view_as(output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        output, x = ctx.saved_tensors
+        device, dtype, enabled = ctx.autocast
+        gate_grad = grad.new_zeros(
+            ctx.num_gates, dtype=torch.promote_types(grad.dtype, torch.float32)
+        )
+        for index in ctx.involved:
+            if index != ctx.active:
+                candidate = ctx.mixed.candidates[index]
+                with torch.autocast(device, dtype, enabled), frozen_statistics(candidate):
+                    other = candidate(x)
+                gate_grad[index] = _dot(grad, other)
+            else:
+                gate_grad[index] = _dot(grad, output)
+        return grad, gate_grad, None, None, None
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dtype=torch.promote_types(a.dtype, torch.float32))

@@ -1,0 +1,178 @@
+"""The two networks: SuperNet over a space, and Network for one architecture of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..spaces import Architecture, BatchNorm, BlockConfig, Edge, Space, Stem
+from ..spaces.operations import IdentitySpec, MBConvSpec, parse_operation
+from .edges import Edges
+from .layers import ConvBNAct, Identity, MBConv, Zero
+from .mixed_op import MixedOp
+
+
+class Residual(nn.Module):
+    """x + operation(x)."""
+
+    def __init__(self, operation: nn.Module) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = x + self.operation(x)
+        return output
+
+
+class Plain(nn.Module):
+    """operation(x): a block without a shortcut."""
+
+    def __init__(self, operation: nn.Module) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.operation(x)
+        return output
+
+
+class Classifier(nn.Sequential):
+    """Global average pooling, dropout, linear: [N, C, H, W] -> logits [N, classes]."""
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(in_channels, num_classes)
+        bound = 1 / math.sqrt(in_channels)
+        nn.init.uniform_(self.linear.weight, -bound, bound)
+        nn.init.zeros_(self.linear.bias)
+
+
+class Backbone(nn.Module):
+    """Stem, blocks in sequence, feature mix, classifier: pictures [N, 3, H, W] -> logits [N, classes]."""
+
+    def __init__(
+        self,
+        stem: Stem,
+        blocks: Sequence[nn.Module],
+        last_channels: int,
+        feature_mix: int,
+        num_classes: int,
+        dropout: float,
+        batch_norm: BatchNorm,
+    ) -> None:
+        super().__init__()
+        bn = {"bn_momentum": batch_norm.momentum, "bn_eps": batch_norm.eps}
+        self.stem = ConvBNAct(stem.in_channels, stem.out_channels, 3, stem.stride, **bn)
+        self.blocks = nn.Sequential(*blocks)
+        self.feature_mix = ConvBNAct(last_channels, feature_mix, 1, **bn)
+        self.classifier = Classifier(feature_mix, num_classes, dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.feature_mix(self.blocks(self.stem(x))))
+        return logits
+
+
+class Network(Backbone):
+    """The network an architecture describes, with fresh weights.
+
+    Shape:
+        [N, 3, H, W] -> logits [N, classes]; any H and W, `architecture.resolution` being the intended one.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(
+            stem=architecture.stem,
+            blocks=[build_block(block, architecture.batch_norm) for block in architecture.blocks],
+            last_channels=architecture.blocks[-1].out_channels,
+            feature_mix=architecture.feature_mix,
+            num_classes=architecture.num_classes,
+            dropout=architecture.dropout,
+            batch_norm=architecture.batch_norm,
+        )
+        self.architecture = architecture
+
+
+class SuperNet(Backbone):
+    """The over-parameterised network of a space: at every edge a MixedOp over its candidates.
+
+    Attributes:
+        space: the space it was built from.
+        edges: its `Edges`, in the order of `space.edges`.
+    """
+
+    def __init__(self, space: Space) -> None:
+        fixed = [build_block(block, space.batch_norm) for block in space.fixed_blocks]
+        searched = [_build_edge(edge, space.batch_norm) for edge in space.edges]
+        super().__init__(
+            stem=space.stem,
+            blocks=[*fixed, *searched],
+            last_channels=space.edges[-1].out_channels,
+            feature_mix=space.feature_mix,
+            num_classes=space.num_classes,
+            dropout=space.dropout,
+            batch_norm=space.batch_norm,
+        )
+        self.space = space
+        self.edges = Edges(self)
+
+    def derive(self, choices: Sequence[int], name: str | None = None) -> Network:
+        """The network of `choices` (one candidate index per edge) with weights copied from this one.
+
+        This supernet is left as it is.
+        """
+        network = Network(self.space.architecture(choices, name))
+        first = len(self.space.fixed_blocks)
+        prefixes = {
+            f"blocks.{first + edge}.operation.candidates.{choice}.": f"blocks.{first + edge}.operation."
+            for edge, choice in enumerate(choices)
+        }
+        own = self.state_dict()
+        inherited = {}
+        for name_, value in own.items():
+            prefix = next((prefix for prefix in prefixes if name_.startswith(prefix)), None)
+            if prefix:
+                inherited[prefixes[prefix] + name_.removeprefix(prefix)] = value
+            elif ".candidates." not in name_ and not name_.endswith(".alpha"):
+                inherited[name_] = value
+        network.load_state_dict(inherited)
+        return network
+
+
+def build_operation(block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
+    """The operation of a block as a module, without the shortcut."""
+    spec = parse_operation(block.operation)
+    if isinstance(spec, MBConvSpec):
+        return MBConv(
+            block.in_channels,
+            block.out_channels,
+            spec.kernel_size,
+            block.stride,
+            spec.expand_ratio,
+            bn_momentum=batch_norm.momentum,
+            bn_eps=batch_norm.eps,
+        )
+    if isinstance(spec, IdentitySpec):
+        return Identity()
+    return Zero(block.out_channels, block.stride)
+
+
+def build_block(block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
+    """A block as a module; a skipped one does nothing and costs nothing."""
+    if block.operation == "zero" and block.shortcut:
+        return Identity()
+    return _with_shortcut(build_operation(block, batch_norm), block.shortcut)
+
+
+def _build_edge(edge: Edge, batch_norm: BatchNorm) -> nn.Module:
+    candidates = (build_operation(edge.block(name), batch_norm) for name in edge.candidates)
+    return _with_shortcut(MixedOp(candidates), edge.shortcut)
+
+
+def _with_shortcut(operation: nn.Module, shortcut: bool) -> nn.Module:
+    return Residual(operation) if shortcut else Plain(operation)

@@ -1,0 +1,136 @@
+"""Architectures: one network as readable JSON, enough to build it again anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ..errors import UserError
+from .layers import Layer
+from .operations import parse_operation
+from .validation import Data, read_model
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class BatchNorm(Data):
+    """Parameters of every BatchNorm of a network."""
+
+    momentum: float = Field(0.1, gt=0, le=1)
+    eps: float = Field(1e-3, gt=0)
+
+
+class Stem(Data):
+    """The first 3x3 convolution with BatchNorm and ReLU6."""
+
+    in_channels: Count = 3
+    out_channels: Count = 32
+    stride: Literal[1, 2] = 2
+
+
+class BlockConfig(Data):
+    """One block: an operation, and whether its input is added to its output."""
+
+    operation: str
+    in_channels: Count
+    out_channels: Count
+    stride: Literal[1, 2] = 1
+    shortcut: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> BlockConfig:
+        same_shape = self.stride == 1 and self.in_channels == self.out_channels
+        if self.shortcut and not same_shape:
+            raise UserError("a shortcut needs stride 1 and as many output as input channels")
+        if not parse_operation(self.operation).fits(
+            self.in_channels, self.out_channels, self.stride
+        ):
+            raise UserError(
+                f"'{self.operation}' does not fit a block from {self.in_channels} to "
+                f"{self.out_channels} channels of stride {self.stride}; use an MBConv there"
+            )
+        return self
+
+
+class Architecture(Data):
+    """A network: stem, blocks, feature mix, classifier.
+
+    The layout is the one of the paper (section 3, `imagenet` space): a 3x3 stem, the blocks in sequence, a 1x1
+    feature-mix layer, global average pooling, dropout and a linear classifier.
+    """
+
+    format: Literal["proxyless_ext/architecture/1"] = "proxyless_ext/architecture/1"
+    name: str
+    resolution: Count
+    num_classes: Count
+    stem: Stem
+    blocks: tuple[BlockConfig, ...]
+    feature_mix: Count
+    dropout: float = Field(0.0, ge=0, lt=1)
+    batch_norm: BatchNorm = BatchNorm()
+    classes: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Architecture:
+        channels = self.stem.out_channels
+        for index, block in enumerate(self.blocks):
+            if block.in_channels != channels:
+                raise UserError(
+                    f"block {index} takes {block.in_channels} channels but is given {channels}"
+                )
+            channels = block.out_channels
+        if self.classes is not None and len(self.classes) != self.num_classes:
+            raise UserError(f"{len(self.classes)} class names for {self.num_classes} classes")
+        return self
+
+    def layers(self) -> list[Layer]:
+        """Every layer in order: stem, blocks (skipped ones too), feature mix, classifier."""
+        stem = Layer(
+            "stem",
+            "",
+            self.stem.in_channels,
+            self.stem.out_channels,
+            self.resolution,
+            self.stem.stride,
+        )
+        layers = [stem]
+        for block in self.blocks:
+            size = layers[-1].out_size
+            layers.append(
+                Layer(
+                    "block",
+                    block.operation,
+                    block.in_channels,
+                    block.out_channels,
+                    size,
+                    block.stride,
+                    block.shortcut,
+                )
+            )
+        last = layers[-1]
+        layers.append(Layer("feature_mix", "", last.out_channels, self.feature_mix, last.out_size))
+        layers.append(Layer("classifier", "", self.feature_mix, self.num_classes, last.out_size))
+        return layers
+
+    def save(self, path: str | Path) -> None:
+        """Write readable JSON: one line a block."""
+        fields = self.model_dump(mode="json", exclude={"blocks"}, exclude_none=True)
+        Path(path).write_text(_readable_json(fields, self.model_dump(mode="json")["blocks"]))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Architecture:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file is missing, is no JSON, or describes no possible network.
+        """
+        return read_model(cls, path)
+
+
+def _readable_json(fields: dict[str, Any], blocks: list[dict[str, Any]]) -> str:
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in fields.items()]
+    rows = ",\n".join(f"    {json.dumps(block)}" for block in blocks)
+    return "{\n" + "\n".join(lines) + '\n  "blocks": [\n' + rows + "\n  ]\n}\n"

@@ -1,0 +1,73 @@
+"""The spaces that come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .architecture import Stem
+from .space import FirstBlock, Space, Stage
+
+MBCONV_CANDIDATES = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "zero")
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `value`, never below 90 % of it.
+
+    The rule of MobileNetV2, by which the published widths were made.
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def imagenet(num_classes: int = 1000, width_mult: float = 1.0, resolution: int = 224) -> Space:
+    """The space of the paper: 21 edges, 2.2e17 networks, a supernet of 16.034 M parameters at width 1."""
+    return _mbconv_space(
+        name="imagenet",
+        num_classes=num_classes,
+        width_mult=width_mult,
+        resolution=resolution,
+        stem_stride=2,
+        stages=[(24, 4, 2), (40, 4, 2), (80, 4, 2), (96, 4, 1), (192, 4, 2), (320, 1, 1)],
+        feature_mix=1280,
+    )
+
+
+def cifar_mbconv(num_classes: int = 10, width_mult: float = 1.0, resolution: int = 32) -> Space:
+    """The same candidates for 32x32 pictures: 16 edges in 6 stages, total stride 8."""
+    return _mbconv_space(
+        name="cifar_mbconv",
+        num_classes=num_classes,
+        width_mult=width_mult,
+        resolution=resolution,
+        stem_stride=1,
+        stages=[(24, 3, 1), (40, 3, 2), (80, 3, 2), (96, 3, 1), (160, 3, 2), (240, 1, 1)],
+        feature_mix=640,
+    )
+
+
+def _mbconv_space(
+    name: str,
+    num_classes: int,
+    width_mult: float,
+    resolution: int,
+    stem_stride: int,
+    stages: Sequence[tuple[int, int, int]],
+    feature_mix: int,
+) -> Space:
+    """`stages` are (channels, cells, stride) at width 1; the feature mix only grows, for widths above 1."""
+    return Space(
+        name=name,
+        resolution=resolution,
+        num_classes=num_classes,
+        stem=Stem(out_channels=make_divisible(32 * width_mult), stride=stem_stride),
+        first_block=FirstBlock(channels=make_divisible(16 * width_mult)),
+        candidates=MBCONV_CANDIDATES,
+        stages=tuple(
+            Stage(channels=make_divisible(channels * width_mult), cells=cells, stride=stride)
+            for channels, cells, stride in stages
+        ),
+        feature_mix=make_divisible(feature_mix * max(1.0, width_mult)),
+    )
+
+
+BUILTIN = {"imagenet": imagenet, "cifar_mbconv": cifar_mbconv}

@@ -1,0 +1,65 @@
+"""Layers: an operation on given shapes, the unit whose latency is measured, summed and drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .operations import MBConvSpec, Operation, parse_operation
+
+LayerKind = Literal["stem", "block", "feature_mix", "classifier"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a network.
+
+    Attributes:
+        kind: which part of the network it is.
+        operation: the name of a block's operation; empty for the other kinds.
+        in_channels, out_channels: channels; a classifier's out_channels are its classes.
+        in_size: height and width of the square input, in pixels.
+        stride: of the stem or block.
+        shortcut: whether a block adds its input to its output.
+    """
+
+    kind: LayerKind
+    operation: str
+    in_channels: int
+    out_channels: int
+    in_size: int
+    stride: int = 1
+    shortcut: bool = False
+
+    @property
+    def out_size(self) -> int:
+        """Height and width of the output, in pixels (padding keeps ceil(size / stride))."""
+        return -(-self.in_size // self.stride)
+
+    @property
+    def spec(self) -> Operation:
+        """The parsed operation of a block."""
+        return parse_operation(self.operation)
+
+    @property
+    def is_skipped(self) -> bool:
+        """A block of operation zero: it costs nothing."""
+        return self.operation == "zero"
+
+    @property
+    def key(self) -> str:
+        """The key of this layer in a latency table, in the format of the published tables."""
+        size, channels = self.in_size, self.in_channels
+        source = f"input:{size}x{size}x{channels}"
+        target = f"output:{self.out_size}x{self.out_size}x{self.out_channels}"
+        if self.kind == "stem":
+            return f"Conv-{source}-{target}"
+        if self.kind == "feature_mix":
+            return f"Conv_1-{source}-{target}"
+        if self.kind == "classifier":
+            return f"Logits-{source}-output:{self.out_channels}"
+        skip = f"stride:{self.stride}-idskip:{int(self.shortcut)}"
+        if isinstance(spec := self.spec, MBConvSpec):
+            shape = f"expand:{spec.expand_ratio}-kernel:{spec.kernel_size}"
+            return f"expanded_conv-{source}-{target}-{shape}-{skip}"
+        return f"{self.operation}-{source}-{target}-{skip}"

@@ -1,0 +1,207 @@
+"""Search spaces: which networks there are to choose from, as data that YAML can hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ..errors import UserError
+from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem
+from .layers import Layer
+from .operations import parse_operation
+from .validation import Data, read_model
+
+Candidates = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class FirstBlock(Data):
+    """The fixed block between the stem and the first searched one."""
+
+    operation: str = "k3e1"
+    channels: Count
+
+
+class Stage(Data):
+    """Blocks of one width; the first of them changes the width and the resolution.
+
+    Attributes:
+        channels: output channels of every block.
+        cells: number of blocks, each one searched edge.
+        stride: of the first block.
+        candidates: instead of the space's, for this stage.
+    """
+
+    channels: Count
+    cells: Count
+    stride: Literal[1, 2] = 1
+    candidates: Candidates | None = None
+
+
+class Edge(Data):
+    """One searched block: its shapes and its candidates, those that fit, in order."""
+
+    in_channels: Count
+    out_channels: Count
+    stride: Literal[1, 2]
+    candidates: tuple[str, ...]
+
+    @property
+    def shortcut(self) -> bool:
+        """Whether the input is added: wherever its shape is that of the output."""
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+    def block(self, operation: str) -> BlockConfig:
+        """The block that choosing `operation` gives."""
+        return BlockConfig(
+            operation=operation,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            stride=self.stride,
+            shortcut=self.shortcut,
+        )
+
+
+class Space(Data):
+    """A search space of sequential networks (paper, section 3; `algorithm.md` of the design).
+
+    A candidate of the list that cannot fit an edge (``zero`` or ``identity`` where shapes change) is left out there.
+    """
+
+    name: str
+    resolution: Count
+    num_classes: Annotated[int, Field(ge=2)]
+    stem: Stem = Stem()
+    first_block: FirstBlock | None = None
+    candidates: Candidates
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    feature_mix: Count
+    dropout: float = Field(0.0, ge=0, lt=1)
+    batch_norm: BatchNorm = BatchNorm()
+
+    @model_validator(mode="after")
+    def _check(self) -> Space:
+        for stage in self.stages:
+            names = stage.candidates or self.candidates
+            for name in names:
+                parse_operation(name)
+            if len(set(names)) < len(names):
+                raise UserError(f"candidates {list(names)} repeat; list each of them once")
+        for index, edge in enumerate(self.edges):
+            if not edge.candidates:
+                raise UserError(
+                    f"edge {index} ({edge.in_channels} to {edge.out_channels} channels, stride "
+                    f"{edge.stride}) has no candidate that fits; add an MBConv such as k3e6"
+                )
+        return self
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """The searched blocks in order."""
+        channels = self.first_block.channels if self.first_block else self.stem.out_channels
+        edges = []
+        for stage in self.stages:
+            for cell in range(stage.cells):
+                stride = stage.stride if cell == 0 else 1
+                candidates = tuple(
+                    name
+                    for name in stage.candidates or self.candidates
+                    if parse_operation(name).fits(channels, stage.channels, stride)
+                )
+                edges.append(
+                    Edge(
+                        in_channels=channels,
+                        out_channels=stage.channels,
+                        stride=stride,
+                        candidates=candidates,
+                    )
+                )
+                channels = stage.channels
+        return tuple(edges)
+
+    @property
+    def num_networks(self) -> int:
+        """How many networks the space holds."""
+        return math.prod(len(edge.candidates) for edge in self.edges)
+
+    @property
+    def fixed_blocks(self) -> tuple[BlockConfig, ...]:
+        """The blocks before the first edge: none or the first block."""
+        if self.first_block is None:
+            return ()
+        channels = self.stem.out_channels
+        return (
+            BlockConfig(
+                operation=self.first_block.operation,
+                in_channels=channels,
+                out_channels=self.first_block.channels,
+                shortcut=channels == self.first_block.channels,
+            ),
+        )
+
+    def architecture(self, choices: Sequence[int], name: str | None = None) -> Architecture:
+        """The network that takes candidate `choices[e]` at every edge e.
+
+        Raises:
+            UserError: there is not one valid choice for every edge.
+        """
+        if len(choices) != len(self.edges) or not all(
+            0 <= choice < len(edge.candidates)
+            for choice, edge in zip(choices, self.edges, strict=True)
+        ):
+            raise UserError(
+                f"choices {list(choices)} do not pick one candidate at each of the "
+                f"{len(self.edges)} edges of space '{self.name}'"
+            )
+        searched = (
+            edge.block(edge.candidates[choice])
+            for edge, choice in zip(self.edges, choices, strict=True)
+        )
+        return Architecture(
+            name=name or self.name,
+            resolution=self.resolution,
+            num_classes=self.num_classes,
+            stem=self.stem,
+            blocks=(*self.fixed_blocks, *searched),
+            feature_mix=self.feature_mix,
+            dropout=self.dropout,
+            batch_norm=self.batch_norm,
+        )
+
+    def edge_layers(self) -> list[list[Layer]]:
+        """For every edge, the layer that each of its candidates would be."""
+        first = len(self.fixed_blocks) + 1
+        shapes = self.architecture([0] * len(self.edges)).layers()[first:-2]
+        return [
+            [
+                Layer(
+                    "block",
+                    name,
+                    edge.in_channels,
+                    edge.out_channels,
+                    shape.in_size,
+                    edge.stride,
+                    edge.shortcut,
+                )
+                for name in edge.candidates
+            ]
+            for edge, shape in zip(self.edges, shapes, strict=True)
+        ]
+
+    def fixed_layers(self) -> list[Layer]:
+        """The layers every network of the space has: stem, first block, feature mix, classifier."""
+        layers = self.architecture([0] * len(self.edges)).layers()
+        return [*layers[: len(self.fixed_blocks) + 1], *layers[-2:]]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Space:
+        """Read a user-defined space from YAML.
+
+        Raises:
+            UserError: the file cannot be read or the space is impossible.
+        """
+        return read_model(cls, path)

@@ -1,0 +1,86 @@
+"""From JSON or YAML files to validated models, with errors as one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Data(BaseModel):
+    """Base of everything read from JSON or YAML: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_model(model: type[Model], path: str | Path) -> Model:
+    """Read a JSON or YAML file as `model`.
+
+    Raises:
+        UserError: the file cannot be read, cannot be parsed, or does not fit the model.
+    """
+    return validate(model, read_mapping(path), str(path))
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The mapping at the top of a JSON or YAML file (every JSON file is YAML).
+
+    Raises:
+        UserError: the file cannot be read or holds no mapping.
+    """
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"cannot read {path}: {reason}") from error
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise UserError(f"{path} is not valid YAML or JSON{line}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold keys and values at its top level")
+    return value
+
+
+def validate(model: type[Model], value: dict[str, Any], source: str) -> Model:
+    """`value` as a `model`; `source` names where it came from in the error.
+
+    Raises:
+        UserError: naming the first key that does not fit, and what is allowed.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_sentence(model, error)}") from error
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; remove it or correct its spelling{_neighbours(model, key)}"
+    if first["type"] == "missing":
+        return f"the key '{key}' is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"'{key}' is {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _neighbours(model: type[BaseModel], key: str) -> str:
+    """The keys allowed beside an unknown one, where they can be found from the model."""
+    fields = model.model_fields
+    for part in key.split(".")[:-1]:
+        annotation = fields[part].annotation if part in fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        fields = annotation.model_fields
+    return f" (known: {', '.join(fields)})"
