@@ -1,4 +1,4 @@
-"""ProxylessNAS as software: search a network directly on your own pictures and your own hardware."""
+"""ProxylessNAS as software: search a network directly on your own pictures and hardware."""
 
 from . import spaces
 from .errors import UserError

@@ -5,22 +5,22 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from proxyless_ext.errors import UserError
+from .errors import UserError
 
 if TYPE_CHECKING:
-    from proxyless_ext._C import BuildInfo
+    from ._C import BuildInfo
 
 
 def native() -> ModuleType:
     """Return the compiled module `proxyless_ext._C`."""
     try:
-        import proxyless_ext._C as module
+        import proxyless_ext._C
     except ImportError as error:
         raise UserError(
             f"The compiled part of proxyless_ext cannot be loaded ({error}): build it with "
             "`pip install --no-build-isolation .` in the source folder."
         ) from error
-    return module
+    return proxyless_ext._C
 
 
 def build_info() -> BuildInfo:

@@ -1,8 +1,9 @@
 """The mathematics of the gates: sampling, and alpha gradients of all edges at once.
 
-Every function works on padded matrices [E, N] over all E edges, N being the largest number of candidates; an edge
-with fewer has alpha = -inf (so probability 0) in its last columns. Nothing here loops over edges or waits for a
-device. All randomness of a search comes from the generators given here.
+Every function works on padded matrices [E, N] over all E edges, N being the largest number of
+candidates; an edge with fewer has alpha = -inf (so probability 0) in its last columns. Nothing here
+loops over edges or waits for a device. All randomness of a search comes from the generators given
+here.
 
 Formulas: paper, sections 3.2 and 3.3; appendix D for two paths.
 """
@@ -19,7 +20,8 @@ def sample(alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def sample_pair(alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Two different paths per edge, indices [E, 2], drawn without replacement from softmax(alpha) [E, N].
+    """Two different paths per edge, indices [E, 2], drawn without replacement from softmax(alpha)
+    [E, N].
 
     An edge with a single candidate is given a padded column as its second path ([E, 1] if N is 1).
     """
@@ -27,7 +29,8 @@ def sample_pair(alpha: Tensor, generator: torch.Generator | None = None) -> Tens
 
 
 def _perturbed(alpha: Tensor, generator: torch.Generator | None) -> Tensor:
-    """alpha with Gumbel noise: its k largest entries are k draws without replacement from the softmax.
+    """alpha with Gumbel noise: its k largest entries are k draws without replacement from the
+    softmax.
 
     In float64, so that no probability is rounded to zero.
     """
@@ -36,7 +39,7 @@ def _perturbed(alpha: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def restrict(alpha: Tensor, pair: Tensor) -> Tensor:
-    """alpha [E, N] with -inf outside the columns `pair` [E, 2]: its softmax is that over the two."""
+    """alpha [E, N] with -inf outside the columns `pair` [E, 2]: for a softmax over the two."""
     return torch.full_like(alpha, -torch.inf).scatter(1, pair, alpha.gather(1, pair))
 
 

@@ -1,7 +1,8 @@
 """Random numbers as a function of what they are for.
 
-Every random decision of a run draws from a generator made from the run's seed and the decision's own name, such as
-("search", epoch, batch). So nothing needs to be saved or replayed for a resumed run to go on exactly as it would have.
+Every random decision of a run draws from a generator made from the run's seed and the decision's
+own name, such as ("search", epoch, batch). So nothing needs to be saved or replayed for a resumed
+run to go on exactly as it would have.
 """
 
 from __future__ import annotations

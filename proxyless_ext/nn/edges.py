@@ -21,7 +21,8 @@ GateMode = Literal["full", "two_path"]
 class Edges:
     """The edges of any model that contains `MixedOp`s, in the order of `model.modules()`.
 
-    E is their number and N the largest number of candidates. Matrices [E, N] are padded as `gates` says.
+    E is their number and N the largest number of candidates. Matrices [E, N] are padded as `gates`
+    says.
 
     Raises:
         UserError: the model has no MixedOp.
@@ -46,7 +47,8 @@ class Edges:
 
     def alpha_matrix(self) -> Tensor:
         """All alphas [E, N], differentiable, -inf where an edge has no such candidate."""
-        return pad_sequence(self.alphas, batch_first=True, padding_value=-torch.inf)
+        alphas: list[Tensor] = [*self.alphas]
+        return pad_sequence(alphas, batch_first=True, padding_value=-torch.inf)
 
     def probabilities(self) -> Tensor:
         """softmax of `alpha_matrix` [E, N]."""
@@ -77,8 +79,9 @@ class Edges:
     ) -> Iterator[GateStep]:
         """A gate step: within it, forward and backward of a loss give the gates' gradients.
 
-        Paths are drawn on entry. Within it weights require no gradient and BatchNorm statistics do not move, so
-        that a gate step changes alphas and nothing else. Afterwards call `GateStep.add_gradients`.
+        Paths are drawn on entry. Within it weights require no gradient and BatchNorm statistics do
+        not move, so that a gate step changes alphas and nothing else. Afterwards call
+        `GateStep.add_gradients`.
         """
         alpha = self.alpha_matrix()
         host = alpha.detach().cpu()
@@ -115,13 +118,19 @@ class Edges:
             part = row[: alpha.numel()]
             alpha.grad = part if alpha.grad is None else alpha.grad + part
 
+    @torch.no_grad()
+    def add_to_alphas(self, change: Tensor) -> None:
+        """Add the rows of `change` [E, N] to the alphas themselves."""
+        for alpha, row in zip(self.alphas, change.unbind(0), strict=True):
+            alpha.add_(row[: alpha.numel()])
+
 
 class GateStep:
-    """What one gate step knows: its binary gates, the probabilities it was drawn from, its pair of paths.
+    """One gate step: its binary gates, and the probabilities its paths were drawn from.
 
     Attributes:
-        probabilities: [E, N], differentiable in the alphas; over the two paths of each edge in mode ``two_path``.
-            A latency term of the loss is to be computed from these.
+        probabilities: [E, N], differentiable in the alphas; over the two paths of each edge in mode
+            ``two_path``. A latency term of the loss is to be computed from these.
         gates: binary gates [E, N], a leaf whose gradient backward computes.
         pair: the two paths of every edge [E, 2] in mode ``two_path``, else None.
     """
@@ -151,10 +160,12 @@ class GateStep:
 
     @torch.no_grad()
     def rescale(self) -> None:
-        """After the optimizer's step of mode ``two_path``: restore the probabilities of all other paths."""
+        """After the optimizer's step: keep the probabilities of paths outside the pair.
+
+        Does nothing in mode ``full``, which has no pair.
+        """
         if self.pair is None:
             return
         pair = self.pair.to(self._before.device)
         shift = gates.rescale_shift(self._before, self.edges.alpha_matrix(), pair)
-        for alpha, row in zip(self.edges.alphas, shift.unbind(0), strict=True):
-            alpha.add_(row[: alpha.numel()])
+        self.edges.add_to_alphas(shift)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -47,9 +47,10 @@ class ConvBNAct(nn.Sequential):
 
 
 class MBConv(nn.Module):
-    """Inverted bottleneck (MobileNetV2; paper, section 3): 1x1 expand, depthwise kxk, 1x1 project, each with BatchNorm.
+    """Inverted bottleneck: 1x1 expand, depthwise kxk, 1x1 project, each with BatchNorm.
 
-    Without the expand layer for `expand_ratio` 1. The shortcut is not part of it.
+    From MobileNetV2 (paper, section 3). `expand_ratio` 1 has no expand layer. The shortcut is not
+    part of it.
 
     Shape:
         [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)].
@@ -76,10 +77,10 @@ class MBConv(nn.Module):
         if kernel_size % 2 == 0:
             raise UserError(f"MBConv needs an odd kernel_size, not {kernel_size}")
         hidden = in_channels * expand_ratio
-        bn = {"bn_momentum": bn_momentum, "bn_eps": bn_eps}
-        self.expand = ConvBNAct(in_channels, hidden, 1, **bn) if expand_ratio > 1 else nn.Identity()
-        self.depthwise = ConvBNAct(hidden, hidden, kernel_size, stride, groups=hidden, **bn)
-        self.project = ConvBNAct(hidden, out_channels, 1, activate=False, **bn)
+        layer = partial(ConvBNAct, bn_momentum=bn_momentum, bn_eps=bn_eps)
+        self.expand = layer(in_channels, hidden, 1) if expand_ratio > 1 else nn.Identity()
+        self.depthwise = layer(hidden, hidden, kernel_size, stride, groups=hidden)
+        self.project = layer(hidden, out_channels, 1, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(self.depthwise(self.expand(x)))

@@ -1,8 +1,9 @@
 """MixedOp: an edge with candidate operations, of which only the active one runs.
 
-Its gates' gradients come from an identity function behind the active candidate: on the way back it meets
-G = dL/dy and computes dL/dg_j = <G, o_j(x)> (paper, section 3.2). Candidates that are not active run there, one
-at a time, without graphs and without moving BatchNorm statistics, so a gate step needs the memory of one path.
+Its gates' gradients come from an identity function behind the active candidate: on the way back it
+meets G = dL/dy and computes dL/dg_j = <G, o_j(x)> (paper, section 3.2). Candidates that are not
+active run there, one at a time, without graphs and without moving BatchNorm statistics, so a gate
+step needs the memory of one path.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ ALPHA_STD = 1e-3
 class MixedOp(nn.Module):
     """An edge of an over-parameterised network: N candidate operations, one of them active.
 
-    A drop-in for any layer: candidates are any modules that map the same input to outputs of one shape. Only
-    the active one runs; `Edges` samples the active ones of a whole model and gathers the gradients of `alpha`.
+    A drop-in for any layer: candidates are any modules that map the same input to outputs of one
+    shape. Only the active one runs; `Edges` samples the active ones of a whole model and gathers
+    the gradients of `alpha`.
 
     Args:
         candidates: the candidate operations.
@@ -49,11 +51,27 @@ class MixedOp(nn.Module):
         self._involved: Sequence[int] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        output = self.candidates[self.active](x)
         if self._gates is None or not torch.is_grad_enabled():
-            return output
+            plain: Tensor = self.candidates[self.active](x)
+            return plain
+        output = self.run_candidate(self.active, x)
         result: Tensor = _GateGradient.apply(output, self._gates, x.detach(), self, self.active)
         return result
+
+    def run_candidate(self, index: int, x: Tensor) -> Tensor:
+        """The output of one candidate in a gate step, which gives all of them the same input.
+
+        Raises:
+            UserError: the candidate changes its input, so that the others would see another.
+        """
+        version = x._version
+        output: Tensor = self.candidates[index](x)
+        if x._version != version:
+            raise UserError(
+                f"candidate {index} of a MixedOp changes its input in place; "
+                "build it with inplace=False or let it work on a copy"
+            )
+        return output
 
     def open_gates(self, gates: Tensor, involved: Sequence[int]) -> None:
         """Until `close_gates`, backward adds dL/dgates of the `involved` candidates.
@@ -97,15 +115,21 @@ class _GateGradient(torch.autograd.Function):
             ctx.num_gates, dtype=torch.promote_types(grad.dtype, torch.float32)
         )
         for index in ctx.involved:
-            if index != ctx.active:
-                candidate = ctx.mixed.candidates[index]
-                with torch.autocast(device, dtype, enabled), frozen_statistics(candidate):
-                    other = candidate(x)
-                gate_grad[index] = _dot(grad, other)
-            else:
+            if index == ctx.active:
                 gate_grad[index] = _dot(grad, output)
+                continue
+            candidate = ctx.mixed.candidates[index]
+            with torch.autocast(device, dtype, enabled), frozen_statistics(candidate):
+                other = ctx.mixed.run_candidate(index, x)
+            if other.shape != output.shape:
+                raise UserError(
+                    f"candidate {index} of a MixedOp gives the shape {list(other.shape)} and "
+                    f"candidate {ctx.active} {list(output.shape)}; make all give the same"
+                )
+            gate_grad[index] = _dot(grad, other)
         return grad, gate_grad, None, None, None
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(dtype=torch.promote_types(a.dtype, torch.float32))
+    """<a, b> in float32 at least: in float16 the products of small gradients would underflow."""
+    return (a.to(torch.promote_types(a.dtype, torch.float32)) * b).sum()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from ..spaces import Architecture, BatchNorm, BlockConfig, Edge, Space, Stem
@@ -54,7 +54,11 @@ class Classifier(nn.Sequential):
 
 
 class Backbone(nn.Module):
-    """Stem, blocks in sequence, feature mix, classifier: pictures [N, 3, H, W] -> logits [N, classes]."""
+    """Stem, blocks in sequence, feature mix, classifier.
+
+    Shape:
+        [N, 3, H, W] -> logits [N, classes]; any H and W.
+    """
 
     def __init__(
         self,
@@ -67,10 +71,10 @@ class Backbone(nn.Module):
         batch_norm: BatchNorm,
     ) -> None:
         super().__init__()
-        bn = {"bn_momentum": batch_norm.momentum, "bn_eps": batch_norm.eps}
-        self.stem = ConvBNAct(stem.in_channels, stem.out_channels, 3, stem.stride, **bn)
+        layer = partial(ConvBNAct, bn_momentum=batch_norm.momentum, bn_eps=batch_norm.eps)
+        self.stem = layer(stem.in_channels, stem.out_channels, 3, stem.stride)
         self.blocks = nn.Sequential(*blocks)
-        self.feature_mix = ConvBNAct(last_channels, feature_mix, 1, **bn)
+        self.feature_mix = layer(last_channels, feature_mix, 1)
         self.classifier = Classifier(feature_mix, num_classes, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,11 +83,7 @@ class Backbone(nn.Module):
 
 
 class Network(Backbone):
-    """The network an architecture describes, with fresh weights.
-
-    Shape:
-        [N, 3, H, W] -> logits [N, classes]; any H and W, `architecture.resolution` being the intended one.
-    """
+    """The network an architecture describes, with fresh weights."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(
@@ -122,25 +122,21 @@ class SuperNet(Backbone):
         self.edges = Edges(self)
 
     def derive(self, choices: Sequence[int], name: str | None = None) -> Network:
-        """The network of `choices` (one candidate index per edge) with weights copied from this one.
+        """The network of `choices`, one candidate index per edge, with copies of its weights here.
 
-        This supernet is left as it is.
+        The supernet is left as it is.
         """
         network = Network(self.space.architecture(choices, name))
         first = len(self.space.fixed_blocks)
-        prefixes = {
-            f"blocks.{first + edge}.operation.candidates.{choice}.": f"blocks.{first + edge}.operation."
-            for edge, choice in enumerate(choices)
-        }
-        own = self.state_dict()
-        inherited = {}
-        for name_, value in own.items():
-            prefix = next((prefix for prefix in prefixes if name_.startswith(prefix)), None)
-            if prefix:
-                inherited[prefixes[prefix] + name_.removeprefix(prefix)] = value
-            elif ".candidates." not in name_ and not name_.endswith(".alpha"):
-                inherited[name_] = value
-        network.load_state_dict(inherited)
+        weights = {key: value.clone() for key, value in self.state_dict().items()}
+        for edge, choice in enumerate(choices):
+            operation = f"blocks.{first + edge}.operation."
+            chosen = f"{operation}candidates.{choice}."
+            for key in [key for key in weights if key.startswith(operation)]:
+                value = weights.pop(key)
+                if key.startswith(chosen):
+                    weights[operation + key.removeprefix(chosen)] = value
+        network.load_state_dict(weights, assign=True)  # keeps dtype and device
         return network
 
 

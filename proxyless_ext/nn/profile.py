@@ -15,7 +15,8 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, resolution: int, in_channels: int = 3) -> int:
-    """Multiply-accumulates of convolutions and linear layers for one picture of `resolution` pixels squared.
+    """Multiply-accumulates of convolutions and linear layers for one picture of `resolution` pixels
+    squared.
 
     Counted on shapes alone: nothing is computed, and the model is left as it is.
     """

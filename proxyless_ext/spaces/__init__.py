@@ -1,4 +1,7 @@
-"""Search spaces and networks as data: what can be chosen, and what was. Nothing here imports torch."""
+"""Search spaces and networks as data: what can be chosen, and what was.
+
+Nothing here imports torch.
+"""
 
 from .architecture import Architecture, BatchNorm, BlockConfig, Stem
 from .builtin import BUILTIN, MBCONV_CANDIDATES, cifar_mbconv, imagenet, make_divisible

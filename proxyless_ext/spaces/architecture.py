@@ -58,8 +58,8 @@ class BlockConfig(Data):
 class Architecture(Data):
     """A network: stem, blocks, feature mix, classifier.
 
-    The layout is the one of the paper (section 3, `imagenet` space): a 3x3 stem, the blocks in sequence, a 1x1
-    feature-mix layer, global average pooling, dropout and a linear classifier.
+    The layout is the one of the paper (section 3, `imagenet` space): a 3x3 stem, the blocks in
+    sequence, a 1x1 feature-mix layer, global average pooling, dropout and a linear classifier.
     """
 
     format: Literal["proxyless_ext/architecture/1"] = "proxyless_ext/architecture/1"
@@ -67,7 +67,7 @@ class Architecture(Data):
     resolution: Count
     num_classes: Count
     stem: Stem
-    blocks: tuple[BlockConfig, ...]
+    blocks: Annotated[tuple[BlockConfig, ...], Field(min_length=1)]
     feature_mix: Count
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: BatchNorm = BatchNorm()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from ..errors import UserError
 from .architecture import Stem
 from .space import FirstBlock, Space, Stage
+from .validation import validate
 
 MBCONV_CANDIDATES = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "zero")
 
@@ -20,7 +23,9 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 
 def imagenet(num_classes: int = 1000, width_mult: float = 1.0, resolution: int = 224) -> Space:
-    """The space of the paper: 21 edges, 2.2e17 networks, a supernet of 16.034 M parameters at width 1."""
+    """The space of the paper: 21 edges, 2.2e17 networks, a supernet of 16.034 M parameters at width
+    1.
+    """
     return _mbconv_space(
         name="imagenet",
         num_classes=num_classes,
@@ -54,20 +59,25 @@ def _mbconv_space(
     stages: Sequence[tuple[int, int, int]],
     feature_mix: int,
 ) -> Space:
-    """`stages` are (channels, cells, stride) at width 1; the feature mix only grows, for widths above 1."""
-    return Space(
-        name=name,
-        resolution=resolution,
-        num_classes=num_classes,
-        stem=Stem(out_channels=make_divisible(32 * width_mult), stride=stem_stride),
-        first_block=FirstBlock(channels=make_divisible(16 * width_mult)),
-        candidates=MBCONV_CANDIDATES,
-        stages=tuple(
+    """`stages` are (channels, cells, stride) at width 1; the feature mix only grows, for widths
+    above 1.
+    """
+    if not (0 < width_mult < math.inf):
+        raise UserError(f"width_mult is {width_mult}; give a number above 0, such as 1.0")
+    fields = {
+        "name": name,
+        "resolution": resolution,
+        "num_classes": num_classes,
+        "stem": Stem(out_channels=make_divisible(32 * width_mult), stride=stem_stride),
+        "first_block": FirstBlock(channels=make_divisible(16 * width_mult)),
+        "candidates": MBCONV_CANDIDATES,
+        "stages": [
             Stage(channels=make_divisible(channels * width_mult), cells=cells, stride=stride)
             for channels, cells, stride in stages
-        ),
-        feature_mix=make_divisible(feature_mix * max(1.0, width_mult)),
-    )
+        ],
+        "feature_mix": make_divisible(feature_mix * max(1.0, width_mult)),
+    }
+    return validate(Space, fields, f"space '{name}'")
 
 
 BUILTIN = {"imagenet": imagenet, "cifar_mbconv": cifar_mbconv}

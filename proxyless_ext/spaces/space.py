@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from ..errors import UserError
@@ -69,12 +70,13 @@ class Edge(Data):
 class Space(Data):
     """A search space of sequential networks (paper, section 3; `algorithm.md` of the design).
 
-    A candidate of the list that cannot fit an edge (``zero`` or ``identity`` where shapes change) is left out there.
+    A candidate of the list that cannot fit an edge (``zero`` or ``identity`` where shapes change)
+    is left out there.
     """
 
     name: str
     resolution: Count
-    num_classes: Annotated[int, Field(ge=2)]
+    num_classes: Annotated[int, Field(ge=2)] = 1000
     stem: Stem = Stem()
     first_block: FirstBlock | None = None
     candidates: Candidates
@@ -91,6 +93,7 @@ class Space(Data):
                 parse_operation(name)
             if len(set(names)) < len(names):
                 raise UserError(f"candidates {list(names)} repeat; list each of them once")
+        _ = self.fixed_blocks  # Raises if the first block is impossible.
         for index, edge in enumerate(self.edges):
             if not edge.candidates:
                 raise UserError(
@@ -196,6 +199,15 @@ class Space(Data):
         """The layers every network of the space has: stem, first block, feature mix, classifier."""
         layers = self.architecture([0] * len(self.edges)).layers()
         return [*layers[: len(self.fixed_blocks) + 1], *layers[-2:]]
+
+    def with_classes(self, num_classes: int) -> Space:
+        """The same space with a classifier for `num_classes`."""
+        return self.model_copy(update={"num_classes": num_classes})
+
+    def save(self, path: str | Path) -> None:
+        """Write the space as YAML."""
+        fields = self.model_dump(mode="json", exclude_none=True)
+        Path(path).write_text(yaml.safe_dump(fields, sort_keys=False))
 
     @classmethod
     def load(cls, path: str | Path) -> Space:

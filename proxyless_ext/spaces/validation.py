@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +16,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Data(BaseModel):
-    """Base of everything read from JSON or YAML: immutable, and unknown keys are errors."""
+    """Base of all that is read from JSON or YAML: immutable; unknown keys and NaN are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def read_model(model: type[Model], path: str | Path) -> Model:
@@ -29,25 +31,32 @@ def read_model(model: type[Model], path: str | Path) -> Model:
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """The mapping at the top of a JSON or YAML file (every JSON file is YAML).
+    """The mapping at the top of a JSON or YAML file.
 
     Raises:
         UserError: the file cannot be read or holds no mapping.
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"cannot read {path}: {reason}") from error
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = _parse(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date with month 13
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         raise UserError(f"{path} is not valid YAML or JSON{line}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold keys and values at its top level")
     return value
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)  # First, because YAML garbles JSON's escapes of emoji.
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def validate(model: type[Model], value: dict[str, Any], source: str) -> Model:
@@ -72,7 +81,9 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key '{key}' is missing"
     message = first["msg"].removeprefix("Value error, ")
-    return f"'{key}' is {first['input']!r}: {message[0].lower()}{message[1:]}"
+    value = first["input"]
+    found = "" if isinstance(value, dict) else f" is {reprlib.repr(value)}"
+    return f"'{key}'{found}: {message[0].lower()}{message[1:]}"
 
 
 def _neighbours(model: type[BaseModel], key: str) -> str:

@@ -1,0 +1,50 @@
+"""How every command ends: with its result, or with one sentence and a non-zero exit."""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from ..errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+console = Console(highlight=False, soft_wrap=True)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Register a function as a command of `app` whose errors are sentences."""
+
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return function(*args, **kwargs)
+            except UserError as error:
+                _fail(str(error))
+            except KeyboardInterrupt:
+                _fail("stopped; what was finished is kept, and --resume goes on from there", 130)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                _fail("the disk is full; free some space, then go on from the last checkpoint")
+
+        return app.command(name)(guarded)
+
+    return register
+
+
+def _fail(sentence: str, code: int = 1) -> typer.Exit:
+    _errors.print(f"[bold red]error:[/] {_escape(sentence)}")
+    raise typer.Exit(code)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,81 @@
+"""Options that several commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..config import Config, load_config, parse_override
+from ..errors import UserError
+from ..runs import Run
+from ..spaces import Architecture
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="YAML file; without it, the published values.")
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="Folder of pictures, or digits, cifar10, fashion_mnist."),
+]
+SpaceOption = Annotated[
+    str | None, typer.Option("--space", help="imagenet, cifar_mbconv, or a YAML file.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any value of the configuration: KEY=VALUE, may be repeated."),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Run folder; a new one in runs/ by default.")
+]
+ResumeOption = Annotated[
+    Path | None, typer.Option("--resume", help="Go on with the run in this folder.")
+]
+
+
+def configuration(
+    config: Path | None, assignments: list[str] | None, **values: Any
+) -> Config:
+    """The configuration in a file, overridden by ``--set`` and by options that were given.
+
+    Args:
+        config: the file.
+        assignments: of ``--set``.
+        values: dotted keys, with ``__`` for the dots, to values; None where an option was not given.
+    """
+    overrides = {key.replace("__", "."): value for key, value in values.items() if value is not None}
+    return load_config(config, {**overrides, **dict(map(parse_override, assignments or []))})
+
+
+def open_or_create(
+    out: Path | None, resume: Path | None, config: Config, was_configured: bool
+) -> tuple[Run, Config]:
+    """The run to work in, with the configuration that holds for it.
+
+    Raises:
+        UserError: options contradict ``--resume``, or the folder holds a run already.
+    """
+    if resume is None:
+        folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+        return Run.create(folder, config.model_dump(mode="json"), config.seed), config
+    if out is not None or was_configured:
+        raise UserError(
+            f"--resume goes on with the configuration in {resume / 'config.yaml'}; edit that file "
+            "instead of giving other options"
+        )
+    run = Run.open(resume)
+    return run, load_config(run.config_path, {})
+
+
+def read_architecture(source: str) -> Architecture:
+    """The architecture in a run folder, in a file of ours, in a published one, or of the zoo."""
+    from ..zoo import NETWORKS, architecture, import_config
+
+    if source in NETWORKS:
+        return architecture(source)
+    path = Path(source)
+    if path.is_dir():
+        path = Run.open(path).architecture_path
+    return import_config(path) if path.suffix == ".config" else Architecture.load(path)

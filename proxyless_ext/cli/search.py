@@ -1,0 +1,76 @@
+"""Commands about whole searches: search, derive, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import UserError
+from ..runs import Run
+from .app import app
+from .command import command, console
+from .options import (
+    ConfigOption,
+    DataOption,
+    OutOption,
+    ResumeOption,
+    SetOption,
+    SpaceOption,
+    configuration,
+    open_or_create,
+)
+
+
+@command(app)
+def search(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    space: SpaceOption = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Latency to end at: such as 12.5ms, or 40% of the space's range."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
+    out: OutOption = None,
+    resume: ResumeOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Search a network on your pictures and this machine, train it, and report."""
+    from ..report import write_report
+    from ..search import run_search
+
+    settings = configuration(
+        config,
+        assignments,
+        data__source=data,
+        space__name=space,
+        latency__target=target,
+        seed=seed,
+    )
+    given = any(option is not None for option in (config, data, space, target, seed, assignments))
+    run, settings = open_or_create(out, resume, settings, given)
+    console.print(f"run folder: {run.folder}")
+    result = run_search(run, settings)
+    report = write_report(run.folder)
+    _print_result(result, report)
+
+
+@command(app)
+def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write the report of a run again."""
+    from ..report import write_report
+
+    console.print(f"report: {write_report(Run.open(run).folder)}")
+
+
+def _print_result(result: dict[str, Any], report: Path) -> None:
+    target = result["target_ms"]
+    aim = f" (target {target:.3f} ms)" if target is not None else ""
+    console.print(f"accuracy:          {result['accuracy']:.2%} (top-5 {result['top5']:.2%})")
+    console.print(f"parameters:        {result['parameters']:,}")
+    console.print(f"MACs:              {result['macs']:,}")
+    console.print(f"predicted latency: {result['predicted_ms']:.3f} ms{aim}")
+    console.print(f"measured latency:  {result['measured_ms']:.3f} ms")
+    console.print(f"report:            {report}")

@@ -1,0 +1,231 @@
+"""The configuration of a run: everything a YAML file or the command line can set, with the
+published values.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from .data import DataConfig
+from .errors import UserError
+from .spaces import BUILTIN, Data, Space, read_mapping, validate
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SpaceConfig(Data):
+    """Which space to search: one that comes with the package, or a YAML file of your own.
+
+    `width_mult` and `resolution` adjust a built-in space; a file says its own.
+    """
+
+    name: str = "cifar_mbconv"
+    width_mult: Positive = 1.0
+    resolution: Count | None = None
+
+    def build(self) -> Space:
+        """The space, with as many classes as it says itself.
+
+        Raises:
+            UserError: it is neither built in nor a readable file.
+        """
+        if builder := BUILTIN.get(self.name):
+            size = {} if self.resolution is None else {"resolution": self.resolution}
+            return builder(width_mult=self.width_mult, **size)
+        if not Path(self.name).is_file():
+            raise UserError(
+                f"'{self.name}' is neither a space ({', '.join(BUILTIN)}) nor a YAML file of one"
+            )
+        if self.width_mult != 1.0 or self.resolution is not None:
+            raise UserError(
+                f"set width and resolution in {self.name}; they adjust built-in spaces only"
+            )
+        return Space.load(self.name)
+
+
+class LatencyConfig(Data):
+    """Where latencies come from and how they enter the search.
+
+    Attributes:
+        table: a latency table to use; measured on this machine when absent.
+        target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
+            space's cheapest to its dearest network, such as ``40%``.
+        reference_ms: `ref` of ``add#linear`` and ``mul#log``; the uniform network's latency when
+            absent.
+    """
+
+    table: Path | None = None
+    backend: Literal["eager", "onnxruntime"] = "onnxruntime"
+    batch_size: Count = 1
+    threads: Count = 1
+    warmup: Count = 5
+    repetitions: Count = 30
+    regularizer: Literal["target", "add#linear", "mul#log", "none"] = "target"
+    target: str = "40%"
+    tolerance: Positive = 0.05
+    reference_ms: Positive | None = None
+    trade_off: float = 0.1
+    mul_alpha: Positive = 0.2
+    mul_beta: Positive = 0.3
+
+    @model_validator(mode="after")
+    def _check(self) -> LatencyConfig:
+        self.target_ms(0.0, 1.0)
+        return self
+
+    def target_ms(self, cheapest: float, dearest: float) -> float:
+        """The target in ms, for a space that reaches from `cheapest` to `dearest`."""
+        match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(ms|%)\s*", self.target)
+        try:
+            value = float(match[1]) if match else float("nan")
+        except ValueError:
+            value = float("nan")
+        if not match or not value >= 0:
+            raise UserError(
+                f"target '{self.target}' is not a latency; write for example 12.5ms or 40%"
+            )
+        return value if match[2] == "ms" else cheapest + value / 100 * (dearest - cheapest)
+
+
+class OptimizerConfig(Data):
+    """SGD with momentum 0.9 (Nesterov), cosine rate per batch and label smoothing."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    lr: Positive
+    batch_size: Count = 256
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(4e-5, ge=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+
+
+class WarmupConfig(OptimizerConfig):
+    """Training with paths drawn from the initial alphas, which stay fixed."""
+
+    epochs: Annotated[int, Field(ge=0)] = 40
+    lr: Positive = 0.05
+
+
+class SearchConfig(OptimizerConfig):
+    """The alternating search."""
+
+    epochs: Count = 120
+    lr: Positive = 0.025
+
+
+class GatesConfig(Data):
+    """Gate steps: how the alphas learn.
+
+    Attributes:
+        mode: full gradient, two-path gradient, or REINFORCE.
+        every: a gate step after so many weight steps, not in the first epoch.
+        lr: of Adam with betas (0, 0.999) and no weight decay.
+        batch_size: pictures of a gate step.
+        networks: sampled by each REINFORCE update.
+        baseline_decay: of REINFORCE's moving average of rewards.
+    """
+
+    mode: Literal["full", "two_path", "reinforce"] = "full"
+    every: Count = 5
+    lr: Positive = 1e-3
+    batch_size: Count = 256
+    networks: Count = 10
+    baseline_decay: float = Field(0.99, ge=0, lt=1)
+
+
+class TrainConfig(OptimizerConfig):
+    """Training of a derived network.
+
+    Attributes:
+        weights: start from fresh weights or from those the network has in the supernet.
+        dropout: before the classifier.
+        ema_decay: of the averaged weights that are evaluated and kept; 0 keeps the last weights.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 300
+    lr: Positive = 0.05
+    weights: Literal["scratch", "inherit"] = "scratch"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+
+
+class ComparisonConfig(Data):
+    """What the derived network is compared with, given the same training.
+
+    Attributes:
+        random_networks: networks drawn from the space within the tolerance of the derived one's
+            latency.
+        yardsticks: measure MobileNetV2 and MnasNet beside it.
+    """
+
+    random_networks: Annotated[int, Field(ge=0)] = 0
+    yardsticks: bool = True
+
+
+class Config(Data):
+    """A whole run.
+
+    Attributes:
+        seed: of every random decision of the run.
+        threads: torch threads for training; all cores when absent.
+        device: where to train.
+        checkpoint_seconds: how much time a kill may cost.
+    """
+
+    seed: int = Field(0, ge=0)
+    threads: Count | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    checkpoint_seconds: Positive = 60.0
+    data: DataConfig = DataConfig()
+    space: SpaceConfig = SpaceConfig()
+    latency: LatencyConfig = LatencyConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    search: SearchConfig = SearchConfig()
+    gates: GatesConfig = GatesConfig()
+    train: TrainConfig = TrainConfig()
+    comparison: ComparisonConfig = ComparisonConfig()
+
+
+def load_config(path: Path | None, overrides: dict[str, Any]) -> Config:
+    """The configuration in a YAML file (the defaults without one), with single values overridden.
+
+    Args:
+        path: a YAML file, or None.
+        overrides: dotted keys such as ``search.epochs`` to values.
+
+    Raises:
+        UserError: naming the key that is unknown or does not fit.
+    """
+    tree = {} if path is None else read_mapping(path)
+    for key, value in overrides.items():
+        _set(tree, key, value)
+    return validate(Config, tree, str(path or "configuration"))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``search.epochs=3`` as key and YAML value.
+
+    Raises:
+        UserError: there is no ``=``.
+    """
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UserError(f"'{text}' sets nothing; write KEY=VALUE such as search.epochs=3")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"the value in '{text}' is not valid YAML; quote it") from error
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"'{key}' names no value: '{part}' has none below it")
+    tree[last] = value

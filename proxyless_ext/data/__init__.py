@@ -1,0 +1,19 @@
+"""Pictures: where they come from, how they are split, and batches as a function of the seed."""
+
+from .bad_pictures import PictureError
+from .batches import batches, batches_per_epoch, endless
+from .config import DataConfig
+from .pictures import Pictures, PictureSet, load_pictures
+from .transforms import Normalisation
+
+__all__ = [
+    "DataConfig",
+    "Normalisation",
+    "PictureError",
+    "PictureSet",
+    "Pictures",
+    "batches",
+    "batches_per_epoch",
+    "endless",
+    "load_pictures",
+]

@@ -1,0 +1,150 @@
+"""Batches as a pure function of what they are for.
+
+The order of an epoch depends on (seed, phase, epoch) alone, and the augmentation of a picture on
+these and its index: not on the number of workers, on what was read before, or on the batch it lands
+in. So a resumed run sees what an uninterrupted one would have, and torch's global generator is left
+as it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import UserError
+from ..seeding import derive_seed, generator
+from .bad_pictures import PictureError
+from .pictures import PictureSet
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+"""Pictures float32 [B, 3, R, R] and labels int64 [B]."""
+
+
+def batches(
+    dataset: PictureSet,
+    batch_size: int,
+    seed: int,
+    phase: str,
+    epoch: int,
+    start: int = 0,
+    workers: int = 0,
+    shuffle: bool = True,
+) -> Batches:
+    """The batches of one epoch, from number `start` on; those before it cost nothing.
+
+    Args:
+        dataset: the pictures.
+        batch_size: pictures a batch; one left out as unreadable makes its batch smaller.
+        seed, phase, epoch: what order and augmentation depend on.
+        start: number of the first batch to yield.
+        workers: processes that read ahead, started anew for each call; 0 reads in this one.
+        shuffle: for training: random order and full batches only, but always one batch. Otherwise,
+            for evaluation, all pictures in their own order.
+
+    Raises:
+        UserError: a picture cannot be read and `bad_pictures` is "fatal", or none of a whole
+            training batch can be read.
+    """
+    plan = _plan(len(dataset), batch_size, seed, phase, epoch, shuffle)
+    return _read(dataset, itertools.islice(plan, start, None), seed, phase, workers, shuffle)
+
+
+def endless(
+    dataset: PictureSet, batch_size: int, seed: int, phase: str, start: int = 0, workers: int = 0
+) -> Batches:
+    """The training batches of epochs 0, 1, 2, ... without end, from number `start` of them all on.
+
+    Arguments and errors are those of `batches`; the workers live as long as the iterator.
+    """
+    first_epoch, skipped = divmod(start, batches_per_epoch(len(dataset), batch_size))
+    plan = itertools.chain.from_iterable(
+        _plan(len(dataset), batch_size, seed, phase, epoch)
+        for epoch in itertools.count(first_epoch)
+    )
+    return _read(dataset, itertools.islice(plan, skipped, None), seed, phase, workers)
+
+
+def batches_per_epoch(pictures: int, batch_size: int, shuffle: bool = True) -> int:
+    """How many batches `batches` makes of so many pictures."""
+    return max(1, pictures // batch_size) if shuffle else -(-pictures // batch_size)
+
+
+@dataclass(frozen=True)
+class _BatchPlan:
+    """Which pictures a batch holds, and the epoch that their augmentation depends on."""
+
+    epoch: int
+    indices: list[int]
+
+
+def _plan(
+    pictures: int, batch_size: int, seed: int, phase: str, epoch: int, shuffle: bool = True
+) -> Iterator[_BatchPlan]:
+    if shuffle:
+        order = torch.randperm(pictures, generator=generator(seed, "order", phase, epoch))
+    else:
+        order = torch.arange(pictures)
+    for batch in order.split(batch_size)[: batches_per_epoch(pictures, batch_size, shuffle)]:
+        yield _BatchPlan(epoch, batch.tolist())
+
+
+@dataclass(frozen=True)
+class _PlannedBatches(Dataset[tuple[Tensor, Tensor, list[PictureError]]]):
+    """Turns a plan into pictures, labels, and errors about those that cannot be read."""
+
+    dataset: PictureSet
+    seed: int
+    phase: str
+
+    def __getitem__(self, plan: _BatchPlan) -> tuple[Tensor, Tensor, list[PictureError]]:
+        pixels, readable, errors = [], [], []
+        with torch.random.fork_rng(devices=[]):
+            for index in plan.indices:
+                seed = derive_seed(self.seed, "augment", self.phase, plan.epoch, index)
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs.
+                try:
+                    pixels.append(self.dataset.pixels(index))
+                    readable.append(index)
+                except PictureError as error:
+                    errors.append(error)
+        pictures = self.dataset.normalise(torch.stack(pixels)) if pixels else torch.empty(0)
+        return pictures, self.dataset.labels[readable], errors
+
+
+def _read(
+    dataset: PictureSet,
+    plan: Iterable[_BatchPlan],
+    seed: int,
+    phase: str,
+    workers: int,
+    training: bool = True,
+) -> Batches:
+    loader = DataLoader(
+        _PlannedBatches(dataset, seed, phase),
+        batch_size=None,  # An item is a whole batch.
+        sampler=plan,
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # Otherwise it draws from the global one.
+    )
+    for pictures, labels, errors in loader:
+        for error in errors:
+            dataset.bad_pictures.meet(error)
+        if len(labels) > 0:
+            yield pictures, labels
+        elif training:
+            raise UserError(
+                f"no picture of a whole batch can be read, {errors[0].path} among them; mend or "
+                "remove them"
+            )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C to the main process, which may want more batches before it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,40 @@
+"""What a user can choose about the data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ..spaces import Data
+
+Augmentation = Literal["none", "crop", "standard"]
+BadPicturePolicy = Literal["fatal", "skip"]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DataConfig(Data):
+    """Which pictures, and how they are split and augmented.
+
+    Attributes:
+        source: a folder in ImageFolder layout, or a name: `digits`, `cifar10`, `fashion_mnist`. A
+            name wins over a folder called so; write `./digits` for the folder.
+        root: the folder that holds `cifar10` or `fashion_mnist`, as torchvision lays them out.
+        download: fetch those where `root` lacks them.
+        limit: train on only so many pictures, drawn at random and evenly over the classes.
+        gate_fraction: the part of the training pictures that a search holds out for gate steps.
+        val_fraction: the part held out for validation, of sources without validation pictures.
+        augment: `standard` crops at random and mirrors all but digits; `crop` only crops.
+        bad_pictures: whether an unreadable picture ends the run or is left out with a warning.
+        workers: processes that read pictures; 0 reads them in the main process.
+    """
+
+    source: str = "digits"
+    root: str = "data"
+    download: bool = False
+    limit: Annotated[int, Field(ge=1)] | None = None
+    gate_fraction: Fraction = 0.5
+    val_fraction: Fraction = 0.2
+    augment: Augmentation = "standard"
+    bad_pictures: BadPicturePolicy = "fatal"
+    workers: int = Field(0, ge=0)

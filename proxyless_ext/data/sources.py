@@ -1,0 +1,127 @@
+"""Sources of pictures: folders, and data sets by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from ..errors import UserError
+from .config import DataConfig
+from .folder import Listing, list_folder
+from .parts import FileReader, MemoryReader, Part
+from .transforms import Normalisation
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR10 = Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+FASHION_MNIST = Normalisation((0.2860,) * 3, (0.3530,) * 3)
+DIGITS = Normalisation((0.3055,) * 3, (0.3235,) * 3)  # Enlarged to 32x32.
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from.
+
+    Attributes:
+        classes: names of the classes, in the order of the labels.
+        train, val: the pictures; `val` is None where the source makes no difference.
+        normalisation: the constants usual for these pictures; for a folder, those of ImageNet.
+        mirrors: whether a picture keeps its meaning when mirrored.
+    """
+
+    classes: tuple[str, ...]
+    train: Part
+    val: Part | None
+    normalisation: Normalisation
+    mirrors: bool = True
+
+
+def open_source(config: DataConfig) -> Source:
+    """The source that `config.source` names.
+
+    Raises:
+        UserError: it is no known name and no folder, or cannot be used as it is.
+    """
+    if config.source in NAMED:
+        return NAMED[config.source](config)
+    if not os.path.isdir(config.source):
+        raise UserError(
+            f"data.source '{config.source}' is neither an existing folder nor one of "
+            f"{', '.join(NAMED)}; correct it"
+        )
+    train, val = list_folder(Path(config.source))
+    return Source(
+        tuple(train), _file_part(train), None if val is None else _file_part(val), IMAGENET
+    )
+
+
+def _file_part(listing: Listing) -> Part:
+    paths = [path for pictures in listing.values() for path in pictures]
+    counts = torch.tensor([len(pictures) for pictures in listing.values()])
+    return Part.of(FileReader(paths), torch.arange(len(counts)).repeat_interleave(counts))
+
+
+def _digits(config: DataConfig) -> Source:
+    data = load_digits()
+    images = torch.from_numpy(data.images * (255 / 16)).round().to(torch.uint8)[:, None]
+    classes = tuple(str(name) for name in data.target_names)
+    return Source(classes, _memory_part(images, data.target), None, DIGITS, mirrors=False)
+
+
+def _cifar10(config: DataConfig) -> Source:
+    train, val = _torchvision_parts(torchvision.datasets.CIFAR10, config)
+    return Source(
+        tuple(train.classes),
+        _memory_part(torch.from_numpy(train.data).permute(0, 3, 1, 2), train.targets),
+        _memory_part(torch.from_numpy(val.data).permute(0, 3, 1, 2), val.targets),
+        CIFAR10,
+    )
+
+
+def _fashion_mnist(config: DataConfig) -> Source:
+    train, val = _torchvision_parts(torchvision.datasets.FashionMNIST, config)
+    return Source(
+        tuple(train.classes),
+        _memory_part(train.data[:, None], train.targets),
+        _memory_part(val.data[:, None], val.targets),
+        FASHION_MNIST,
+    )
+
+
+NAMED: dict[str, Callable[[DataConfig], Source]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "fashion_mnist": _fashion_mnist,
+}
+
+
+def _torchvision_parts(dataset: Callable[..., Any], config: DataConfig) -> tuple[Any, Any]:
+    """The training and the validation part of a torchvision data set in `config.root`."""
+    try:
+        return (
+            dataset(config.root, train=True, download=config.download),
+            dataset(config.root, train=False, download=config.download),
+        )
+    except Exception as error:  # Missing or damaged files and failed downloads raise many kinds.
+        if config.download:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"cannot load or download {config.source} into '{config.root}' ({reason}); put its "
+                "files there by other means, or correct data.root"
+            ) from error
+        raise UserError(
+            f"{config.source} is missing or damaged in '{config.root}'; set data.root to the "
+            "folder that holds it, or data.download to true"
+        ) from error
+
+
+def _memory_part(images: Tensor, labels: Any) -> Part:
+    """Images uint8 [N, 3 or 1, H, W] with their labels [N]."""
+    return Part.of(MemoryReader(images), torch.as_tensor(labels, dtype=torch.int64))

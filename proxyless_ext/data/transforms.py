@@ -1,0 +1,57 @@
+"""Transforms to square pictures: deterministic, augmenting, normalising."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torchvision.transforms import v2
+
+from .config import Augmentation
+
+SMALL = 64
+"""The largest resolution, in pixels, at which pictures are treated as CIFAR's usually are."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel mean and standard deviation of pixels in 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def fit(resolution: int) -> v2.Transform:
+    """uint8 [3, H, W] -> [3, R, R]: the short side resized, then the centre cropped.
+
+    The short side becomes R, or above `SMALL` 256/224 R, as usual on ImageNet.
+    """
+    side = resolution if resolution <= SMALL else round(resolution * 256 / 224)
+    return v2.Compose([v2.Resize(side), v2.CenterCrop(resolution)])
+
+
+def augment(augmentation: Augmentation, resolution: int, mirrors: bool) -> v2.Transform:
+    """uint8 [3, H, W] -> [3, R, R] with randomness from torch's global generator.
+
+    Up to `SMALL` the crop is one of the picture with a black border of R/8 (4 at 32 pixels), above
+    it is of random size and aspect ratio: the usual recipes for CIFAR and ImageNet. Pictures are
+    mirrored only if `mirrors`.
+    """
+    if augmentation == "none":
+        return fit(resolution)
+    if resolution <= SMALL:
+        crop = [fit(resolution), v2.RandomCrop(resolution, padding=resolution // 8)]
+    else:
+        crop = [v2.RandomResizedCrop(resolution)]
+    mirror = [v2.RandomHorizontalFlip()] if mirrors and augmentation == "standard" else []
+    return v2.Compose([*crop, *mirror])
+
+
+def normalise(normalisation: Normalisation) -> v2.Transform:
+    """uint8 [..., 3, R, R] -> float32, normalised."""
+    return v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(normalisation.mean), list(normalisation.std)),
+        ]
+    )

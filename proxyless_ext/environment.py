@@ -1,0 +1,52 @@
+"""What a result depends on beside its configuration: the machine and the versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def describe_environment() -> dict[str, str | int | list[str] | None]:
+    """Versions, processor, threads, commit and command line, to be kept beside results."""
+    packages = ("proxyless_ext", "torch", "torchvision", "onnxruntime")
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def cpu_name() -> str:
+    """The processor as its maker calls it, or the architecture where the system does not say."""
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of this package's source, marked if changed since; None for an installed copy."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        # A copy installed inside another project's repository is not part of that.
+        subprocess.run([*git, "ls-files", "--error-unmatch", "."], capture_output=True, check=True)
+        describe = [*git, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
+        return subprocess.run(describe, capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

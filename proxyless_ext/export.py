@@ -1,0 +1,95 @@
+"""Export to ONNX, checked against ONNX Runtime."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from .errors import UserError
+from .files import write_atomically
+
+TOLERANCE = 1e-4
+
+
+def export_onnx(model: nn.Module, resolution: int, path: str | Path, in_channels: int = 3) -> float:
+    """Write the network `model`, in eval mode, as an ONNX file for batches of any size.
+
+    Its input is ``pictures`` [N, in_channels, resolution, resolution], its output ``logits``
+    [N, classes], both float32.
+
+    Returns:
+        The largest absolute difference between PyTorch and ONNX Runtime in the logits of random
+            pictures, in batches of 1 and of 3.
+
+    Raises:
+        UserError: the model cannot be exported, the difference is above 1e-4, or the file cannot
+            be written; none is left behind then.
+    """
+    network = copy.deepcopy(model).cpu().eval()
+    shape = (in_channels, resolution, resolution)
+    # Not of one picture: the exporter takes a size of 1 for a constant.
+    content = to_onnx(network, torch.zeros(2, *shape), "pictures", "logits", dynamic_batch=True)
+    onnx.checker.check_model(content, full_check=True)
+    generator = torch.Generator().manual_seed(0)
+    difference = max(
+        _difference(network, content, torch.randn(batch, *shape, generator=generator))
+        for batch in (1, 3)
+    )
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"ONNX Runtime's logits differ from PyTorch's by {difference:.2g}, more than {TOLERANCE:g}, so "
+            f"{path} was not written; train the network until its outputs are moderate numbers"
+        )
+    write_atomically(path, content)
+    return difference
+
+
+def to_onnx(
+    model: nn.Module,
+    example: Tensor,
+    input_name: str = "input",
+    output_name: str = "output",
+    dynamic_batch: bool = False,
+) -> bytes:
+    """`model`, a function of one tensor, as an ONNX file's content, for `onnxruntime.InferenceSession`.
+
+    Args:
+        model: in eval mode, on the device of `example`.
+        example: an input; the file takes inputs of its shape.
+        input_name, output_name: what the file calls them.
+        dynamic_batch: let the first dimension vary; that of `example` must be at least 2.
+
+    Raises:
+        UserError: an operation has no counterpart in ONNX.
+    """
+    try:
+        program = torch.onnx.export(
+            model,
+            (example,),
+            input_names=[input_name],
+            output_names=[output_name],
+            dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
+            dynamo=True,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(
+            f"{type(model).__name__} cannot be exported to ONNX; replace what it computes by "
+            f"operations that ONNX has"
+        ) from error
+    assert program is not None  # Without a path to write to, the exporter returns the program.
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def _difference(network: nn.Module, content: bytes, pictures: Tensor) -> float:
+    """Between PyTorch and ONNX Runtime on `pictures` [N, C, H, W]."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"pictures": pictures.numpy()})
+    with torch.no_grad():
+        return (network(pictures) - torch.from_numpy(logits)).abs().max().item()

@@ -1,0 +1,129 @@
+"""Charts that compare networks across runs, written to files: what the command line and docs/results.md show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from .colours import HELD_OUT, INK, LINE, MUTED, RANDOM, TRAINING
+from .plot import new_figure, save, styled
+from .words import count, milliseconds
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What a network costs on one machine."""
+
+    name: str
+    parameters: int
+    macs: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class SearchedPoint:
+    """A trained network; networks of one `group` (such as searched, random) are drawn alike."""
+
+    name: str
+    accuracy: float
+    latency_ms: float
+    group: str
+
+
+@styled
+def draw_comparison(rows: Sequence[NetworkCost], path: Path) -> Path:
+    """A bar for the latency of each network, with its size, in the order given.
+
+    Raises:
+        UserError: `path` does not end in .svg, .png or .pdf, or cannot be written.
+    """
+    figure = new_figure(720, 70 + 34 * len(rows))
+    axes = figure.subplots()
+    positions = range(len(rows))
+    latencies = [row.latency_ms for row in rows]
+    bars = axes.barh(positions, latencies, height=0.7, color=TRAINING, zorder=2)
+    labels = [
+        f"{milliseconds(row.latency_ms)}   {count(row.parameters)} parameters, {count(row.macs)} MACs"
+        for row in rows
+    ]
+    axes.bar_label(bars, labels, padding=6, color=INK, size=9)
+    axes.set_yticks(positions, [row.name for row in rows], color=INK)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="latency, ms", ylim=(len(rows) - 0.4, -0.6))
+    axes.set_xlim(0, 1.75 * max(latencies, default=1))  # Room for the text behind the longest bar.
+    return save(figure, path)
+
+
+@styled
+def draw_pareto(points: Sequence[SearchedPoint], path: Path) -> Path:
+    """Accuracy against latency, with the front of those that no other network beats in both.
+
+    Args:
+        points: trained networks; accuracies are fractions, latencies in ms.
+        path: ends in .svg, .png or .pdf.
+
+    Raises:
+        UserError: `path` ends otherwise, or cannot be written.
+    """
+    figure = new_figure(640, 420)
+    axes = figure.subplots()
+    front = pareto_front(points)
+    if front:
+        latencies = [point.latency_ms for point in front]
+        accuracies = [100 * point.accuracy for point in front]
+        axes.step(latencies, accuracies, where="post", color=LINE, label="Pareto front")
+    for group, (colour, marker) in zip(_groups(points), _GROUP_STYLES * len(points), strict=False):
+        members = [point for point in points if point.group == group]
+        latencies = [point.latency_ms for point in members]
+        accuracies = [100 * point.accuracy for point in members]
+        axes.plot(latencies, accuracies, marker, color=colour, label=group)
+    for point in points:
+        text = {"textcoords": "offset points", "ha": "center", "size": 9, "color": MUTED}
+        axes.annotate(point.name, (point.latency_ms, 100 * point.accuracy), (0, 7), **text)
+    axes.margins(0.12)
+    axes.set(title="Accuracy, %", xlabel="latency, ms")
+    figure.legend(loc="outside lower left", ncols=4)
+    return save(figure, path)
+
+
+@styled
+def draw_prediction(predicted: Sequence[float], measured: Sequence[float], path: Path) -> Path:
+    """Predicted against measured latencies of whole networks, with the line of equality and ± 10 % around it.
+
+    Args:
+        predicted, measured: in ms, of the same networks.
+        path: ends in .svg, .png or .pdf.
+
+    Raises:
+        UserError: `path` ends otherwise, or cannot be written.
+    """
+    figure = new_figure(480, 480)
+    axes = figure.subplots()
+    reach = [0, 1.08 * max(*predicted, *measured)]
+    low, high = ([factor * value for value in reach] for factor in (0.9, 1.1))
+    axes.fill_between(reach, low, high, color=LINE, alpha=0.5, linewidth=0, label="± 10 %")
+    axes.plot(reach, reach, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="equal")
+    axes.plot(predicted, measured, "o", color=HELD_OUT, alpha=0.75, label="networks")
+    axes.set(xlabel="predicted, ms", title="Measured, ms", xlim=reach, ylim=reach, aspect="equal")
+    figure.legend(loc="outside lower left", ncols=3)
+    return save(figure, path)
+
+
+def pareto_front(points: Sequence[SearchedPoint]) -> list[SearchedPoint]:
+    """Those that no other network beats in both accuracy and latency, by rising latency."""
+    by_latency = sorted(points, key=lambda point: (point.latency_ms, -point.accuracy))
+    best = accumulate((point.accuracy for point in by_latency), max, initial=float("-inf"))
+    return [
+        point for point, before in zip(by_latency, best, strict=False) if point.accuracy > before
+    ]
+
+
+def _groups(points: Sequence[SearchedPoint]) -> list[str]:
+    """Each group once, in the order of the points."""
+    return list(dict.fromkeys(point.group for point in points))
+
+
+_GROUP_STYLES = [(HELD_OUT, "o"), (RANDOM, "s"), (TRAINING, "D")]

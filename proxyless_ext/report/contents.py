@@ -1,0 +1,150 @@
+"""What a run has left in its folder so far.
+
+A run may be going on, or have been stopped, so every file but the configuration may be missing; its report says so.
+A file that is there but cannot be understood is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from ..errors import UserError
+from ..latency import LatencyTable
+from ..runs import Run, read_metrics
+from ..spaces import Architecture, Space, read_mapping, read_model
+
+Record = dict[str, Any]
+Value = TypeVar("Value")
+
+
+class _Outcome(BaseModel):
+    """Base of what runs write about their results; a report leaves out what it does not know."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Result(_Outcome):
+    """What came out of a run. Accuracies are fractions; sizes and latencies are the derived network's."""
+
+    accuracy: float | None = None
+    top5: float | None = None
+    loss: float | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+    target_ms: float | None = None
+    seed: int | None = None
+    seconds: dict[str, float] = {}
+    onnx_max_difference: float | None = None
+    classes: tuple[str, ...] = ()
+
+
+class Competitor(_Outcome):
+    """A network to compare with: a random one of the space, or a yardstick."""
+
+    name: str
+    accuracy: float | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+
+
+class Comparison(_Outcome):
+    """The networks that the derived one was compared with."""
+
+    random: tuple[Competitor, ...] = ()
+    yardsticks: tuple[Competitor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The contents of a run folder; None or empty for what is not there."""
+
+    name: str
+    config: str
+    environment: Record
+    space: Space | None
+    architecture: Architecture | None
+    latency: LatencyTable | None
+    result: Result
+    comparison: Comparison
+    metrics: tuple[Record, ...]
+
+    @classmethod
+    def load(cls, run: Run) -> Contents:
+        """Read all there is.
+
+        Raises:
+            UserError: a file cannot be understood.
+        """
+        comparison_path = run.folder / "comparison.json"
+        latency_path = run.folder / "latency.yaml"
+        contents = cls(
+            name=run.folder.resolve().name,
+            config=run.config_path.read_text(),
+            environment=_read(run.environment_path, read_mapping) or {},
+            space=_read(run.space_path, Space.load),
+            architecture=_read(run.architecture_path, Architecture.load),
+            latency=_read(latency_path, LatencyTable.load),
+            result=_read(run.result_path, lambda path: read_model(Result, path)) or Result(),
+            comparison=_read(comparison_path, lambda path: read_model(Comparison, path))
+            or Comparison(),
+            metrics=tuple(_read(run.metrics_path, read_metrics) or ()),
+        )
+        contents._check()
+        return contents
+
+    def phase(self, name: str) -> list[Record]:
+        """The records of one phase, in order."""
+        return [record for record in self.metrics if record.get("phase") == name]
+
+    @property
+    def derived(self) -> Competitor:
+        """The derived network, as it enters comparisons."""
+        return Competitor(name="derived network", **self.result.model_dump(include=_SHARED))
+
+    @property
+    def derived_operations(self) -> list[str]:
+        """What was chosen at every edge; empty before a network is derived."""
+        if self.space is None or self.architecture is None:
+            return []
+        blocks = self.architecture.blocks[len(self.space.fixed_blocks) :]
+        return [block.operation for block in blocks]
+
+    def _check(self) -> None:
+        """That records and network are of the space that lies beside them."""
+        if self.space is None:
+            return
+        candidates = [edge.candidates for edge in self.space.edges]
+        shape = [len(names) for names in candidates]
+        rows = (record.get("probabilities", []) for record in self.phase("search"))
+        if any([len(row) for row in row_per_edge] != shape for row_per_edge in rows):
+            raise _foreign("records", self.name)
+        chosen = self.derived_operations
+        fits = len(chosen) == len(candidates) and all(map(_contains, candidates, chosen))
+        if self.architecture is not None and not fits:
+            raise _foreign("architecture.json", self.name)
+
+
+_SHARED = set(Competitor.model_fields) - {"name"}
+
+
+def _read(path: Path, reader: Callable[[Path], Value]) -> Value | None:
+    return reader(path) if path.is_file() else None
+
+
+def _contains(names: Sequence[str], name: str) -> bool:
+    return name in names
+
+
+def _foreign(what: str, run: str) -> UserError:
+    return UserError(
+        f"the {what} of run '{run}' do not fit its space.yaml; restore the space that was searched"
+    )

@@ -1,0 +1,201 @@
+"""The charts of one run, each as SVG for its page.
+
+Charts over epochs take the records of metrics.jsonl and draw what they hold: a single record as points, and a key
+that no record has not at all.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..spaces import Edge, Layer
+from .colours import FIXED, HELD_OUT, INK, LINE, MUTED, RANDOM, TRAINING, operation_colour
+from .contents import Competitor, Record
+from .plot import new_figure, styled, to_svg
+from .words import layer_name, shapes
+
+TOLERANCE = 0.05
+"""How near to its target, as a fraction, a derived network should come."""
+
+
+@styled
+def learning_curves(records: Sequence[Record], phase: str, lines: Sequence[tuple[str, str]]) -> str:
+    """Accuracy above loss over the epochs of a phase.
+
+    Args:
+        records: of the phase.
+        phase: its name.
+        lines: pairs of a prefix of the keys (such as ``val_``) and what it stands for.
+    """
+    figure = new_figure(370, 330)
+    accuracy, loss = figure.subplots(2, 1, sharex=True)
+    for (prefix, label), colour in zip(lines, (TRAINING, HELD_OUT), strict=True):
+        _plot(accuracy, records, f"{prefix}accuracy", colour, label, scale=100)
+        _plot(loss, records, f"{prefix}loss", colour, label)
+    accuracy.set(title="Accuracy, %", ylim=(0, 100))
+    loss.set(title="Loss")
+    _over_epochs(figure, accuracy, loss)
+    return to_svg(figure, f"Accuracy and loss over the epochs of {phase}", f"{phase}-")
+
+
+@styled
+def latency_over_search(records: Sequence[Record]) -> str:
+    """Expected and derived latency against the target, and below them the weight that latency had."""
+    figure = new_figure(430, 330)
+    latency, weight = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    targets = _series(records, "target_ms")
+    if targets:
+        target = targets[-1][1]
+        low, high = (1 - TOLERANCE) * target, (1 + TOLERANCE) * target
+        latency.axhspan(low, high, color=LINE, alpha=0.5, linewidth=0, label="target ± 5 %")
+        latency.axhline(target, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    _plot(latency, records, "expected_ms", TRAINING, "expected over all paths")
+    _plot(latency, records, "derived_ms", HELD_OUT, "derived network")
+    _plot(weight, records, "trade_off", MUTED, None)
+    latency.set(title="Predicted latency, ms")
+    weight.set(title="Trade-off λ")
+    _over_epochs(figure, latency, weight)
+    return to_svg(figure, "Predicted latency and trade-off over the search", "latency-")
+
+
+@styled
+def edge_probabilities(rows: Sequence[Sequence[float]], edge: Edge, number: int) -> str:
+    """The probabilities of an edge's candidates over the search, stacked from the first candidate upwards.
+
+    Args:
+        rows: probabilities of the candidates at the end of every epoch [epochs, N].
+        edge: whose candidates they are.
+        number: of the edge, for its label.
+    """
+    if len(rows) == 1:
+        rows = [*rows, *rows]  # An area needs some width.
+    figure = new_figure(150, 92)
+    figure.set_layout_engine("none")  # Nothing stands around these axes.
+    axes = figure.add_axes((0, 0, 1, 1))
+    colours = [operation_colour(name) for name in edge.candidates]
+    columns = list(zip(*rows, strict=True))
+    axes.stackplot(range(len(rows)), columns, colors=colours, edgecolor="white", linewidth=0.5)
+    axes.set(xlim=(0, len(rows) - 1), ylim=(0, 1))
+    axes.axis("off")
+    ending = ", ".join(
+        f"{name} {value:.2f}" for name, value in zip(edge.candidates, rows[-1], strict=True)
+    )
+    return to_svg(figure, f"Edge {number}, probabilities at the end: {ending}", f"edge-{number}-")
+
+
+@styled
+def layer_latencies(layers: Sequence[Layer], latencies: Sequence[float]) -> str:
+    """A bar for the latency of each layer of a network, in ms."""
+    figure = new_figure(430, 50 + 15 * len(layers))
+    axes = figure.subplots()
+    colours = [operation_colour(layer.operation) if layer.operation else FIXED for layer in layers]
+    bars = axes.barh(range(len(layers)), latencies, height=0.76, color=colours, zorder=2)
+    axes.bar_label(bars, [f"{value:.3g}" for value in latencies], padding=4, size=9, color=MUTED)
+    axes.set_yticks(
+        range(len(layers)), [f"{layer_name(layer)}   {shapes(layer)}" for layer in layers], size=9
+    )
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set(title="Latency, ms", ylim=(len(layers) - 0.4, -0.6))
+    axes.set_xlim(0, 1.1 * max(*latencies, 1e-9))
+    return to_svg(figure, "Latency of each layer of the derived network", "layers-")
+
+
+@styled
+def accuracy_against_latency(
+    derived: Competitor, random: Sequence[Competitor], yardsticks: Sequence[Competitor]
+) -> str:
+    """The derived network among random ones of its space (with mean and standard deviation) and yardsticks.
+
+    Latencies are the measured ones. A yardstick without an accuracy is a line at its latency.
+    """
+    figure = new_figure(430, 330)
+    axes = figure.subplots()
+    points = [(n.measured_ms, 100 * n.accuracy) for n in random if _is_point(n)]
+    if points:
+        latencies, accuracies = zip(*points, strict=True)
+        axes.plot(latencies, accuracies, "o", color=RANDOM, alpha=0.6, label="random networks")
+    if len(points) > 1:
+        axes.errorbar(
+            statistics.mean(latencies),
+            statistics.mean(accuracies),
+            xerr=statistics.stdev(latencies),
+            yerr=statistics.stdev(accuracies),
+            color=RANDOM,
+            capsize=3,
+            label="their mean ± standard deviation",
+        )
+    for yardstick in yardsticks:
+        _draw_yardstick(axes, yardstick)
+    if _is_point(derived):
+        star = {"color": HELD_OUT, "markersize": 16, "markeredgecolor": "white"}
+        axes.plot(derived.measured_ms, 100 * derived.accuracy, "*", label="derived network", **star)
+    axes.margins(0.15)
+    axes.set(title="Accuracy, %", xlabel="measured latency, ms", xlim=(0, None))
+    figure.legend(loc="outside lower left", ncols=2)
+    return to_svg(figure, "Accuracy against measured latency", "comparison-")
+
+
+def _draw_yardstick(axes: Axes, yardstick: Competitor) -> None:
+    if yardstick.measured_ms is None:
+        return
+    place = {"textcoords": "offset points", "size": 9, "color": INK}
+    if yardstick.accuracy is None:
+        axes.axvline(yardstick.measured_ms, color=TRAINING, linewidth=1, linestyle=(0, (2, 2)))
+        top = (yardstick.measured_ms, 1)
+        frame = axes.get_xaxis_transform()
+        axes.annotate(
+            yardstick.name,
+            top,
+            (-4, -4),
+            xycoords=frame,
+            rotation=90,
+            ha="right",
+            va="top",
+            **place,
+        )
+    else:
+        point = (yardstick.measured_ms, 100 * yardstick.accuracy)
+        axes.plot(*point, "s", color=TRAINING)
+        axes.annotate(yardstick.name, point, (0, 7), ha="center", **place)
+
+
+def _is_point(network: Competitor) -> bool:
+    return network.accuracy is not None and network.measured_ms is not None
+
+
+def _plot(
+    axes: Axes,
+    records: Sequence[Record],
+    key: str,
+    colour: str,
+    label: str | None,
+    scale: float = 1,
+) -> None:
+    points = _series(records, key)
+    marker = "o" if len(points) == 1 else None
+    epochs = [epoch for epoch, _ in points]
+    values = [scale * value for _, value in points]
+    axes.plot(epochs, values, color=colour, marker=marker, label=label if points else None)
+
+
+def _series(records: Sequence[Record], key: str) -> list[tuple[int, float]]:
+    """Epoch, counted from 1, and value of the records that have a finite one."""
+    return [
+        (record["epoch"] + 1, record[key])
+        for record in records
+        if isinstance(record.get(key), (int, float)) and math.isfinite(record[key])
+    ]
+
+
+def _over_epochs(figure: Figure, upper: Axes, lower: Axes) -> None:
+    """Finish two panels that share an axis of epochs: whole numbers, and one legend below."""
+    lower.set_xlabel("epoch")
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower left", ncols=3)

@@ -1,0 +1,178 @@
+"""Networks drawn block by block, so that a search's preferences show at a glance.
+
+Every block is a box on the line along which the data flows, as wide as its kernel and as high as its expansion
+ratio, which its colour says too. A skipped block is a dashed outline that the line passes through. Blocks of one
+width and resolution stand on one panel: above it the resolution, below it the channels. A network that is wider
+than the picture goes on in the next row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from xml.etree.ElementTree import Element
+
+from ..spaces import Architecture, Layer
+from . import svg
+from .boxes import FONT_SIZE, layer_box
+from .colours import INK, MUTED, PANEL
+from .network_legend import NetworkLegend
+from .words import describe_layer
+
+# All in pixels.
+_BLOCK_GAP = 4
+_PANEL_PADDING = 6
+_PANEL_GAP = 5
+_PANEL_HEIGHT = 148
+_ROW_GAP = 14
+_AXIS = 80
+_TITLE_HEIGHT = 24
+_CHARACTER = 6.8
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Layers drawn together: the blocks of a stage, or one layer that is not searched."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def resolution(self) -> str:
+        last = self.layers[-1]
+        size = 1 if last.kind == "classifier" else last.out_size
+        return f"{size}×{size}"
+
+    @property
+    def channels(self) -> str:
+        last = self.layers[-1]
+        return (
+            f"{last.out_channels} classes" if last.kind == "classifier" else f"{last.out_channels}"
+        )
+
+    @property
+    def blocks_width(self) -> float:
+        return sum(layer_box(layer).width + _BLOCK_GAP for layer in self.layers) - _BLOCK_GAP
+
+    @property
+    def width(self) -> float:
+        text = _CHARACTER * max(len(self.resolution), len(self.channels))
+        return max(self.blocks_width, text) + 2 * _PANEL_PADDING
+
+
+def draw_network(architecture: Architecture, width: int = 1160) -> str:
+    """One network as SVG, with a legend.
+
+    Args:
+        architecture: the network.
+        width: of the picture in pixels; at least 320.
+    """
+    return _draw([architecture], width, title_height=0)
+
+
+def draw_networks(architectures: Sequence[Architecture], width: int = 1160) -> str:
+    """Several networks as one SVG, each under its name, with one legend.
+
+    Args:
+        architectures: the networks.
+        width: of the picture in pixels; at least 320.
+    """
+    return _draw(architectures, width, title_height=_TITLE_HEIGHT)
+
+
+def _draw(architectures: Sequence[Architecture], width: int, title_height: float) -> str:
+    networks = [_rows(architecture, width) for architecture in architectures]
+    legend = NetworkLegend(architectures, width)
+    num_rows = sum(len(rows) for rows in networks)
+    height = len(networks) * title_height + num_rows * (_PANEL_HEIGHT + _ROW_GAP) + legend.height
+    picture = svg.root(width, height, _label(architectures))
+    top = 0.0
+    for architecture, rows in zip(architectures, networks, strict=True):
+        if title_height:
+            bold = {"font_size": 14, "font_weight": "600", "fill": INK}
+            svg.add(picture, "text", architecture.name, x=0, y=top + 15, **bold)
+        top += title_height
+        for row in rows:
+            _draw_row(picture, row, top)
+            top += _PANEL_HEIGHT + _ROW_GAP
+    legend.draw(picture, top)
+    return svg.to_string(picture)
+
+
+def _label(architectures: Sequence[Architecture]) -> str:
+    """The networks in the field's shorthand, for who cannot see them."""
+    return "; ".join(
+        f"network {network.name}: " + " ".join(block.operation for block in network.blocks)
+        for network in architectures
+    )
+
+
+def _rows(architecture: Architecture, width: float) -> list[list[_Panel]]:
+    """The panels of a network, broken into rows as words are into lines."""
+    rows: list[list[_Panel]] = [[]]
+    left = width
+    for panel in _panels(architecture):
+        for part in _split(panel, width):
+            if rows[-1] and part.width > left:
+                rows.append([])
+                left = width
+            rows[-1].append(part)
+            left -= part.width + _PANEL_GAP
+    return rows
+
+
+def _panels(architecture: Architecture) -> Iterator[_Panel]:
+    """Consecutive blocks of one width and resolution share a panel."""
+    stage: list[Layer] = []
+    for layer in architecture.layers():
+        continues = (
+            bool(stage)
+            and layer.kind == stage[-1].kind == "block"
+            and layer.stride == 1
+            and layer.out_channels == stage[-1].out_channels
+        )
+        if stage and not continues:
+            yield _Panel(tuple(stage))
+            stage = []
+        stage.append(layer)
+    yield _Panel(tuple(stage))
+
+
+def _split(panel: _Panel, width: float) -> Iterator[_Panel]:
+    """A panel in parts that are no wider than a row."""
+    part: tuple[Layer, ...] = ()
+    for layer in panel.layers:
+        if part and _Panel((*part, layer)).width > width:
+            yield _Panel(part)
+            part = ()
+        part = (*part, layer)
+    yield _Panel(part)
+
+
+def _draw_row(picture: Element, row: Sequence[_Panel], top: float) -> None:
+    group = svg.add(picture, "g", transform=f"translate(0 {svg.number(top)})")
+    lefts = list(accumulate((panel.width + _PANEL_GAP for panel in row), initial=0.0))
+    for panel, left in zip(row, lefts, strict=False):
+        size = {"width": panel.width, "height": _PANEL_HEIGHT}
+        svg.add(group, "rect", x=left, y=0, rx=6, fill=PANEL, **size)
+    end = svg.number(lefts[-1] - _PANEL_GAP)
+    svg.add(group, "path", d=f"M0 {_AXIS}H{end}", stroke=MUTED, stroke_width=1.5)
+    for panel, left in zip(row, lefts, strict=False):
+        _draw_panel(group, panel, left)
+
+
+def _draw_panel(group: Element, panel: _Panel, left: float) -> None:
+    middle = left + panel.width / 2
+    text = {"text_anchor": "middle", "font_size": FONT_SIZE}
+    svg.add(group, "text", panel.resolution, x=middle, y=14, fill=MUTED, **text)
+    svg.add(group, "text", panel.channels, x=middle, y=_PANEL_HEIGHT - 7, fill=INK, **text)
+    x = middle - panel.blocks_width / 2
+    for layer in panel.layers:
+        block = svg.add(group, "g")
+        svg.add(block, "title", describe_layer(layer))
+        box = layer_box(layer)
+        box.draw(block, x, _AXIS)
+        if layer.stride == 2:
+            bold = {"font_weight": "700", "fill": INK}
+            svg.add(block, "text", "↓2", x=x + box.width / 2, y=31, **bold, **text)
+        x += box.width + _BLOCK_GAP

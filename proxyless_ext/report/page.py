@@ -1,0 +1,171 @@
+"""The page about one run: everything there is to see, in one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..errors import UserError
+from ..files import write_atomically
+from ..runs import Run
+from ..spaces import Layer
+from . import figures, words
+from .colours import operation_colour
+from .contents import Competitor, Contents
+from .network_drawing import draw_network
+from .summary import key_figures, summarise
+
+# The network is drawn for three widths of screen, of which a browser shows one.
+_DRAWINGS = {"wide": 1160, "medium": 680, "narrow": 328}
+_PHASES = (
+    ("warmup", "Warm-up", (("", "training"), ("val_", "validation"))),
+    ("search", "Search", (("", "weight steps"), ("gate_", "gate steps"))),
+    ("train", "Training of the derived network", (("", "training"), ("val_", "validation"))),
+)
+
+
+@dataclass(frozen=True)
+class EdgePanel:
+    """One edge in the figure of probabilities: the chosen candidate, how probable it is, and the chart."""
+
+    number: int
+    shapes: str
+    choice: str
+    probability: float
+    chart: Markup
+
+
+@dataclass(frozen=True)
+class LayerCosts:
+    """The layers of the derived network with their latencies in ms, or why these are not known."""
+
+    layers: tuple[Layer, ...]
+    latencies: tuple[float, ...] = ()
+    chart: Markup | None = None
+    problem: str = ""
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write ``report.html`` into a run folder and return its path.
+
+    What the run has not come to yet, the page names as missing.
+
+    Raises:
+        UserError: there is no run in the folder, a file of it cannot be understood, or the page
+            cannot be written.
+    """
+    run = Run.open(run_folder)
+    write_atomically(run.report_path, render(Contents.load(run)))
+    return run.report_path
+
+
+def render(contents: Contents) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=PackageLoader("proxyless_ext", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"words": words, "operation_colour": operation_colour}
+    return environment.get_template("template.html").render(
+        run=contents,
+        key_figures=key_figures(contents),
+        paragraphs=list(summarise(contents)),
+        drawings=_drawings(contents),
+        candidates=_candidates(contents),
+        edges=list(_edge_panels(contents)),
+        latency_chart=_latency_chart(contents),
+        learning_charts=_learning_charts(contents),
+        layer_costs=_layer_costs(contents),
+        comparison_chart=_comparison_chart(contents),
+        comparison_rows=_comparison_rows(contents),
+    )
+
+
+def _drawings(contents: Contents) -> dict[str, Markup]:
+    """Name of a width to the drawing for it; empty before a network is derived."""
+    if contents.architecture is None:
+        return {}
+    return {
+        name: Markup(draw_network(contents.architecture, width))
+        for name, width in _DRAWINGS.items()
+    }
+
+
+def _candidates(contents: Contents) -> list[str]:
+    """Every candidate of the space once."""
+    edges = contents.space.edges if contents.space else ()
+    return list(dict.fromkeys(name for edge in edges for name in edge.candidates))
+
+
+def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
+    records = [record["probabilities"] for record in contents.phase("search")]
+    if contents.space is None or not records:
+        return
+    choices = contents.derived_operations
+    for index, edge in enumerate(contents.space.edges):
+        rows = [probabilities[index] for probabilities in records]
+        last = dict(zip(edge.candidates, rows[-1], strict=True))
+        choice = choices[index] if choices else max(last, key=last.__getitem__)
+        yield EdgePanel(
+            number=index + 1,
+            shapes=words.shapes(contents.space.edge_layers()[index][0]),
+            choice=choice,
+            probability=last[choice],
+            chart=Markup(figures.edge_probabilities(rows, edge, index + 1)),
+        )
+
+
+def _latency_chart(contents: Contents) -> Markup | None:
+    records = contents.phase("search")
+    return Markup(figures.latency_over_search(records)) if records else None
+
+
+def _learning_charts(contents: Contents) -> list[tuple[str, Markup | None]]:
+    """Title and chart of each phase; no chart before its first epoch has ended."""
+    charts = []
+    for name, title, lines in _PHASES:
+        records = contents.phase(name)
+        chart = figures.learning_curves(records, name, lines) if records else None
+        charts.append((title, Markup(chart) if chart else None))
+    return charts
+
+
+def _layer_costs(contents: Contents) -> LayerCosts:
+    if contents.architecture is None:
+        return LayerCosts((), problem="No network has been derived yet.")
+    layers = tuple(contents.architecture.layers())
+    if contents.latency is None:
+        return LayerCosts(layers, problem="No latencies have been measured yet.")
+    try:
+        latencies = tuple(contents.latency.latency(layer) for layer in layers)
+    except UserError as error:
+        return LayerCosts(layers, problem=str(error))
+    return LayerCosts(layers, latencies, Markup(figures.layer_latencies(layers, latencies)))
+
+
+def _comparison_chart(contents: Contents) -> Markup | None:
+    random, yardsticks = contents.comparison.random, contents.comparison.yardsticks
+    if not random and not yardsticks:
+        return None
+    return Markup(figures.accuracy_against_latency(contents.derived, random, yardsticks))
+
+
+def _comparison_rows(contents: Contents) -> list[tuple[Competitor, str]]:
+    """Networks with the standard deviation of their accuracy, for the mean of the random ones."""
+    random = contents.comparison.random
+    rows = [(contents.derived, ""), *((network, "") for network in random)]
+    accuracies = [network.accuracy for network in random if network.accuracy is not None]
+    if len(accuracies) > 1:
+        mean = Competitor(
+            name=f"mean of {len(accuracies)} random networks", accuracy=statistics.mean(accuracies)
+        )
+        rows.append((mean, f" ± {100 * statistics.stdev(accuracies):.1f}"))
+    return [*rows, *((network, "") for network in contents.comparison.yardsticks)]

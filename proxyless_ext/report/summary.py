@@ -1,0 +1,140 @@
+"""What a run did and found, in key figures and in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ..spaces import Architecture, MBConvSpec, Space, parse_operation
+from .contents import Contents
+from .words import count, duration, milliseconds, networks, percent, plural
+
+_LISTED_CLASSES = 12
+_STAGES = {
+    "measure": "measuring",
+    "warmup": "warm-up",
+    "search": "search",
+    "train": "training",
+    "compare": "comparison",
+}
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A number for the head of the page; `value` is None while it is unknown."""
+
+    label: str
+    value: str | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A short text under a heading of its own."""
+
+    heading: str
+    text: str
+
+
+def key_figures(contents: Contents) -> list[KeyFigure]:
+    """Accuracy, latency and size of the derived network."""
+    result = contents.result
+    top5 = "" if result.top5 is None else f"top-5: {percent(result.top5)}"
+
+    def shown(value: float | None, write: Callable[[float], str]) -> str | None:
+        return None if value is None else write(value)
+
+    return [
+        KeyFigure("validation accuracy", shown(result.accuracy, percent), top5),
+        KeyFigure(
+            "predicted latency",
+            shown(result.predicted_ms, milliseconds),
+            _deviation(result.predicted_ms, result.target_ms, "the target"),
+        ),
+        KeyFigure(
+            "measured latency",
+            shown(result.measured_ms, milliseconds),
+            _deviation(result.measured_ms, result.predicted_ms, "the prediction"),
+        ),
+        KeyFigure("parameters", shown(result.parameters, count)),
+        KeyFigure("MACs", shown(result.macs, count)),
+    ]
+
+
+def _deviation(value: float | None, reference: float | None, name: str) -> str:
+    """2.4 % above the target of 5.00 ms; empty while either is unknown."""
+    if value is None or not reference:
+        return ""
+    relative = value / reference - 1
+    where = "above" if relative > 0 else "below"
+    return f"{percent(abs(relative))} {where} {name} of {milliseconds(reference)}"
+
+
+def summarise(contents: Contents) -> Iterator[Paragraph]:
+    """What was searched, where, how, and what came out."""
+    if contents.space is not None:
+        yield Paragraph("What", _what(contents.space, contents.result.classes))
+    yield Paragraph("Where", _where(contents))
+    yield Paragraph("How", _how(contents))
+    if contents.architecture is not None:
+        yield Paragraph("Found", _found(contents.architecture, contents.space))
+
+
+def _what(space: Space, classes: tuple[str, ...]) -> str:
+    names = ", ".join(classes[:_LISTED_CLASSES]) + (" …" if len(classes) > _LISTED_CLASSES else "")
+    size = f"{space.resolution}×{space.resolution}"
+    return (
+        f"The space {space.name} holds {networks(space.num_networks)} networks: one candidate is to be "
+        f"chosen at each of {plural(len(space.edges), 'edge')}. They tell {space.num_classes} classes "
+        f"apart{f' ({names})' if names else ''} in pictures of {size} pixels."
+    )
+
+
+def _where(contents: Contents) -> str:
+    cpu, cores, gpu = (contents.environment.get(key) for key in ("cpu", "cores", "gpu"))
+    machine = [f"{cpu} ({plural(cores, 'core')})" if cpu and cores else "an unknown machine"]
+    return f"On {' with '.join([*machine, *([gpu] if gpu else [])])}."
+
+
+def _how(contents: Contents) -> str:
+    phases = {"warmup": "of warm-up", "search": "of search", "train": "of training"}
+    done = [
+        f"{plural(len(records), 'epoch')} {name}"
+        for phase, name in phases.items()
+        if (records := contents.phase(phase))
+    ]
+    sentences = [", ".join(done).capitalize() if done else "No epoch has been recorded yet"]
+    if seconds := contents.result.seconds:
+        parts = ", ".join(f"{_STAGES.get(name, name)} {duration(s)}" for name, s in seconds.items())
+        sentences.append(f"It took {duration(sum(seconds.values()))} ({parts})")
+    if contents.result.seed is not None:
+        sentences.append(f"The seed was {contents.result.seed}")
+    return ". ".join(sentences) + "."
+
+
+def _found(architecture: Architecture, space: Space | None) -> str:
+    """The preferences of the derived network, which the drawing shows too."""
+    first = len(space.fixed_blocks) if space else 0
+    blocks = architecture.blocks[first:]
+    specs = [parse_operation(block.operation) for block in blocks]
+    convolutions = [spec for spec in specs if isinstance(spec, MBConvSpec)]
+    kernels = Counter(f"{spec.kernel_size}×{spec.kernel_size}" for spec in convolutions)
+    ratios = Counter(str(spec.expand_ratio) for spec in convolutions)
+    halving = [block.operation for block in blocks if block.stride == 2]
+    skipped = sum(block.operation == "zero" for block in blocks)
+    sentences = [f"Of {plural(len(blocks), 'searched layer')}, {skipped or 'none'} skipped"]
+    if convolutions:
+        sentences.append(f"Kernels: {_tally(kernels)}; expansion ratios: {_tally(ratios)}")
+    if halving:
+        sentences.append(f"Where the resolution halves: {', '.join(halving)}")
+    return ". ".join(sentences) + "."
+
+
+def _tally(counter: Counter[str]) -> str:
+    """3×3 (4 times), 5×5 (once)."""
+    times = {1: "once", 2: "twice"}
+    return ", ".join(
+        f"{name} ({times.get(number, f'{number} times')})"
+        for name, number in sorted(counter.items())
+    )

@@ -1,0 +1,125 @@
+"""A run folder: what its files are called, how it begins, and its records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..environment import describe_environment
+from ..errors import UserError
+from ..files import write_atomically, write_error
+from .metrics import Metrics
+
+
+class Run:
+    """A run folder. `Run.create` begins one, `Run.open` finds one again.
+
+    A run that was killed and resumed leaves the same records as one that was not, but for their
+    ``time``.
+
+    Attributes:
+        folder: of the run; the other attributes are paths in it.
+        config_path: the configuration, seed included.
+        environment_path: machine, versions and command line of the run's beginning.
+        space_path: the search space.
+        metrics_path: the records, a line of JSON each.
+        tensorboard_path: the folder of the same as TensorBoard curves.
+        checkpoints_path: the folder of checkpoints.
+        architecture_path: the derived network.
+        weights_path: its trained weights, `save_checkpoint` of a state_dict.
+        onnx_path: both, as ONNX.
+        result_path: the figures at the end.
+        report_path: the page to look at.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.config_path = self.folder / "config.yaml"
+        self.environment_path = self.folder / "environment.json"
+        self.space_path = self.folder / "space.yaml"
+        self.metrics_path = self.folder / "metrics.jsonl"
+        self.tensorboard_path = self.folder / "tensorboard"
+        self.checkpoints_path = self.folder / "checkpoints"
+        self.architecture_path = self.folder / "architecture.json"
+        self.weights_path = self.folder / "weights.safetensors"
+        self.onnx_path = self.folder / "network.onnx"
+        self.result_path = self.folder / "result.json"
+        self.report_path = self.folder / "report.html"
+        self._metrics = Metrics(self.metrics_path, self.tensorboard_path)
+
+    @classmethod
+    def create(cls, folder: str | Path, config: dict[str, Any], seed: int) -> Run:
+        """Begin a run in `folder`, which is made if it does not exist.
+
+        Args:
+            folder: of the run.
+            config: anything that YAML can hold.
+            seed: of all random decisions; it becomes part of the configuration.
+
+        Raises:
+            UserError: there is a run in the folder already, or nothing can be written there.
+        """
+        run = cls(folder)
+        if run.config_path.exists():
+            raise UserError(
+                f"{folder} already holds a run; go on with it by --resume, or choose another folder"
+            )
+        try:
+            run.checkpoints_path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(run.checkpoints_path, error) from error
+        environment = json.dumps(describe_environment(), indent=2)
+        write_atomically(run.environment_path, environment + "\n")
+        write_atomically(run.metrics_path, "")
+        # Last, because it is this file that makes the folder a run.
+        settings = yaml.safe_dump({**config, "seed": seed}, sort_keys=False, allow_unicode=True)
+        write_atomically(run.config_path, settings)
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """The run in `folder`, to be read, or to go on after `rewind`.
+
+        Raises:
+            UserError: there is none.
+        """
+        run = cls(folder)
+        if not run.config_path.is_file():
+            raise UserError(f"there is no run in {folder}; give the folder that holds config.yaml")
+        return run
+
+    def checkpoint(self, name: str) -> Path:
+        """The path of the checkpoint called `name`."""
+        return self.checkpoints_path / f"{name}.safetensors"
+
+    @property
+    def num_records(self) -> int:
+        """How many records there are: a checkpoint keeps it for `rewind`."""
+        return len(self._metrics)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Add a record and the ``time``, seconds since 1970; it is on the disk when this returns.
+
+        Args:
+            record: anything that JSON can hold, with ``phase`` and ``step``. Its numbers are the
+                points at ``step`` of TensorBoard's curves ``phase/name``.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        self._metrics.append(record)
+
+    def rewind(self, num_records: int) -> None:
+        """Drop all records after the first `num_records`.
+
+        Raises:
+            UserError: there are not as many.
+        """
+        self._metrics.rewind(num_records)
+
+    def close(self) -> None:
+        """Leave TensorBoard's files complete; the next record opens them again."""
+        self._metrics.close()

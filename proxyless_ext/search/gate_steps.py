@@ -1,0 +1,149 @@
+"""Gate steps: how the alphas learn from a batch of held-out training pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .. import gates
+from ..config import GatesConfig
+from ..nn import GateMode, SuperNet, frozen_statistics
+from .objective import Objective
+
+
+class GateLearner(ABC):
+    """Updates the alphas of a supernet with Adam, betas (0, 0.999), no weight decay.
+
+    Betas (0, .) keep alphas whose gradient is zero where they are, so a two-path step moves two per
+    edge.
+    """
+
+    def __init__(self, supernet: SuperNet, objective: Objective, config: GatesConfig) -> None:
+        self.supernet = supernet
+        self.objective = objective
+        self.config = config
+        self.optimizer = torch.optim.Adam(
+            supernet.edges.alphas, lr=config.lr, betas=(0.0, 0.999), weight_decay=0.0
+        )
+
+    def step(
+        self, pictures: Tensor, labels: Tensor, generator: torch.Generator, progress: float
+    ) -> dict[str, float]:
+        """One update of the alphas.
+
+        Args:
+            pictures: [B, 3, R, R].
+            labels: [B].
+            generator: draws the paths.
+            progress: of the search, from 0 to 1.
+
+        Returns:
+            Plain cross entropy and accuracy of the paths that ran: ``gate_loss``,
+                ``gate_accuracy``.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        measures = self.update(pictures, labels, generator)
+        if target := self.objective.target:
+            edges = self.supernet.edges
+            with torch.no_grad():
+                edges.add_to_alphas(target.charge(edges.alpha_matrix(), progress))
+        return measures
+
+    @abstractmethod
+    def update(
+        self, pictures: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Compute the alphas' gradients and take the optimizer's step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
+        if target := self.objective.target:
+            state["price"] = target.price
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if target := self.objective.target:
+            target.price = state["price"]
+
+
+class GradientLearner(GateLearner):
+    """Full or two-path gradient (paper, section 3.2)."""
+
+    def __init__(
+        self, supernet: SuperNet, objective: Objective, config: GatesConfig, mode: GateMode
+    ) -> None:
+        super().__init__(supernet, objective, config)
+        self.mode = mode
+
+    def update(
+        self, pictures: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> dict[str, float]:
+        with self.supernet.edges.gate_step(self.mode, generator) as step:
+            logits = self.supernet(pictures)
+            cross_entropy = functional.cross_entropy(logits, labels)
+            self.objective.loss(cross_entropy, step.probabilities).backward()
+        step.add_gradients()
+        self.optimizer.step()
+        step.rescale()
+        return _measures(logits, labels)
+
+
+class ReinforceLearner(GateLearner):
+    """REINFORCE over sampled networks (paper, section 3.3.2), with a moving average of rewards as
+    baseline.
+    """
+
+    baseline: float | None = None
+
+    @torch.no_grad()
+    def update(
+        self, pictures: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> dict[str, float]:
+        edges = self.supernet.edges
+        alpha = edges.alpha_matrix()
+        samples = torch.stack(
+            [gates.sample(alpha.cpu(), generator) for _ in range(self.config.networks)]
+        )
+        rewards, measures = [], []
+        with frozen_statistics(self.supernet):
+            for paths in samples.tolist():
+                edges.activate(paths)
+                measures.append(_measures(self.supernet(pictures), labels))
+                rewards.append(self.objective.reward(measures[-1]["gate_accuracy"], paths))
+        mean = sum(rewards) / len(rewards)
+        if self.baseline is None:
+            self.baseline = mean
+        advantages = alpha.new_tensor(rewards) - self.baseline
+        edges.add_gradients(
+            gates.reinforce_gradient(alpha.softmax(dim=1), samples.to(alpha.device), advantages)
+        )
+        self.optimizer.step()
+        decay = self.config.baseline_decay
+        self.baseline = decay * self.baseline + (1 - decay) * mean
+        return {name: sum(each[name] for each in measures) / len(measures) for name in measures[0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "baseline": self.baseline}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.baseline = state["baseline"]
+
+
+def gate_learner(supernet: SuperNet, objective: Objective, config: GatesConfig) -> GateLearner:
+    """The learner of the configured mode."""
+    if config.mode == "reinforce":
+        return ReinforceLearner(supernet, objective, config)
+    return GradientLearner(supernet, objective, config, config.mode)
+
+
+def _measures(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    return {
+        "gate_loss": functional.cross_entropy(logits, labels).item(),
+        "gate_accuracy": (logits.argmax(dim=1) == labels).float().mean().item(),
+    }

@@ -1,0 +1,106 @@
+"""What a gate step minimises: the cross entropy, and what latency does to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..config import LatencyConfig
+from ..errors import UserError
+from ..latency import LatencyTable, add_linear, mul_log
+from ..spaces import Space
+from .target import LatencyTarget
+
+
+@dataclass
+class Objective:
+    """The objective of a search in one space.
+
+    Attributes:
+        space, table: what latencies are computed from.
+        config: which regularizer, and its values.
+        target: holds a latency target, for regularizer ``target``.
+        reference_ms: of ``add#linear``, ``mul#log`` and REINFORCE's reward.
+    """
+
+    space: Space
+    table: LatencyTable
+    config: LatencyConfig
+    target: LatencyTarget | None
+    reference_ms: float
+
+    @classmethod
+    def build(cls, space: Space, table: LatencyTable, config: LatencyConfig) -> Objective:
+        """Check the configuration against what the space can reach.
+
+        Raises:
+            UserError: the target lies outside the space's reach, or ``mul#log`` is given latencies
+                below 1 ms.
+        """
+        latencies = table.edge_matrix(space)
+        cheapest, dearest = table.bounds(space)
+        target = None
+        if config.regularizer == "target":
+            target_ms = config.target_ms(cheapest, dearest)
+            if not cheapest <= target_ms <= dearest:
+                raise UserError(
+                    f"the latency target of {target_ms:.4g} ms is out of reach: networks of "
+                    f"'{space.name}' take {cheapest:.4g} to {dearest:.4g} ms here"
+                )
+            target = LatencyTarget(latencies, table.fixed(space), target_ms)
+        if config.regularizer == "mul#log" and cheapest <= 1:
+            raise UserError(
+                f"mul#log needs latencies above 1 ms and '{space.name}' reaches {cheapest:.3g} ms; "
+                "use regularizer 'target' or 'add#linear'"
+            )
+        reference_ms = config.reference_ms or _uniform_ms(space, table)
+        return cls(space, table, config, target, target.target_ms if target else reference_ms)
+
+    @property
+    def target_ms(self) -> float | None:
+        return self.target.target_ms if self.target else None
+
+    @property
+    def trade_off(self) -> float:
+        """How much latency weighs: the target's price (log-odds per ms), or the regularizer's
+        lambda.
+        """
+        if self.target:
+            return self.target.price
+        return self.config.trade_off if self.config.regularizer == "add#linear" else 0.0
+
+    def expected_ms(self, probabilities: Tensor) -> Tensor:
+        """Expected latency in ms of p [E, N], differentiable."""
+        return self.table.expected(self.space, probabilities)
+
+    def predicted_ms(self, choices: list[int]) -> float:
+        """Predicted latency in ms of one network of the space."""
+        return self.table.predict(self.space.architecture(choices))
+
+    def loss(self, cross_entropy: Tensor, probabilities: Tensor) -> Tensor:
+        """The loss of a gradient gate step."""
+        config = self.config
+        if config.regularizer == "add#linear":
+            expected = self.expected_ms(probabilities)
+            return add_linear(cross_entropy, expected, self.reference_ms, config.trade_off)
+        if config.regularizer == "mul#log":
+            expected = self.expected_ms(probabilities)
+            return mul_log(
+                cross_entropy, expected, self.reference_ms, config.mul_alpha, config.mul_beta
+            )
+        return cross_entropy
+
+    def reward(self, accuracy: float, choices: list[int]) -> float:
+        """R of a sampled network: acc (reference / latency)^0.1, or acc alone where latency is held
+        otherwise.
+        """
+        if self.config.regularizer in ("target", "none"):
+            return accuracy
+        return accuracy * (self.reference_ms / self.predicted_ms(choices)) ** 0.1
+
+
+def _uniform_ms(space: Space, table: LatencyTable) -> float:
+    """Expected latency under uniform probabilities."""
+    edges = zip(table.edge_matrix(space), space.edges, strict=True)
+    return table.fixed(space) + sum(row.sum().item() / len(edge.candidates) for row, edge in edges)

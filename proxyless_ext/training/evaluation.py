@@ -1,0 +1,75 @@
+"""Accuracy of a network, and its BatchNorm statistics."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import update_bn
+
+from ..data import PictureSet, batches
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Means over a data set.
+
+    Attributes:
+        accuracy: top-1, as a fraction.
+        top5: top-5, as a fraction (1 with at most five classes).
+        loss: plain cross entropy.
+    """
+
+    accuracy: float
+    top5: float
+    loss: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    dataset: PictureSet,
+    batch_size: int,
+    device: str = "cpu",
+    workers: int = 0,
+) -> Accuracy:
+    """Accuracy of `network` in eval mode on every picture of `dataset`; its mode is restored."""
+    was_training = network.training
+    network.eval()
+    count = top1 = top5 = 0
+    loss = 0.0
+    for pictures, labels in batches(
+        dataset, batch_size, 0, "evaluate", 0, workers=workers, shuffle=False
+    ):
+        logits = network(pictures.to(device)).cpu()
+        count += len(labels)
+        loss += functional.cross_entropy(logits, labels, reduction="sum").item()
+        hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        top1 += int(hits[:, 0].sum())
+        top5 += int(hits.any(dim=1).sum())
+    network.train(was_training)
+    return Accuracy(top1 / count, top5 / count, loss / count)
+
+
+def recalibrate(
+    network: nn.Module,
+    dataset: PictureSet,
+    batch_size: int,
+    seed: int,
+    max_batches: int = 32,
+    device: str = "cpu",
+    workers: int = 0,
+) -> None:
+    """Set the BatchNorm statistics of `network` anew, to the mean over batches of training
+    pictures.
+
+    Statistics inherited from a supernet were taken under other paths.
+    """
+    stream = batches(dataset, batch_size, seed, "recalibrate", 0, workers=workers)
+    update_bn((pictures.to(device) for pictures, _ in islice(stream, max_batches)), network)

@@ -1,0 +1,42 @@
+"""The weight optimizer of the published runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ..config import OptimizerConfig
+
+
+def weight_optimizer(
+    config: OptimizerConfig, weights: Iterable[nn.Parameter], decay_norms: bool = True
+) -> torch.optim.SGD:
+    """SGD with Nesterov momentum.
+
+    Args:
+        config: rate, momentum and weight decay.
+        weights: the parameters; those of BatchNorm and biases are the one-dimensional ones.
+        decay_norms: whether weight decay applies to those too (in the search, not in retraining).
+    """
+    weights = list(weights)
+    decayed = [weight for weight in weights if decay_norms or weight.ndim > 1]
+    others = [weight for weight in weights if not decay_norms and weight.ndim <= 1]
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.momentum > 0,
+    )
+
+
+def set_cosine_rate(optimizer: torch.optim.Optimizer, lr: float, step: int, steps: int) -> float:
+    """Give `optimizer` the rate at `step` of the half cosine from `lr` to 0; return it."""
+    rate = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate

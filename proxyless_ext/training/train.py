@@ -1,0 +1,74 @@
+"""Training of one network, from fresh or inherited weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..config import Config
+from ..data import Pictures
+from .ema import averaged
+from .evaluation import evaluate
+from .phase import Meter
+from .weight_phase import WeightPhase
+
+
+class Train(WeightPhase):
+    """Trains a network on all training pictures and validates it after every epoch.
+
+    The published retraining, with an exponential moving average of the weights beside it, which is
+    what is validated and kept.
+
+    Args:
+        network: trained in place.
+        config: `config.train`, and the seed.
+        data: training and validation pictures.
+        name: of the phase; networks trained in one run need different ones.
+    """
+
+    def __init__(
+        self, network: nn.Module, config: Config, data: Pictures, name: str = "train"
+    ) -> None:
+        super().__init__(
+            name,
+            network,
+            network.parameters(),
+            data.train,
+            config.train,
+            config,
+            decay_norms=False,
+        )
+        self.data = data
+        self.average = averaged(network, config.train.ema_decay)
+
+    @property
+    def result(self) -> nn.Module:
+        """The trained network: the average of its weights."""
+        module: nn.Module = self.average.module
+        return module
+
+    def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
+        super().step(step, pictures, labels, meter)
+        self.average.update_parameters(self.model)
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        scores = evaluate(
+            self.result,
+            self.data.val,
+            self.schedule.batch_size,
+            self.config.device,
+            self.config.data.workers,
+        )
+        return {
+            **super().end_epoch(epoch),
+            "val_loss": scores.loss,
+            "val_accuracy": scores.accuracy,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "average": self.average.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.average.load_state_dict(state["average"])

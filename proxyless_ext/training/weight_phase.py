@@ -1,0 +1,83 @@
+"""The weight steps that every phase takes: SGD on batches of labelled pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..config import Config, OptimizerConfig
+from ..data import PictureSet, batches, batches_per_epoch
+from .optim import set_cosine_rate, weight_optimizer
+from .phase import Meter, Phase
+
+
+class WeightPhase(Phase):
+    """Trains a model's weights with SGD, a cosine rate per batch and label smoothing.
+
+    Args:
+        name: of the phase.
+        model: trained in place.
+        weights: those of its parameters that are trained.
+        dataset: the pictures.
+        schedule: epochs, rate, batch size and the like.
+        config: seed, device and workers.
+        decay_norms: whether weight decay applies to BatchNorm and biases too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        weights: Iterable[nn.Parameter],
+        dataset: PictureSet,
+        schedule: OptimizerConfig,
+        config: Config,
+        decay_norms: bool,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.dataset = dataset
+        self.schedule = schedule
+        self.config = config
+        self.epochs = schedule.epochs
+        self.num_batches = batches_per_epoch(len(dataset), schedule.batch_size)
+        self.optimizer = weight_optimizer(schedule, weights, decay_norms)
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
+        self.rate = schedule.lr
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(
+            self.dataset,
+            self.schedule.batch_size,
+            self.config.seed,
+            self.name,
+            epoch,
+            start,
+            workers=self.config.data.workers,
+        )
+
+    def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
+        device = self.config.device
+        self.model.train()
+        self.rate = set_cosine_rate(
+            self.optimizer, self.schedule.lr, step, self.epochs * self.num_batches
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.model(pictures.to(device))
+        loss = self.criterion(logits, labels.to(device))
+        loss.backward()
+        self.optimizer.step()
+        hits = (logits.argmax(dim=1).cpu() == labels).float().mean().item()
+        meter.add(len(labels), loss=loss.item(), accuracy=hits)
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        return {"lr": self.rate}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])

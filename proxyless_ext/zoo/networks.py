@@ -1,0 +1,63 @@
+"""Building the networks of the zoo by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+from torchvision import models
+
+from ..errors import UserError
+from ..nn import Network
+from ..spaces import Architecture, validate
+
+NETWORKS = ("proxyless_gpu", "proxyless_cpu", "proxyless_mobile", "proxyless_mobile_14")
+YARDSTICKS = {"mobilenet_v2": models.mobilenet_v2, "mnasnet1_0": models.mnasnet1_0}
+
+
+def names() -> list[str]:
+    """All names that `build` knows: the published networks (`NETWORKS`), then the `YARDSTICKS`."""
+    return [*NETWORKS, *YARDSTICKS]
+
+
+def architecture(name: str, num_classes: int = 1000) -> Architecture:
+    """The architecture of a published network, for pictures of 224 pixels.
+
+    Source: algorithm.md, "Published networks".
+
+    Raises:
+        UserError: it is not one of `NETWORKS`, or `num_classes` is below 1.
+    """
+    if name in YARDSTICKS:
+        raise UserError(
+            f"'{name}' comes from torchvision and has no architecture file; "
+            "take the network itself from zoo.build"
+        )
+    _check_name(name)
+    published = Architecture.load(Path(__file__).with_name(f"{name}.json"))
+    return validate(Architecture, {**dict(published), "num_classes": num_classes}, name)
+
+
+def build(name: str, num_classes: int = 1000) -> nn.Module:
+    """A network of the zoo with fresh weights, a `Network` unless it is a yardstick.
+
+    Shape:
+        [N, 3, H, W] -> logits [N, num_classes]; any H and W, 224 being the published ones.
+
+    Raises:
+        UserError: no network of the zoo has this name, or `num_classes` is below 1.
+    """
+    _check_name(name)
+    if name in NETWORKS:
+        return Network(architecture(name, num_classes))
+    if num_classes < 1:
+        raise UserError(f"{name} needs at least 1 class, not {num_classes}")
+    network: nn.Module = YARDSTICKS[name](num_classes=num_classes)
+    return network
+
+
+def _check_name(name: str) -> None:
+    if name not in names():
+        raise UserError(
+            f"no network of the zoo is called '{name}'; choose from {', '.join(names())}"
+        )

@@ -1,0 +1,265 @@
+"""Import of the released configuration format: faithful, or refused."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from proxyless_ext import UserError, spaces, zoo
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+
+BASIC = {
+    "use_bn": False,
+    "act_func": None,
+    "dropout_rate": 0,
+    "ops_order": "weight_bn_act",
+}
+
+
+def convolution(kernel_size, stride, in_channels, out_channels):
+    return {
+        "name": "ConvLayer",
+        "kernel_size": kernel_size,
+        "stride": stride,
+        "dilation": 1,
+        "groups": 1,
+        "bias": False,
+        "has_shuffle": False,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        **BASIC,
+        "use_bn": True,
+        "act_func": "relu6",
+    }
+
+
+def mbconv(in_channels, out_channels, kernel_size, stride, expand_ratio):
+    return {
+        "name": "MBInvertedConvLayer",
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "kernel_size": kernel_size,
+        "stride": stride,
+        "expand_ratio": expand_ratio,
+    }
+
+
+def block(operation, shortcut=None):
+    """A block; with an identity shortcut if `shortcut` is its number of channels."""
+    identity = {
+        "name": "IdentityLayer",
+        "in_channels": shortcut,
+        "out_channels": shortcut,
+        **BASIC,
+    }
+    return {
+        "name": "MobileInvertedResidualBlock",
+        "mobile_inverted_conv": operation,
+        "shortcut": None if shortcut is None else identity,
+    }
+
+
+ZERO = {"name": "ZeroLayer", "stride": 1}
+
+# Three blocks of one width, so that only the files themselves tell which have a shortcut.
+CONFIG = {
+    "name": "ProxylessNASNets",
+    "bn": {"momentum": 0.2, "eps": 1e-05},
+    "first_conv": convolution(3, 2, 3, 8),
+    "feature_mix_layer": convolution(1, 1, 12, 40),
+    "classifier": {
+        "name": "LinearLayer",
+        "in_features": 40,
+        "out_features": 5,
+        "bias": True,
+        **BASIC,
+        "dropout_rate": 0.25,
+    },
+    "blocks": [
+        block(mbconv(8, 8, 3, 1, 1)),
+        block(mbconv(8, 8, 5, 1, 4), shortcut=8),
+        block(ZERO, shortcut=8),
+        block(mbconv(8, 12, 7, 2, 6)),
+    ],
+}
+
+
+@pytest.fixture
+def imported(tmp_path):
+    """Import a configuration given as a dictionary."""
+
+    def run(config):
+        path = tmp_path / "my_net.config"
+        path.write_text(json.dumps(config))
+        return zoo.import_config(path)
+
+    return run
+
+
+def leaves(value, path=()):
+    """All paths to values that are neither dictionaries nor lists."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return [leaf for key, child in pairs for leaf in leaves(child, (*path, key))]
+    return [path]
+
+
+def changed(path, value):
+    """CONFIG with another value at `path`."""
+    config = copy.deepcopy(CONFIG)
+    parent = config
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    return config
+
+
+def value_at(path):
+    value = CONFIG
+    for key in path:
+        value = value[key]
+    return value
+
+
+def test_import_gives_what_the_file_says(imported):
+    def expected(operation, channels, stride=1, shortcut=False):
+        return spaces.BlockConfig(
+            operation=operation,
+            in_channels=8,
+            out_channels=channels,
+            stride=stride,
+            shortcut=shortcut,
+        )
+
+    assert imported(CONFIG) == spaces.Architecture(
+        name="my_net",
+        resolution=224,
+        num_classes=5,
+        stem=spaces.Stem(in_channels=3, out_channels=8, stride=2),
+        blocks=(
+            expected("k3e1", 8),
+            expected("k5e4", 8, shortcut=True),
+            expected("zero", 8, shortcut=True),
+            expected("k7e6", 12, stride=2),
+        ),
+        feature_mix=40,
+        dropout=0.25,
+        batch_norm=spaces.BatchNorm(momentum=0.2, eps=1e-5),
+    )
+
+
+def test_files_of_the_search_code_have_an_empty_mid_channels(imported):
+    path = ("blocks", 1, "mobile_inverted_conv", "mid_channels")
+    assert imported(changed(path, None)) == imported(CONFIG)
+    with pytest.raises(UserError, match="mid_channels' is 24"):
+        imported(changed(path, 24))
+
+
+def other_values(old):
+    if isinstance(old, bool):
+        return [not old]
+    if isinstance(old, int):
+        return [old + 1, old * 2 + 8, -1]
+    if isinstance(old, float):
+        return [old * 2, -1.0]
+    return ["relu", {"name": "IdentityLayer"}]
+
+
+@pytest.mark.parametrize("path", leaves(CONFIG), ids=lambda path: ".".join(map(str, path)))
+def test_no_value_is_ignored(imported, path):
+    """Another value gives another network or an error; so does a missing one, and one too many."""
+    old, original = value_at(path), imported(CONFIG)
+    for other in other_values(old):
+        try:
+            assert imported(changed(path, other)) != original
+        except UserError as error:
+            assert_is_sentence(error)
+    missing = changed(path, None)
+    parent = missing
+    for key in path[:-1]:
+        parent = parent[key]
+    del parent[path[-1]]
+    with pytest.raises(UserError) as caught:
+        imported(missing)
+    assert_is_sentence(caught.value)
+    with pytest.raises(UserError, match="extra_key") as caught:
+        imported(changed((*path[:-1], "extra_key"), 1))
+    assert_is_sentence(caught.value)
+
+
+def assert_is_sentence(error):
+    assert "my_net.config" in str(error)
+    assert "\n" not in str(error)
+    assert len(str(error)) < 500
+
+
+CONV = ("blocks", 1, "mobile_inverted_conv")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("first_conv", "act_func"), "swish", "'first_conv.act_func' is 'swish'.*'relu6'"),
+        (("first_conv", "kernel_size"), 5, "'first_conv.kernel_size' is 5.*3"),
+        (("first_conv", "dropout_rate"), 0.1, "'first_conv.dropout_rate' is 0.1"),
+        (("feature_mix_layer", "groups"), 2, "'feature_mix_layer.groups' is 2.*1"),
+        (("feature_mix_layer", "in_channels"), 8, "feature_mix_layer.in_channels"),
+        (("classifier", "bias"), False, "'classifier.bias' is False.*True"),
+        (("classifier", "in_features"), 8, "classifier.in_features"),
+        (("bn", "eps"), float("nan"), "eps"),
+        (("blocks",), [], "'blocks'"),
+        (("blocks", 2, "name"), "ResidualTreeBlock", "'blocks.2.name'"),
+        (CONV, {"name": "ShuffleLayer"}, "'ShuffleLayer'.*'MBInvertedConvLayer', 'ZeroLayer'"),
+        (CONV, mbconv(8, 8, 9, 1, 3), "blocks.1.*kernel_size' is 9"),
+        (CONV, mbconv(8, 8, 3, 1, 7), "blocks.1.*expand_ratio' is 7"),
+        (CONV, mbconv(8, 8, 3, 3, 6), "stride' is 3.*1 or 2"),
+        (CONV, mbconv(8, 8, 3, 2, 6), "blocks.1.*a shortcut needs stride 1"),
+        (CONV, mbconv(9, 9, 3, 1, 6), "blocks.1.*a shortcut needs.*same channels"),
+        (CONV, {"name": "ZeroLayer", "stride": 2}, "ZeroLayer.stride' is 2"),
+        (("blocks", 2), block(ZERO), "blocks.2.*a ZeroLayer needs"),
+        (("blocks", 2), block(ZERO, shortcut=16), "block 2 takes 16 channels but is given 8"),
+        (("blocks", 1, "shortcut", "out_channels"), 16, "blocks.1.*a shortcut needs"),
+        (("blocks", 1, "shortcut", "name"), "ZeroLayer", "shortcut.name' is 'ZeroLayer'"),
+        (("name",), "MobileNetV3", "'name' is 'MobileNetV3'.*'ProxylessNASNets'"),
+        (("name",), "PyramidTreeNet", "CIFAR tree space, which is not supported yet"),
+    ],
+)
+def test_what_an_architecture_cannot_express_is_an_error(imported, path, value, message):
+    with pytest.raises(UserError, match=message) as caught:
+        imported(changed(path, value))
+    assert_is_sentence(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '"ProxylessNASNets"', "{}"])
+def test_a_file_of_something_else_is_an_error(tmp_path, text):
+    path = tmp_path / "my_net.config"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        zoo.import_config(path)
+    assert_is_sentence(caught.value)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*my_net.config"):
+        zoo.import_config(tmp_path / "my_net.config")
+
+
+needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the released files")
+
+
+@needs_reference
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_released_files_are_the_zoo(name):
+    imported = zoo.import_config(REFERENCE / f"{name}.config")
+    # The released files leave out the dropout that the networks were trained with.
+    assert imported.dropout == 0
+    published = zoo.architecture(name)
+    assert imported == published.model_copy(update={"dropout": 0.0})
+
+
+@needs_reference
+def test_released_cifar_network_is_not_supported_yet():
+    with pytest.raises(UserError, match="CIFAR tree space, which is not supported yet"):
+        zoo.import_config(REFERENCE / "proxyless_cifar.config")
