@@ -42,8 +42,9 @@ def export_onnx(model: nn.Module, resolution: int, path: str | Path, in_channels
     )
     if not difference <= TOLERANCE:
         raise UserError(
-            f"ONNX Runtime's logits differ from PyTorch's by {difference:.2g}, more than {TOLERANCE:g}, so "
-            f"{path} was not written; train the network until its outputs are moderate numbers"
+            f"ONNX Runtime's logits differ from PyTorch's by {difference:.2g}, more than "
+            f"{TOLERANCE:g}, so {path} was not written; train the network until its logits are "
+            "numbers of moderate size"
         )
     write_atomically(path, content)
     return difference
@@ -56,13 +57,16 @@ def to_onnx(
     output_name: str = "output",
     dynamic_batch: bool = False,
 ) -> bytes:
-    """`model`, a function of one tensor, as an ONNX file's content, for `onnxruntime.InferenceSession`.
+    """`model`, a function of one tensor, as ONNX.
 
     Args:
         model: in eval mode, on the device of `example`.
-        example: an input; the file takes inputs of its shape.
-        input_name, output_name: what the file calls them.
+        example: an input; ONNX fixes its shape.
+        input_name, output_name: what ONNX calls them.
         dynamic_batch: let the first dimension vary; that of `example` must be at least 2.
+
+    Returns:
+        What an ONNX file holds and `onnxruntime.InferenceSession` takes.
 
     Raises:
         UserError: an operation has no counterpart in ONNX.

@@ -16,8 +16,8 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Make `content` (text as UTF-8) the content of `path` in one step.
 
-    Whoever reads `path`, and whatever kills this process, finds the old content or the new, which is on
-    the disk when this returns. Files that killed writers of `path` left beside it are removed.
+    At every moment `path` has the old content or the new, whatever kills this process; the new is
+    on the disk when this returns. What killed writers of `path` left beside it is removed.
 
     Raises:
         UserError: it cannot be written; what was there before is intact.

@@ -161,7 +161,7 @@ def other_values(old):
     if isinstance(old, bool):
         return [not old]
     if isinstance(old, int):
-        return [old + 1, old * 2 + 8, -1]
+        return {-1, 0, 1, 2, 3, 5, 7, 9, 24} - {old}
     if isinstance(old, float):
         return [old * 2, -1.0]
     return ["relu", {"name": "IdentityLayer"}]

@@ -1,6 +1,6 @@
 """The command line: ``proxyless search``, ``train``, ``latency`` and the others."""
 
-from . import search  # noqa: F401  (registers its commands)
+from . import network, search  # noqa: F401  (they register their commands)
 from .app import app
 
 

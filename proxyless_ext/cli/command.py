@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..errors import UserError
 
@@ -19,7 +20,9 @@ console = Console(highlight=False, soft_wrap=True)
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def command(
+    app: typer.Typer, name: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Register a function as a command of `app` whose errors are sentences."""
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -28,23 +31,21 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[P, 
             try:
                 return function(*args, **kwargs)
             except UserError as error:
-                _fail(str(error))
+                raise _failure(str(error)) from error
             except KeyboardInterrupt:
-                _fail("stopped; what was finished is kept, and --resume goes on from there", 130)
+                sentence = "stopped; what was finished is kept, and --resume goes on from there"
+                raise _failure(sentence, 130) from None
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                _fail("the disk is full; free some space, then go on from the last checkpoint")
+                sentence = "the disk is full; free some space, then go on from the last checkpoint"
+                raise _failure(sentence) from error
 
         return app.command(name)(guarded)
 
     return register
 
 
-def _fail(sentence: str, code: int = 1) -> typer.Exit:
-    _errors.print(f"[bold red]error:[/] {_escape(sentence)}")
-    raise typer.Exit(code)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
+def _failure(sentence: str, code: int = 1) -> typer.Exit:
+    _errors.print(f"[bold red]error:[/] {escape(sentence)}")
+    return typer.Exit(code)

@@ -11,7 +11,6 @@ import typer
 from ..config import Config, load_config, parse_override
 from ..errors import UserError
 from ..runs import Run
-from ..spaces import Architecture
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="YAML file; without it, the published values.")
@@ -35,17 +34,18 @@ ResumeOption = Annotated[
 ]
 
 
-def configuration(
-    config: Path | None, assignments: list[str] | None, **values: Any
-) -> Config:
+def configuration(config: Path | None, assignments: list[str] | None, **values: Any) -> Config:
     """The configuration in a file, overridden by ``--set`` and by options that were given.
 
     Args:
         config: the file.
         assignments: of ``--set``.
-        values: dotted keys, with ``__`` for the dots, to values; None where an option was not given.
+        values: dotted keys, with ``__`` for the dots, to values; None where an option was not
+            given.
     """
-    overrides = {key.replace("__", "."): value for key, value in values.items() if value is not None}
+    overrides = {
+        key.replace("__", "."): value for key, value in values.items() if value is not None
+    }
     return load_config(config, {**overrides, **dict(map(parse_override, assignments or []))})
 
 
@@ -67,15 +67,3 @@ def open_or_create(
         )
     run = Run.open(resume)
     return run, load_config(run.config_path, {})
-
-
-def read_architecture(source: str) -> Architecture:
-    """The architecture in a run folder, in a file of ours, in a published one, or of the zoo."""
-    from ..zoo import NETWORKS, architecture, import_config
-
-    if source in NETWORKS:
-        return architecture(source)
-    path = Path(source)
-    if path.is_dir():
-        path = Run.open(path).architecture_path
-    return import_config(path) if path.suffix == ".config" else Architecture.load(path)

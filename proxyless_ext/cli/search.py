@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import UserError
 from ..runs import Run
 from .app import app
 from .command import command, console

@@ -8,11 +8,16 @@ from xml.etree.ElementTree import Element
 from ..spaces import Layer, MBConvSpec
 from . import svg
 from .colours import FIXED, INK, operation_colour, text_colour
+from .words import square
 
 FONT_SIZE = 11
 _LINE_HEIGHT = 12
 _NARROWEST = 20
-_FIXED_NAMES = {"stem": "conv 3×3", "feature_mix": "conv 1×1", "classifier": "pool, linear"}
+_FIXED_NAMES = {
+    "stem": f"conv {square(3)}",
+    "feature_mix": f"conv {square(1)}",
+    "classifier": "pool, linear",
+}
 
 
 @dataclass(frozen=True)
@@ -36,21 +41,25 @@ class Box:
 
     def draw(self, parent: Element, left: float, axis: float) -> None:
         """Add it to `parent`, its left edge at `left` and its middle at height `axis`."""
-        style: dict[str, str | float] = {"fill": self.fill}
+        rect = svg.add(
+            parent,
+            "rect",
+            x=left,
+            y=axis - self.height / 2,
+            width=self.width,
+            height=self.height,
+            rx=3,
+            fill=self.fill,
+        )
         if self.outline == "bold":
-            style |= {"stroke": INK, "stroke_width": 2}
+            rect.attrib |= {"stroke": INK, "stroke-width": "2"}
         if self.outline == "dashed":
-            style |= {"stroke": FIXED, "stroke_width": 1.2, "stroke_dasharray": "3 2.5"}
-        place = {"x": left, "y": axis - self.height / 2, "width": self.width, "height": self.height}
-        svg.add(parent, "rect", rx=3, **place, **style)
-        colour = INK if self.fill == "none" else text_colour(self.fill)
-        text = {"text_anchor": "middle", "font_size": FONT_SIZE, "fill": colour}
-        turn = " rotate(-90)" if self.turned else ""
-        middle = svg.number(left + self.width / 2)
+            rect.attrib |= {"stroke": FIXED, "stroke-width": "1.2", "stroke-dasharray": "3 2.5"}
+        fill = INK if self.fill == "none" else text_colour(self.fill)
         for index, line in enumerate(self.lines):
-            offset = _LINE_HEIGHT * (index - (len(self.lines) - 1) / 2)
-            move = f"translate({middle} {svg.number(axis + offset)}){turn}"
-            svg.add(parent, "text", line, y=FONT_SIZE * 0.36, transform=move, **text)
+            x = left + self.width / 2
+            y = axis + _LINE_HEIGHT * (index - (len(self.lines) - 1) / 2)
+            svg.add_text(parent, line, x, y, size=FONT_SIZE, fill=fill, turned=self.turned)
 
 
 def layer_box(layer: Layer) -> Box:

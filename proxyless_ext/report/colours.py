@@ -1,7 +1,7 @@
 """Colours: what an operation looks like wherever it is drawn.
 
-Hue says the expansion ratio and darkness the kernel size, so a candidate has one colour in every figure. Blue and
-orange, the hues of the usual two ratios, stay apart for colour-blind readers.
+Hue says the expansion ratio and darkness the kernel size, so a candidate has one colour in every
+figure. Blue and orange, the hues of the usual two ratios, stay apart for colour-blind readers.
 """
 
 from __future__ import annotations

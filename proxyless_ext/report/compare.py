@@ -1,4 +1,4 @@
-"""Charts that compare networks across runs, written to files: what the command line and docs/results.md show."""
+"""Charts that compare networks across runs, written to files for the command line and for docs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from .colours import HELD_OUT, INK, LINE, MUTED, RANDOM, TRAINING
-from .plot import new_figure, save, styled
+from .plot import add_legend, new_figure, save, styled
 from .words import count, milliseconds
 
 
@@ -44,11 +45,7 @@ def draw_comparison(rows: Sequence[NetworkCost], path: Path) -> Path:
     positions = range(len(rows))
     latencies = [row.latency_ms for row in rows]
     bars = axes.barh(positions, latencies, height=0.7, color=TRAINING, zorder=2)
-    labels = [
-        f"{milliseconds(row.latency_ms)}   {count(row.parameters)} parameters, {count(row.macs)} MACs"
-        for row in rows
-    ]
-    axes.bar_label(bars, labels, padding=6, color=INK, size=9)
+    axes.bar_label(bars, [_describe(row) for row in rows], padding=6, color=INK, size=9)
     axes.set_yticks(positions, [row.name for row in rows], color=INK)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
@@ -81,17 +78,22 @@ def draw_pareto(points: Sequence[SearchedPoint], path: Path) -> Path:
         accuracies = [100 * point.accuracy for point in members]
         axes.plot(latencies, accuracies, marker, color=colour, label=group)
     for point in points:
-        text = {"textcoords": "offset points", "ha": "center", "size": 9, "color": MUTED}
+        text: dict[str, Any] = {
+            "textcoords": "offset points",
+            "ha": "center",
+            "size": 9,
+            "color": MUTED,
+        }
         axes.annotate(point.name, (point.latency_ms, 100 * point.accuracy), (0, 7), **text)
     axes.margins(0.12)
     axes.set(title="Accuracy, %", xlabel="latency, ms")
-    figure.legend(loc="outside lower left", ncols=4)
+    add_legend(axes, columns=4)
     return save(figure, path)
 
 
 @styled
 def draw_prediction(predicted: Sequence[float], measured: Sequence[float], path: Path) -> Path:
-    """Predicted against measured latencies of whole networks, with the line of equality and ± 10 % around it.
+    """Measured against predicted latencies of whole networks, with the line of equality ± 10 %.
 
     Args:
         predicted, measured: in ms, of the same networks.
@@ -102,13 +104,13 @@ def draw_prediction(predicted: Sequence[float], measured: Sequence[float], path:
     """
     figure = new_figure(480, 480)
     axes = figure.subplots()
-    reach = [0, 1.08 * max(*predicted, *measured)]
+    reach = [0, 1.08 * max([*predicted, *measured], default=1)]
     low, high = ([factor * value for value in reach] for factor in (0.9, 1.1))
     axes.fill_between(reach, low, high, color=LINE, alpha=0.5, linewidth=0, label="± 10 %")
     axes.plot(reach, reach, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="equal")
     axes.plot(predicted, measured, "o", color=HELD_OUT, alpha=0.75, label="networks")
     axes.set(xlabel="predicted, ms", title="Measured, ms", xlim=reach, ylim=reach, aspect="equal")
-    figure.legend(loc="outside lower left", ncols=3)
+    add_legend(axes, columns=3)
     return save(figure, path)
 
 
@@ -119,6 +121,11 @@ def pareto_front(points: Sequence[SearchedPoint]) -> list[SearchedPoint]:
     return [
         point for point, before in zip(by_latency, best, strict=False) if point.accuracy > before
     ]
+
+
+def _describe(row: NetworkCost) -> str:
+    size = f"{count(row.parameters)} parameters, {count(row.macs)} MACs"
+    return f"{milliseconds(row.latency_ms)}   {size}"
 
 
 def _groups(points: Sequence[SearchedPoint]) -> list[str]:

@@ -1,13 +1,14 @@
 """What a run has left in its folder so far.
 
-A run may be going on, or have been stopped, so every file but the configuration may be missing; its report says so.
-A file that is there but cannot be understood is an error.
+A run may be going on, or have been stopped, so every file but the configuration may be missing, and
+its report says so. A file that is there but cannot be understood is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import contains
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ class _Outcome(BaseModel):
 
 
 class Result(_Outcome):
-    """What came out of a run. Accuracies are fractions; sizes and latencies are the derived network's."""
+    """What came out of a run: of the derived network. Accuracies are fractions."""
 
     accuracy: float | None = None
     top5: float | None = None
@@ -84,17 +85,15 @@ class Contents:
         Raises:
             UserError: a file cannot be understood.
         """
-        comparison_path = run.folder / "comparison.json"
-        latency_path = run.folder / "latency.yaml"
         contents = cls(
             name=run.folder.resolve().name,
             config=run.config_path.read_text(),
             environment=_read(run.environment_path, read_mapping) or {},
             space=_read(run.space_path, Space.load),
             architecture=_read(run.architecture_path, Architecture.load),
-            latency=_read(latency_path, LatencyTable.load),
+            latency=_read(run.latency_path, LatencyTable.load),
             result=_read(run.result_path, lambda path: read_model(Result, path)) or Result(),
-            comparison=_read(comparison_path, lambda path: read_model(Comparison, path))
+            comparison=_read(run.comparison_path, lambda path: read_model(Comparison, path))
             or Comparison(),
             metrics=tuple(_read(run.metrics_path, read_metrics) or ()),
         )
@@ -128,7 +127,7 @@ class Contents:
         if any([len(row) for row in row_per_edge] != shape for row_per_edge in rows):
             raise _foreign("records", self.name)
         chosen = self.derived_operations
-        fits = len(chosen) == len(candidates) and all(map(_contains, candidates, chosen))
+        fits = len(chosen) == len(candidates) and all(map(contains, candidates, chosen))
         if self.architecture is not None and not fits:
             raise _foreign("architecture.json", self.name)
 
@@ -138,10 +137,6 @@ _SHARED = set(Competitor.model_fields) - {"name"}
 
 def _read(path: Path, reader: Callable[[Path], Value]) -> Value | None:
     return reader(path) if path.is_file() else None
-
-
-def _contains(names: Sequence[str], name: str) -> bool:
-    return name in names
 
 
 def _foreign(what: str, run: str) -> UserError:

@@ -1,7 +1,7 @@
 """The charts of one run, each as SVG for its page.
 
-Charts over epochs take the records of metrics.jsonl and draw what they hold: a single record as points, and a key
-that no record has not at all.
+Charts over epochs take the records of metrics.jsonl and draw what they hold: a single record as
+points, and a key that no record has not at all.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..spaces import Edge, Layer
 from .colours import FIXED, HELD_OUT, INK, LINE, MUTED, RANDOM, TRAINING, operation_colour
 from .contents import Competitor, Record
-from .plot import new_figure, styled, to_svg
+from .plot import add_legend, new_figure, styled, to_svg
 from .words import layer_name, shapes
 
 TOLERANCE = 0.05
@@ -40,13 +40,13 @@ def learning_curves(records: Sequence[Record], phase: str, lines: Sequence[tuple
         _plot(loss, records, f"{prefix}loss", colour, label)
     accuracy.set(title="Accuracy, %", ylim=(0, 100))
     loss.set(title="Loss")
-    _over_epochs(figure, accuracy, loss)
+    _over_epochs(accuracy, loss)
     return to_svg(figure, f"Accuracy and loss over the epochs of {phase}", f"{phase}-")
 
 
 @styled
 def latency_over_search(records: Sequence[Record]) -> str:
-    """Expected and derived latency against the target, and below them the weight that latency had."""
+    """Expected and derived latency against the target, and below them latency's weight."""
     figure = new_figure(430, 330)
     latency, weight = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     targets = _series(records, "target_ms")
@@ -60,13 +60,13 @@ def latency_over_search(records: Sequence[Record]) -> str:
     _plot(weight, records, "trade_off", MUTED, None)
     latency.set(title="Predicted latency, ms")
     weight.set(title="Trade-off λ")
-    _over_epochs(figure, latency, weight)
+    _over_epochs(latency, weight)
     return to_svg(figure, "Predicted latency and trade-off over the search", "latency-")
 
 
 @styled
 def edge_probabilities(rows: Sequence[Sequence[float]], edge: Edge, number: int) -> str:
-    """The probabilities of an edge's candidates over the search, stacked from the first candidate upwards.
+    """The probabilities of an edge's candidates over the search, the first candidate lowest.
 
     Args:
         rows: probabilities of the candidates at the end of every epoch [epochs, N].
@@ -111,13 +111,14 @@ def layer_latencies(layers: Sequence[Layer], latencies: Sequence[float]) -> str:
 def accuracy_against_latency(
     derived: Competitor, random: Sequence[Competitor], yardsticks: Sequence[Competitor]
 ) -> str:
-    """The derived network among random ones of its space (with mean and standard deviation) and yardsticks.
+    """The derived network among random ones of its space and yardsticks.
 
-    Latencies are the measured ones. A yardstick without an accuracy is a line at its latency.
+    Latencies are the measured ones. Random networks come with mean and standard deviation; a
+    yardstick without an accuracy is a line at its latency.
     """
     figure = new_figure(430, 330)
     axes = figure.subplots()
-    points = [(n.measured_ms, 100 * n.accuracy) for n in random if _is_point(n)]
+    points = [point for network in random if (point := _point(network))]
     if points:
         latencies, accuracies = zip(*points, strict=True)
         axes.plot(latencies, accuracies, "o", color=RANDOM, alpha=0.6, label="random networks")
@@ -129,45 +130,40 @@ def accuracy_against_latency(
             yerr=statistics.stdev(accuracies),
             color=RANDOM,
             capsize=3,
-            label="their mean ± standard deviation",
+            label="their mean ± deviation",
         )
     for yardstick in yardsticks:
         _draw_yardstick(axes, yardstick)
-    if _is_point(derived):
-        star = {"color": HELD_OUT, "markersize": 16, "markeredgecolor": "white"}
-        axes.plot(derived.measured_ms, 100 * derived.accuracy, "*", label="derived network", **star)
+    if point := _point(derived):
+        style: dict[str, Any] = {"markersize": 16, "markeredgecolor": "white"}
+        axes.plot(*point, "*", color=HELD_OUT, label="derived network", **style)
     axes.margins(0.15)
     axes.set(title="Accuracy, %", xlabel="measured latency, ms", xlim=(0, None))
-    figure.legend(loc="outside lower left", ncols=2)
+    add_legend(axes, columns=3)
     return to_svg(figure, "Accuracy against measured latency", "comparison-")
 
 
 def _draw_yardstick(axes: Axes, yardstick: Competitor) -> None:
-    if yardstick.measured_ms is None:
-        return
-    place = {"textcoords": "offset points", "size": 9, "color": INK}
-    if yardstick.accuracy is None:
-        axes.axvline(yardstick.measured_ms, color=TRAINING, linewidth=1, linestyle=(0, (2, 2)))
-        top = (yardstick.measured_ms, 1)
-        frame = axes.get_xaxis_transform()
-        axes.annotate(
-            yardstick.name,
-            top,
-            (-4, -4),
-            xycoords=frame,
-            rotation=90,
-            ha="right",
-            va="top",
-            **place,
-        )
-    else:
-        point = (yardstick.measured_ms, 100 * yardstick.accuracy)
+    text: dict[str, Any] = {"textcoords": "offset points", "size": 9}
+    if point := _point(yardstick):
         axes.plot(*point, "s", color=TRAINING)
-        axes.annotate(yardstick.name, point, (0, 7), ha="center", **place)
+        axes.annotate(yardstick.name, point, (0, 7), ha="center", **text)
+    elif yardstick.measured_ms is not None:
+        axes.axvline(yardstick.measured_ms, color=TRAINING, linewidth=1, linestyle=(0, (2, 2)))
+        top: dict[str, Any] = {
+            "xycoords": axes.get_xaxis_transform(),
+            "rotation": 90,
+            "ha": "right",
+            "va": "top",
+        }
+        axes.annotate(yardstick.name, (yardstick.measured_ms, 1), (-3, -3), **top, **text)
 
 
-def _is_point(network: Competitor) -> bool:
-    return network.accuracy is not None and network.measured_ms is not None
+def _point(network: Competitor) -> tuple[float, float] | None:
+    """Measured latency in ms and accuracy in %, where both are known."""
+    if network.measured_ms is None or network.accuracy is None:
+        return None
+    return network.measured_ms, 100 * network.accuracy
 
 
 def _plot(
@@ -194,8 +190,8 @@ def _series(records: Sequence[Record], key: str) -> list[tuple[int, float]]:
     ]
 
 
-def _over_epochs(figure: Figure, upper: Axes, lower: Axes) -> None:
+def _over_epochs(upper: Axes, lower: Axes) -> None:
     """Finish two panels that share an axis of epochs: whole numbers, and one legend below."""
     lower.set_xlabel("epoch")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+    add_legend(upper, columns=3)

@@ -1,9 +1,9 @@
 """Networks drawn block by block, so that a search's preferences show at a glance.
 
-Every block is a box on the line along which the data flows, as wide as its kernel and as high as its expansion
-ratio, which its colour says too. A skipped block is a dashed outline that the line passes through. Blocks of one
-width and resolution stand on one panel: above it the resolution, below it the channels. A network that is wider
-than the picture goes on in the next row.
+Every block is a box on the line along which the data flows, as wide as its kernel and as high as
+its expansion ratio, which its colour says too. A skipped block is a dashed outline that the line
+passes through. Blocks of one width and resolution stand on one panel: above it the resolution,
+below it the channels. A network that is wider than the picture goes on in the next row.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from ..spaces import Architecture, Layer
 from . import svg
 from .boxes import FONT_SIZE, layer_box
 from .colours import INK, MUTED, PANEL
+from .layout import into_rows
 from .network_legend import NetworkLegend
-from .words import describe_layer
+from .words import describe_layer, square
 
 # All in pixels.
 _BLOCK_GAP = 4
@@ -41,7 +42,7 @@ class _Panel:
     def resolution(self) -> str:
         last = self.layers[-1]
         size = 1 if last.kind == "classifier" else last.out_size
-        return f"{size}×{size}"
+        return square(size)
 
     @property
     def channels(self) -> str:
@@ -89,8 +90,8 @@ def _draw(architectures: Sequence[Architecture], width: int, title_height: float
     top = 0.0
     for architecture, rows in zip(architectures, networks, strict=True):
         if title_height:
-            bold = {"font_size": 14, "font_weight": "600", "fill": INK}
-            svg.add(picture, "text", architecture.name, x=0, y=top + 15, **bold)
+            title = architecture.name
+            svg.add_text(picture, title, 0, top + 10, size=14, fill=INK, anchor="start", bold=True)
         top += title_height
         for row in rows:
             _draw_row(picture, row, top)
@@ -108,17 +109,8 @@ def _label(architectures: Sequence[Architecture]) -> str:
 
 
 def _rows(architecture: Architecture, width: float) -> list[list[_Panel]]:
-    """The panels of a network, broken into rows as words are into lines."""
-    rows: list[list[_Panel]] = [[]]
-    left = width
-    for panel in _panels(architecture):
-        for part in _split(panel, width):
-            if rows[-1] and part.width > left:
-                rows.append([])
-                left = width
-            rows[-1].append(part)
-            left -= part.width + _PANEL_GAP
-    return rows
+    parts = (part for panel in _panels(architecture) for part in _split(panel, width))
+    return into_rows(parts, width, _PANEL_GAP)
 
 
 def _panels(architecture: Architecture) -> Iterator[_Panel]:
@@ -153,8 +145,9 @@ def _draw_row(picture: Element, row: Sequence[_Panel], top: float) -> None:
     group = svg.add(picture, "g", transform=f"translate(0 {svg.number(top)})")
     lefts = list(accumulate((panel.width + _PANEL_GAP for panel in row), initial=0.0))
     for panel, left in zip(row, lefts, strict=False):
-        size = {"width": panel.width, "height": _PANEL_HEIGHT}
-        svg.add(group, "rect", x=left, y=0, rx=6, fill=PANEL, **size)
+        svg.add(
+            group, "rect", x=left, y=0, width=panel.width, height=_PANEL_HEIGHT, rx=6, fill=PANEL
+        )
     end = svg.number(lefts[-1] - _PANEL_GAP)
     svg.add(group, "path", d=f"M0 {_AXIS}H{end}", stroke=MUTED, stroke_width=1.5)
     for panel, left in zip(row, lefts, strict=False):
@@ -163,16 +156,14 @@ def _draw_row(picture: Element, row: Sequence[_Panel], top: float) -> None:
 
 def _draw_panel(group: Element, panel: _Panel, left: float) -> None:
     middle = left + panel.width / 2
-    text = {"text_anchor": "middle", "font_size": FONT_SIZE}
-    svg.add(group, "text", panel.resolution, x=middle, y=14, fill=MUTED, **text)
-    svg.add(group, "text", panel.channels, x=middle, y=_PANEL_HEIGHT - 7, fill=INK, **text)
+    svg.add_text(group, panel.resolution, middle, 10, size=FONT_SIZE, fill=MUTED)
+    svg.add_text(group, panel.channels, middle, _PANEL_HEIGHT - 11, size=FONT_SIZE, fill=INK)
     x = middle - panel.blocks_width / 2
     for layer in panel.layers:
         block = svg.add(group, "g")
-        svg.add(block, "title", describe_layer(layer))
+        svg.add_title(block, describe_layer(layer))
         box = layer_box(layer)
         box.draw(block, x, _AXIS)
         if layer.stride == 2:
-            bold = {"font_weight": "700", "fill": INK}
-            svg.add(block, "text", "↓2", x=x + box.width / 2, y=31, **bold, **text)
+            svg.add_text(block, "↓2", x + box.width / 2, 27, size=FONT_SIZE, fill=INK, bold=True)
         x += box.width + _BLOCK_GAP

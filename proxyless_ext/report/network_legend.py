@@ -10,6 +10,7 @@ from ..spaces import Architecture, MBConvSpec, parse_operation
 from . import svg
 from .boxes import Box, kernel_width, ratio_height
 from .colours import FIXED, MUTED, operation_colour
+from .layout import into_rows
 
 # All in pixels.
 _ROW_HEIGHT = 50
@@ -33,7 +34,7 @@ class _Entry:
 
 
 class NetworkLegend:
-    """Says what width, height, colour and outline of a box mean, for the expansion ratios that occur.
+    """Says what width, height, colour and outline of a box mean, for the ratios that occur.
 
     Args:
         architectures: the networks it stands under.
@@ -44,14 +45,8 @@ class NetworkLegend:
     """
 
     def __init__(self, architectures: Sequence[Architecture], width: float) -> None:
-        self._rows: list[list[_Entry]] = [[]]
-        left = width
-        for entry in _entries(_expansion_ratios(architectures)):
-            if self._rows[-1] and entry.width > left:
-                self._rows.append([])
-                left = width
-            self._rows[-1].append(entry)
-            left -= entry.width + _ENTRY_GAP
+        entries = _entries(_expansion_ratios(architectures))
+        self._rows = into_rows(entries, width, _ENTRY_GAP)
         self.height = len(self._rows) * _ROW_HEIGHT
 
     def draw(self, picture: Element, top: float) -> None:
@@ -63,8 +58,9 @@ class NetworkLegend:
                 for box in entry.boxes:
                     box.draw(picture, x, axis)
                     x += box.width + _BOX_GAP
-                style = {"font_size": _FONT_SIZE, "fill": MUTED}
-                svg.add(picture, "text", entry.text, x=x, y=axis + 4, **style)
+                svg.add_text(
+                    picture, entry.text, x, axis, size=_FONT_SIZE, fill=MUTED, anchor="start"
+                )
                 x = end
 
 

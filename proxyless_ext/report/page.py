@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ _PHASES = (
 
 @dataclass(frozen=True)
 class EdgePanel:
-    """One edge in the figure of probabilities: the chosen candidate, how probable it is, and the chart."""
+    """One edge in the figure of probabilities: what was chosen, how probable that is, the chart."""
 
     number: int
     shapes: str

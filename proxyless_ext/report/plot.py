@@ -1,17 +1,17 @@
 """One look for all charts, and their way into a page or a file.
 
-Charts are matplotlib figures made without pyplot, so nothing global is touched, and the same numbers always give the
-same file. Text stays text: a page shows it in its own font and it can be selected and searched.
+Charts are matplotlib figures made without pyplot, so nothing global is touched, and the same
+numbers always give the same file. Text stays text: a page shows it in its own font.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import UserError
@@ -20,7 +20,7 @@ from . import svg
 from .colours import INK, LINE, MUTED
 
 DPI = 72
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.edgecolor": MUTED,
     "axes.grid": True,
     "axes.labelcolor": MUTED,
@@ -49,17 +49,19 @@ _STYLE = {
     "ytick.color": MUTED,
 }
 
-Function = TypeVar("Function", bound=Callable[..., object])
-
-
-def styled(function: Function) -> Function:
-    """Decorate a function that makes figures so that they all look alike."""
-    return matplotlib.rc_context(_STYLE)(function)  # type: ignore[return-value]
+# Decorates every function that makes a figure, so that they all look alike.
+styled = matplotlib.rc_context(_STYLE)
 
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that size in pixels of a page."""
     return Figure(figsize=(width / DPI, height / DPI))
+
+
+def add_legend(axes: Axes, columns: int) -> None:
+    """Explain what is drawn on `axes`, below the figure, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    axes.figure.legend(handles, labels, loc="outside lower left", ncols=columns)
 
 
 def to_svg(figure: Figure, label: str, prefix: str) -> str:

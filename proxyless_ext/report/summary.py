@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..spaces import Architecture, MBConvSpec, Space, parse_operation
 from .contents import Contents
-from .words import count, duration, milliseconds, networks, percent, plural
+from .words import count, duration, milliseconds, networks, percent, plural, square
 
 _LISTED_CLASSES = 12
 _STAGES = {
@@ -78,16 +78,18 @@ def summarise(contents: Contents) -> Iterator[Paragraph]:
     yield Paragraph("Where", _where(contents))
     yield Paragraph("How", _how(contents))
     if contents.architecture is not None:
-        yield Paragraph("Found", _found(contents.architecture, contents.space))
+        yield Paragraph("Found", _found(contents.architecture, contents))
 
 
 def _what(space: Space, classes: tuple[str, ...]) -> str:
-    names = ", ".join(classes[:_LISTED_CLASSES]) + (" …" if len(classes) > _LISTED_CLASSES else "")
-    size = f"{space.resolution}×{space.resolution}"
+    names = ", ".join(classes[:_LISTED_CLASSES])
+    if len(classes) > _LISTED_CLASSES:
+        names += " …"
     return (
-        f"The space {space.name} holds {networks(space.num_networks)} networks: one candidate is to be "
-        f"chosen at each of {plural(len(space.edges), 'edge')}. They tell {space.num_classes} classes "
-        f"apart{f' ({names})' if names else ''} in pictures of {size} pixels."
+        f"The space {space.name} holds {networks(space.num_networks)} networks: one candidate is "
+        f"to be chosen at each of {plural(len(space.edges), 'edge')}. They tell "
+        f"{plural(space.num_classes, 'class', 'classes')} apart{f' ({names})' if names else ''} in "
+        f"pictures of {square(space.resolution)} pixels."
     )
 
 
@@ -113,13 +115,13 @@ def _how(contents: Contents) -> str:
     return ". ".join(sentences) + "."
 
 
-def _found(architecture: Architecture, space: Space | None) -> str:
-    """The preferences of the derived network, which the drawing shows too."""
-    first = len(space.fixed_blocks) if space else 0
+def _found(architecture: Architecture, contents: Contents) -> str:
+    """The preferences of the derived network, which its drawing shows too."""
+    first = len(contents.space.fixed_blocks) if contents.space else 0
     blocks = architecture.blocks[first:]
     specs = [parse_operation(block.operation) for block in blocks]
     convolutions = [spec for spec in specs if isinstance(spec, MBConvSpec)]
-    kernels = Counter(f"{spec.kernel_size}×{spec.kernel_size}" for spec in convolutions)
+    kernels = Counter(square(spec.kernel_size) for spec in convolutions)
     ratios = Counter(str(spec.expand_ratio) for spec in convolutions)
     halving = [block.operation for block in blocks if block.stride == 2]
     skipped = sum(block.operation == "zero" for block in blocks)
@@ -128,11 +130,13 @@ def _found(architecture: Architecture, space: Space | None) -> str:
         sentences.append(f"Kernels: {_tally(kernels)}; expansion ratios: {_tally(ratios)}")
     if halving:
         sentences.append(f"Where the resolution halves: {', '.join(halving)}")
+    if (difference := contents.result.onnx_max_difference) is not None:
+        sentences.append(f"Its ONNX export gives the same outputs within {difference:.1e}")
     return ". ".join(sentences) + "."
 
 
 def _tally(counter: Counter[str]) -> str:
-    """3×3 (4 times), 5×5 (once)."""
+    """3 (4 times), 6 (once)."""
     times = {1: "once", 2: "twice"}
     return ", ".join(
         f"{name} ({times.get(number, f'{number} times')})"

@@ -29,16 +29,41 @@ def root(width: float, height: float, label: str) -> Element:
     )
 
 
-def add(parent: Element, tag: str, text: str | None = None, **attributes: str | float) -> Element:
+def add(parent: Element, tag: str, **attributes: str | float) -> Element:
     """Append an element; ``stroke_width=2`` becomes ``stroke-width="2"``."""
     values = {
         name.replace("_", "-"): clean(value) if isinstance(value, str) else number(value)
         for name, value in attributes.items()
     }
-    element = SubElement(parent, tag, values)
-    if text is not None:
-        element.text = clean(text)
-    return element
+    return SubElement(parent, tag, values)
+
+
+def add_text(
+    parent: Element,
+    text: str,
+    x: float,
+    y: float,
+    *,
+    size: float,
+    fill: str,
+    anchor: str = "middle",
+    bold: bool = False,
+    turned: bool = False,
+) -> None:
+    """Append text whose capitals are centred on the height `y`; `turned` text runs upwards."""
+    element = add(parent, "text", x=x, y=y + 0.36 * size, fill=fill, font_size=size)
+    if anchor != "start":
+        element.set("text-anchor", anchor)
+    if bold:
+        element.set("font-weight", "600")
+    if turned:
+        element.set("transform", f"rotate(-90 {number(x)} {number(y)})")
+    element.text = clean(text)
+
+
+def add_title(parent: Element, text: str) -> None:
+    """Say what `parent` shows to readers of screens, and to a pointer that rests on it."""
+    add(parent, "title").text = clean(text)
 
 
 def number(value: float) -> str:
@@ -59,8 +84,8 @@ def to_string(element: Element) -> str:
 def inline(document: str, label: str, prefix: str) -> str:
     """A whole SVG document made fit to stand beside others in one page.
 
-    Metadata and document type go, coordinates lose needless digits, and `prefix` keeps the ids of several
-    pictures apart.
+    Metadata and document type go, coordinates lose needless digits, and `prefix` keeps the ids of
+    several pictures apart.
 
     Args:
         document: as a plotting library writes it.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
+
 from ..spaces import Layer, MBConvSpec, parse_operation
 
+_TIMES = "\N{MULTIPLICATION SIGN}"
 _FIXED_LAYERS = {
-    "stem": "stem, convolution 3×3",
-    "feature_mix": "feature mix, convolution 1×1",
+    "stem": f"stem, convolution 3{_TIMES}3",
+    "feature_mix": f"feature mix, convolution 1{_TIMES}1",
     "classifier": "average pooling and linear classifier",
 }
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -15,17 +19,21 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 def count(value: float) -> str:
     """A large count: 431 k, 4.08 M, 320 M, 1.21 G."""
     for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= 0.9995 * factor:
-            scaled = value / factor
-            digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
-            return f"{scaled:.{digits}f}{unit}"
+        if float(f"{value:.3g}") >= factor:
+            return _three_digits(value / factor) + unit
     return f"{value:.0f}"
 
 
 def milliseconds(value: float) -> str:
-    """A latency to three significant digits: 0.0512 ms, 5.12 ms, 113 ms."""
-    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2 if value >= 0.9995 else 3
-    return f"{value:.{digits}f} ms"
+    """A latency: 0.0512 ms, 5.12 ms, 113 ms."""
+    return f"{_three_digits(value)} ms"
+
+
+def _three_digits(value: float) -> str:
+    """To three significant digits, without an exponent."""
+    rounded = float(f"{value:.3g}")
+    decimals = 2 - math.floor(math.log10(abs(rounded))) if rounded else 0
+    return f"{value:.{max(0, decimals)}f}"
 
 
 def percentage(fraction: float) -> str:
@@ -53,16 +61,20 @@ def networks(number: int) -> str:
     """How many networks a space holds: exact while it is short, a power of ten beyond."""
     if number < 1_000_000:
         return f"{number:,}"
-    exponent = len(str(number)) - 1
-    return f"{number / 10**exponent:.1f} × 10{str(exponent).translate(_SUPERSCRIPTS)}"
+    mantissa, exponent = f"{Decimal(number):.1e}".split("e+")
+    return f"{mantissa} {_TIMES} 10{exponent.translate(_SUPERSCRIPTS)}"
+
+
+def square(size: int) -> str:
+    """The size of a kernel or picture: 7x7 (with a true multiplication sign)."""
+    return f"{size}{_TIMES}{size}"
 
 
 def describe_operation(name: str) -> str:
-    """An operation in full: MBConv 7×7, expansion 6."""
+    """An operation in full: MBConv 7x7, expansion 6."""
     spec = parse_operation(name)
     if isinstance(spec, MBConvSpec):
-        size = spec.kernel_size
-        return f"MBConv {size}×{size}, expansion {spec.expand_ratio}"
+        return f"MBConv {square(spec.kernel_size)}, expansion {spec.expand_ratio}"
     return "zero (skipped)" if name == "zero" else "identity"
 
 
@@ -83,17 +95,17 @@ def layer_name(layer: Layer) -> str:
 
 
 def shapes(layer: Layer) -> str:
-    """What a layer makes of its input, in short: 24→40, 32×32 ↓2."""
+    """What a layer makes of its input, in short: 24→40, 32x32 ↓2."""
     stride = " ↓2" if layer.stride == 2 else ""
-    return f"{layer.in_channels}→{layer.out_channels}, {layer.in_size}×{layer.in_size}{stride}"
+    return f"{layer.in_channels}→{layer.out_channels}, {square(layer.in_size)}{stride}"
 
 
 def resolution(layer: Layer) -> str:
-    """Input and output resolution: 32×32, or 32×32 to 16×16."""
-    before, after = f"{layer.in_size}×{layer.in_size}", f"{layer.out_size}×{layer.out_size}"
+    """Input and output resolution: 32x32, or 32x32 to 16x16."""
+    before, after = square(layer.in_size), square(layer.out_size)
     return before if before == after else f"{before} to {after}"
 
 
-def plural(number: int, noun: str) -> str:
-    """1 layer, 2 layers."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def plural(number: int, noun: str, nouns: str = "") -> str:
+    """1 layer, 2 layers; `nouns` where an s is not enough."""
+    return f"{number} {noun}" if number == 1 else f"{number} {nouns or noun + 's'}"

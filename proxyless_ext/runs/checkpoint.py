@@ -1,7 +1,8 @@
 """Checkpoints: nested state in one safetensors file, exact to the bit and without pickles.
 
-Tensors are stored under their path in the state, such as ``model.stem.conv.weight``, where every safetensors
-tool finds them. Everything else is JSON in the file's metadata. A checksum over both tells a damaged file.
+Tensors are stored under their path in the state, such as ``model.stem.conv.weight``, where every
+safetensors tool finds them; everything else is JSON in the file's metadata. A checksum over both
+tells a damaged file.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def save_checkpoint(path: str | Path, state: Any) -> None:
 
     Args:
         path: of the file.
-        state: dicts (keys are strings or integers), lists and tuples, at any depth, of tensors, numbers,
-            strings, booleans and None: the state of modules, optimizers and loops. A model's `state_dict`
-            alone makes a file of weights under their own names.
+        state: dicts (keys are strings or integers), lists and tuples, at any depth, of tensors,
+            numbers, strings, booleans and None: the state of modules, optimizers and loops. A
+            `state_dict` alone makes a file of weights under their own names.
 
     Raises:
         UserError: the disk is full or the folder not writable; the previous checkpoint is intact.
@@ -115,5 +116,5 @@ def _checksum(tree: str, tensors: dict[str, Tensor]) -> str:
     checksum = zlib.crc32(tree.encode())
     for name, tensor in sorted(tensors.items()):
         checksum = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().tobytes(), checksum)
     return f"{checksum:08x}"

@@ -1,10 +1,9 @@
-"""The records of a run: lines of JSON, and TensorBoard curves drawn from them."""
+"""The records of a run, as lines of JSON."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,80 +12,64 @@ from ..errors import UserError
 from ..files import write_error
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-_COORDINATES = {"phase", "step", "time"}
+    from .curves import Curves
 
 
 class Metrics:
     """Records that survive any kill, and can go back to what a checkpoint knew.
 
-    The lines of JSON are what counts. TensorBoard's files are a view of them, drawn anew by the first
-    `append` of every process: so they lack nothing that a kill kept from being written, and hold nothing that
-    `rewind` dropped.
+    The lines of JSON are what counts. TensorBoard's curves are a view of them, drawn anew by the
+    first record of every process: then they lack nothing, and hold nothing that `rewind` dropped.
 
     Args:
-        path: the JSON lines.
+        path: of the lines; the file exists.
         curves: TensorBoard's folder.
     """
 
     def __init__(self, path: Path, curves: Path) -> None:
         self.path = path
-        self.curves = curves
-        self._writer: SummaryWriter | None = None
+        self._folder = curves
+        self._curves: Curves | None = None
 
     def __len__(self) -> int:
         return len(_complete_lines(self.path))
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a record; it is on the disk when this returns. See `Run.log`."""
+        """See `Run.log`."""
         record = {**record, "time": time.time()}
         line = json.dumps(record).encode() + b"\n"
         try:
-            if self._writer is None:
-                self._writer = self._start()
+            if self._curves is None:
+                self._curves = self._draw()
             with self.path.open("ab") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
-            _draw(self._writer, record)
+            self._curves.draw(record)
         except OSError as error:
             raise write_error(self.path, error) from error
 
     def rewind(self, length: int) -> None:
-        """Drop all records after the first `length`. See `Run.rewind`."""
+        """See `Run.rewind`."""
         lines = _complete_lines(self.path)
         if len(lines) < length:
             raise UserError(
-                f"{self.path} holds {len(lines)} records, but its run's checkpoint was saved after "
-                f"{length}; restore the file, or start a new run"
+                f"{self.path} holds {len(lines)} records, but a checkpoint of its run was saved "
+                f"after {length}; restore the file, or start a new run"
             )
-        self.close()
-        if lines:
-            os.truncate(self.path, sum(len(line) for line in lines[:length]))
+        os.truncate(self.path, sum(len(line) for line in lines[:length]))
+        self._curves = None
 
-    def close(self) -> None:
-        """Write what TensorBoard has not yet written."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def _start(self) -> SummaryWriter:
-        """Drop what a kill left of a line, and draw the records so far."""
-        from torch.utils.tensorboard import SummaryWriter  # Here, for its import takes long.
+    def _draw(self) -> Curves:
+        """The curves of all records so far, after dropping what a kill left of a line."""
+        from .curves import Curves  # Here, because it takes long to import.
 
         self.rewind(len(self))
-        if self.curves.exists():
-            shutil.rmtree(self.curves)
-        # The purge lets a TensorBoard that is watching forget the removed files.
-        writer = SummaryWriter(self.curves, purge_step=0, flush_secs=10)
-        for record in read_metrics(self.path):
-            _draw(writer, record)
-        return writer
+        return Curves(self._folder, read_metrics(self.path))
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """All records of a ``metrics.jsonl``, without the half line that a kill may have left at its end.
+    """All records of a ``metrics.jsonl``, but for half a line that a kill may have left at its end.
 
     Raises:
         UserError: the file cannot be read, or a line is no record.
@@ -109,10 +92,3 @@ def _complete_lines(path: Path) -> list[bytes]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; restore the file") from error
     return [line for line in lines if line.endswith(b"\n")]
-
-
-def _draw(writer: SummaryWriter, record: dict[str, Any]) -> None:
-    for name, value in record.items():
-        if isinstance(value, int | float) and name not in _COORDINATES:
-            tag = f"{record['phase']}/{name}"
-            writer.add_scalar(tag, value, record["step"], walltime=record["time"])

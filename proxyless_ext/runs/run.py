@@ -25,6 +25,7 @@ class Run:
         config_path: the configuration, seed included.
         environment_path: machine, versions and command line of the run's beginning.
         space_path: the search space.
+        latency_path: the latency table of its layers.
         metrics_path: the records, a line of JSON each.
         tensorboard_path: the folder of the same as TensorBoard curves.
         checkpoints_path: the folder of checkpoints.
@@ -32,6 +33,7 @@ class Run:
         weights_path: its trained weights, `save_checkpoint` of a state_dict.
         onnx_path: both, as ONNX.
         result_path: the figures at the end.
+        comparison_path: the same figures of other networks.
         report_path: the page to look at.
     """
 
@@ -40,6 +42,7 @@ class Run:
         self.config_path = self.folder / "config.yaml"
         self.environment_path = self.folder / "environment.json"
         self.space_path = self.folder / "space.yaml"
+        self.latency_path = self.folder / "latency.yaml"
         self.metrics_path = self.folder / "metrics.jsonl"
         self.tensorboard_path = self.folder / "tensorboard"
         self.checkpoints_path = self.folder / "checkpoints"
@@ -47,6 +50,7 @@ class Run:
         self.weights_path = self.folder / "weights.safetensors"
         self.onnx_path = self.folder / "network.onnx"
         self.result_path = self.folder / "result.json"
+        self.comparison_path = self.folder / "comparison.json"
         self.report_path = self.folder / "report.html"
         self._metrics = Metrics(self.metrics_path, self.tensorboard_path)
 
@@ -120,6 +124,10 @@ class Run:
         """
         self._metrics.rewind(num_records)
 
-    def close(self) -> None:
-        """Leave TensorBoard's files complete; the next record opens them again."""
-        self._metrics.close()
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write the figures at the end: anything that JSON can hold."""
+        write_atomically(self.result_path, json.dumps(result, indent=2) + "\n")
+
+    def write_comparison(self, comparison: dict[str, Any]) -> None:
+        """Write the figures of other networks: anything that JSON can hold."""
+        write_atomically(self.comparison_path, json.dumps(comparison, indent=2) + "\n")

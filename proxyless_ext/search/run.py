@@ -10,7 +10,8 @@ from .stages import Stages
 
 
 def run_search(run: Run, config: Config) -> dict[str, Any]:
-    """Measure, warm up, search, derive, train, evaluate, export, compare; what is done already is kept.
+    """Measure, warm up, search, derive, train, evaluate, export, compare; what is done already is
+    kept.
 
     Returns:
         What result.json holds.

@@ -6,7 +6,6 @@ that a run can be resumed at any point.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +14,21 @@ from torch import nn
 
 from ..config import Config
 from ..data import Pictures, load_pictures
-from ..export import export_onnx
-from ..files import write_atomically
 from ..latency import Conditions, LatencyTable, measure_network, measure_table, sample_within
-from ..nn import Network, SuperNet, count_macs, count_parameters
-from ..runs import Run, save_checkpoint
+from ..nn import SuperNet
+from ..runs import Run
 from ..seeding import derive_seed
 from ..spaces import Architecture, Space
-from ..training.evaluation import evaluate, recalibrate
+from ..training.evaluation import recalibrate
+from ..training.networks import (
+    for_data,
+    fresh_network,
+    network_size,
+    publish_network,
+    train_network,
+    validate_network,
+)
 from ..training.phase import run_phase
-from ..training.train import Train
 from ..zoo import YARDSTICKS, build
 from .derive import derive_choices
 from .objective import Objective
@@ -76,7 +80,8 @@ class Stages:
         """Warm up and search: the supernet with its final alphas."""
         config = self.config
         torch.manual_seed(derive_seed(config.seed, "supernet"))
-        supernet = SuperNet(self.space).to(config.device, memory_format=torch.channels_last)
+        supernet = SuperNet(self.space).to(memory_format=torch.channels_last)
+        supernet.to(config.device)
         self._run_phase(WarmUp(supernet, config, self.data))
         self._run_phase(Search(supernet, config, self.data, self.objective))
         return supernet
@@ -88,27 +93,37 @@ class Stages:
         return choices
 
     def train(self, supernet: SuperNet, choices: list[int], name: str = "train") -> nn.Module:
-        """Train the network of `choices` and return it, in eval mode."""
-        phase = Train(self._network(supernet, choices, name), self.config, self.data, name)
-        self._run_phase(phase)
-        return phase.result
+        """Train the network of `choices`; it is returned in eval mode."""
+        config = self.config
+        network = fresh_network(self._architecture(choices, name), config, name)
+        if config.train.weights == "inherit":
+            network.load_state_dict(supernet.derive(choices).state_dict())
+            recalibrate(
+                network,
+                self.data.train,
+                config.train.batch_size,
+                config.seed,
+                device=config.device,
+                workers=config.data.workers,
+            )
+        trained, self.seconds[name] = train_network(network, self.run, config, self.data, name)
+        return trained
 
     def finish(self, network: nn.Module, choices: list[int]) -> dict[str, Any]:
-        """Evaluate, measure and export the trained network; write its files and result.json."""
-        save_checkpoint(self.run.weights_path, network.state_dict())
+        """Evaluate, measure and publish the trained network: what result.json holds."""
+        architecture = self._architecture(choices, "derived")
         result = {
             **self._figures(network, choices),
             "target_ms": self.objective.target_ms,
-            "argmax_ms": None,
-            "onnx_max_difference": export_onnx(network, self.space.resolution, self.run.onnx_path),
+            "onnx_max_difference": publish_network(network, architecture, self.run),
             "seed": self.config.seed,
             "seconds": self.seconds,
             "classes": list(self.data.classes),
         }
-        _write_json(self.run.result_path, result)
+        self.run.write_result(result)
         return result
 
-    def compare(self, supernet: SuperNet, choices: list[int]) -> dict[str, Any]:
+    def compare(self, supernet: SuperNet, choices: list[int]) -> None:
         """Train random networks of the derived one's latency alike; measure the yardsticks."""
         comparison: dict[str, Any] = {"random": [], "yardsticks": []}
         if count := self.config.comparison.random_networks:
@@ -125,58 +140,30 @@ class Stages:
         if self.config.comparison.yardsticks:
             for name in YARDSTICKS:
                 yardstick = build(name, len(self.data.classes))
-                size = self._size(yardstick)
-                comparison["yardsticks"].append({"name": name, "accuracy": None, **size})
-        _write_json(self.run.comparison_path, comparison)
-        return comparison
+                comparison["yardsticks"].append({"name": name, **self._costs(yardstick)})
+        self.run.write_comparison(comparison)
 
-    def _run_phase(self, phase: WarmUp | Search | Train) -> None:
+    def _run_phase(self, phase: WarmUp | Search) -> None:
         config = self.config
         self.seconds[phase.name] = run_phase(
             phase, self.run, config.seed, config.checkpoint_seconds
         )
 
     def _architecture(self, choices: list[int], name: str) -> Architecture:
-        own = {"dropout": self.config.train.dropout, "classes": self.data.classes}
-        return self.space.architecture(choices, name).model_copy(update=own)
-
-    def _network(self, supernet: SuperNet, choices: list[int], name: str) -> Network:
-        """The network of `choices` with the weights that its training starts from."""
-        config = self.config
-        torch.manual_seed(derive_seed(config.seed, name, "weights"))
-        network = Network(self._architecture(choices, name))
-        network.to(config.device, memory_format=torch.channels_last)
-        if config.train.weights == "inherit":
-            network.load_state_dict(supernet.derive(choices).state_dict())
-            recalibrate(
-                network,
-                self.data.train,
-                config.train.batch_size,
-                config.seed,
-                device=config.device,
-                workers=config.data.workers,
-            )
-        return network
+        return for_data(self.space.architecture(choices, name), self.config, self.data)
 
     def _figures(self, network: nn.Module, choices: list[int]) -> dict[str, Any]:
-        config = self.config
-        scores = evaluate(
-            network, self.data.val, config.train.batch_size, config.device, config.data.workers
-        )
         return {
-            **scores.as_dict(),
-            **self._size(network),
+            **validate_network(network, self.config, self.data).as_dict(),
+            **self._costs(network),
             "predicted_ms": self.objective.predicted_ms(choices),
             "choices": choices,
         }
 
-    def _size(self, network: nn.Module) -> dict[str, Any]:
+    def _costs(self, network: nn.Module) -> dict[str, Any]:
         resolution = self.space.resolution
-        return {
-            "parameters": count_parameters(network),
-            "macs": count_macs(network, resolution),
-            "measured_ms": measure_network(network, resolution, self.table.conditions).mean,
-        }
+        measured = measure_network(network, resolution, self.table.conditions)
+        return {**network_size(network, resolution), "measured_ms": measured.mean}
 
 
 def _latency_table(config: Config, space: Space) -> LatencyTable:
@@ -191,7 +178,3 @@ def _latency_table(config: Config, space: Space) -> LatencyTable:
         repetitions=latency.repetitions,
     )
     return measure_table(space, conditions)
-
-
-def _write_json(path: Any, value: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(value, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The average of a network's weights over training, which generalises better than the last of them."""
+"""The average of a network's weights over training, often better than the last of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of `model`: call its `update_parameters(model)` after every step.
+    """An exponential moving average of `model`: call its `update_parameters(model)` after every
+    step.
 
-    Its `module` is a network with the averaged weights, in eval mode. BatchNorm's running statistics are averaged as
-    the weights are, since those of the last step belong to other weights than the average; counts of batches
-    are copied, since they are no statistics.
+    Its `module` is a network with the averaged weights, in eval mode. BatchNorm's running
+    statistics are averaged as the weights are, since those of the last step belong to other weights
+    than the average; counts of batches are copied, since they are no statistics.
 
-    The t-th update (t = 0 is a copy) keeps the share min(decay, (1 + t) / (10 + t)) of the average, so that a run
-    shorter than 1 / (1 - decay) steps is not judged by its first weights.
+    The t-th update (t = 0 is a copy) keeps the share min(decay, (1 + t) / (10 + t)) of the average,
+    so that a run shorter than 1 / (1 - decay) steps is not judged by its first weights.
 
     Args:
         model: copied.

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ def weight_optimizer(
     weights = list(weights)
     decayed = [weight for weight in weights if decay_norms or weight.ndim > 1]
     others = [weight for weight in weights if not decay_norms and weight.ndim <= 1]
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],
         lr=config.lr,

@@ -1,0 +1,8 @@
+"""The search: gate steps, the latency target, warm-up and search phases, and whole runs."""
+
+from .derive import derive_choices
+from .objective import Objective
+from .run import run_search
+from .target import LatencyTarget
+
+__all__ = ["LatencyTarget", "Objective", "derive_choices", "run_search"]

@@ -1,0 +1,1 @@
+"""Training loops that survive kills, evaluation, and the networks that come out of them."""
