@@ -491,6 +491,21 @@ def test_small_pictures_are_cropped_and_mirrored(augmentation, mirrors, is_mirro
     assert abs(share - 0.5 * is_mirrored) < 0.1
 
 
+def test_folders_are_mirrored_but_digits_are_not(tmp_path):
+    for name in ("left", "right"):
+        fill(tmp_path / name, 8)
+        for path in (tmp_path / name).iterdir():
+            half = Image.new("RGB", (8, 8), "white")
+            half.paste("black", (0, 0, 4, 8))
+            half.save(path)
+    for loaded, mirrors in ((load(tmp_path), True), (load_pictures(DataConfig(), 8, 0), False)):
+        for dataset in (loaded.train, loaded.train_weights, loaded.train_gates):
+            picture = dataset.part.pixels(0)
+            straight = windows(picture, 1)
+            drawn = [dataset.pixels(0).contiguous().numpy().tobytes() for _ in range(40)]
+            assert any(pixels not in straight for pixels in drawn) == mirrors
+
+
 def test_large_pictures_are_cropped_at_random_sizes():
     ramp = torch.arange(256, dtype=torch.uint8).expand(3, 200, 256)
     transform = augment("standard", 96, mirrors=True)

@@ -89,8 +89,10 @@ def test_a_nan_is_a_difference(tmp_path):
 
 
 class NaN(nn.Module):
+    """Not a number where the input is below -1."""
+
     def forward(self, x):
-        return x.flatten(1).sum(1, keepdim=True).sub(1e9).sqrt()
+        return x[:, 0, 0].add(1).sqrt()
 
 
 class Svd(nn.Module):

@@ -21,16 +21,18 @@ from .options import (
     open_or_create,
 )
 
+TargetOption = Annotated[
+    str | None,
+    typer.Option(help="Latency to end at: such as 12.5ms, or 40% of the space's range."),
+]
+
 
 @command(app)
 def search(
     config: ConfigOption = None,
     data: DataOption = None,
     space: SpaceOption = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help="Latency to end at: such as 12.5ms, or 40% of the space's range."),
-    ] = None,
+    target: TargetOption = None,
     seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
     out: OutOption = None,
     resume: ResumeOption = None,
@@ -54,6 +56,24 @@ def search(
     result = run_search(run, settings)
     report = write_report(run.folder)
     _print_result(result, report)
+
+
+@command(app)
+def derive(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished search.")],
+    target: TargetOption = None,
+    out: Annotated[Path, typer.Option(help="The architecture file to write.")] = Path(
+        "architecture.json"
+    ),
+) -> None:
+    """Derive a network from a finished search again, say for another latency target."""
+    from ..search import derive_again
+
+    opened = Run.open(run)
+    settings = configuration(opened.config_path, None, latency__target=target)
+    architecture, predicted_ms = derive_again(opened, settings)
+    architecture.save(out)
+    console.print(f"{out}: predicted latency {predicted_ms:.3f} ms")
 
 
 @command(app)

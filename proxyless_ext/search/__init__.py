@@ -2,7 +2,7 @@
 
 from .derive import derive_choices
 from .objective import Objective
-from .run import run_search
+from .run import derive_again, run_search
 from .target import LatencyTarget
 
-__all__ = ["LatencyTarget", "Objective", "derive_choices", "run_search"]
+__all__ = ["LatencyTarget", "Objective", "derive_again", "derive_choices", "run_search"]

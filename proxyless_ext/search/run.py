@@ -1,23 +1,29 @@
-"""A whole search run."""
+"""Whole search runs, and what can be had from one afterwards."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..config import Config
-from ..runs import Run
+from ..errors import UserError
+from ..latency import LatencyTable
+from ..nn import SuperNet
+from ..runs import Run, load_checkpoint
+from ..spaces import Architecture, Space
+from .derive import derive_choices
+from .objective import Objective
+from .phases import check_space
 from .stages import Stages
 
 
 def run_search(run: Run, config: Config) -> dict[str, Any]:
-    """Measure, warm up, search, derive, train, evaluate, export, compare; what is done already is
-    kept.
+    """Measure, warm up, search, derive, train, publish, compare; what is done already is kept.
 
     Returns:
         What result.json holds.
 
     Raises:
-        UserError: something in the configuration or the data is impossible, or the run was stopped.
+        UserError: the configuration or the data is impossible, or the run was stopped.
     """
     stages = Stages.prepare(run, config)
     supernet = stages.search()
@@ -26,3 +32,28 @@ def run_search(run: Run, config: Config) -> dict[str, Any]:
     result = stages.finish(network, choices)
     stages.compare(supernet, choices)
     return result
+
+
+def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
+    """Derive from the alphas of a finished search, say under another target in `config.latency`.
+
+    Returns:
+        The architecture and its predicted latency in ms.
+
+    Raises:
+        UserError: the search has not ended, or the target is out of reach.
+    """
+    path = run.checkpoint("search")
+    if not run.architecture_path.exists():
+        raise UserError(f"the search in {run.folder} has not ended; go on with it by --resume")
+    supernet = SuperNet(Space.load(run.space_path))
+    state = load_checkpoint(path)["phase"]
+    check_space(supernet, state, "search")
+    supernet.load_state_dict(state["model"])
+    table = LatencyTable.load(run.latency_path)
+    objective = Objective.build(supernet.space, table, config.latency)
+    choices = derive_choices(supernet, objective)
+    derived = Architecture.load(run.architecture_path)
+    own = {"classes": derived.classes, "dropout": derived.dropout}
+    architecture = supernet.space.architecture(choices, "derived").model_copy(update=own)
+    return architecture, objective.predicted_ms(choices)

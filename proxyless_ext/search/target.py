@@ -13,6 +13,11 @@ from __future__ import annotations
 from torch import Tensor
 
 
+DOUBLINGS = 16
+"""Of the price, at most: a target at the very end of the reach is only met in the limit."""
+BISECTIONS = 60
+
+
 class LatencyTarget:
     """Keeps a search at a target latency.
 
@@ -51,18 +56,30 @@ class LatencyTarget:
 
     def _solve(self, alpha: Tensor, progress: float) -> float:
         """The price at which the held latency, which falls with the price, meets the target."""
-        spread = (self.latencies.amax(dim=1) - self.latencies.amin(dim=1)).max().item()
-        if spread == 0:
-            return 0.0
-        reach = alpha.masked_fill(alpha.isinf(), 0).abs().max().item() + 20.0
-        low, high = -reach / spread, reach / spread
-        for _ in range(60):
+        if self._held_ms(alpha, progress) > self.target_ms:
+            low, high = 0.0, self._bracket(alpha, progress, 1.0)
+        else:
+            low, high = -self._bracket(alpha, progress, -1.0), 0.0
+        for _ in range(BISECTIONS):
             middle = (low + high) / 2
             if self._held_ms(alpha - middle * self.latencies, progress) > self.target_ms:
                 low = middle
             else:
                 high = middle
         return (low + high) / 2
+
+    def _bracket(self, alpha: Tensor, progress: float, sign: float) -> float:
+        """A price, without its `sign`, that takes the held latency to the target or past it."""
+        spread = (self.latencies.amax(dim=1) - self.latencies.amin(dim=1)).max().item()
+        if spread == 0:
+            return 0.0
+        price = 1 / spread
+        for _ in range(DOUBLINGS):
+            held_ms = self._held_ms(alpha - sign * price * self.latencies, progress)
+            if sign * (held_ms - self.target_ms) <= 0:
+                break
+            price *= 2
+        return price
 
     def _held_ms(self, alpha: Tensor, progress: float) -> float:
         expected = (alpha.softmax(dim=1) * self.latencies).sum()
