@@ -326,8 +326,8 @@ def test_architecture_takes_the_chosen_candidates(drawn):
     for block, edge, choice in zip(searched, space.edges, choices, strict=True):
         assert block.operation == edge.candidates[choice]
         assert (block.in_channels, block.out_channels) == (edge.in_channels, edge.out_channels)
-    for block in architecture.blocks:
         assert block.shortcut == (block.stride == 1 and block.in_channels == block.out_channels)
+    assert not any(block.shortcut for block in space.fixed_blocks)
     for field in ("resolution", "num_classes", "stem", "feature_mix", "dropout", "batch_norm"):
         assert getattr(architecture, field) == getattr(space, field)
 

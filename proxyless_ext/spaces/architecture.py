@@ -52,6 +52,8 @@ class BlockConfig(Data):
                 f"'{self.operation}' does not fit a block from {self.in_channels} to "
                 f"{self.out_channels} channels of stride {self.stride}; use an MBConv there"
             )
+        if self.operation == "zero" and not self.shortcut:
+            raise UserError("a block of operation 'zero' needs a shortcut, or it would pass nothing")
         return self
 
 

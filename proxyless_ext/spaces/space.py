@@ -133,16 +133,14 @@ class Space(Data):
 
     @property
     def fixed_blocks(self) -> tuple[BlockConfig, ...]:
-        """The blocks before the first edge: none or the first block."""
+        """The blocks before the first edge: none or the first block, which has no shortcut."""
         if self.first_block is None:
             return ()
-        channels = self.stem.out_channels
         return (
             BlockConfig(
                 operation=self.first_block.operation,
-                in_channels=channels,
+                in_channels=self.stem.out_channels,
                 out_channels=self.first_block.channels,
-                shortcut=channels == self.first_block.channels,
             ),
         )
 
