@@ -30,7 +30,7 @@ def export_onnx(model: nn.Module, resolution: int, path: str | Path, in_channels
         UserError: the model cannot be exported, the difference is above 1e-4, or the file cannot
             be written; none is left behind then.
     """
-    network = model.eval()
+    network = copy.deepcopy(model).cpu().eval()
     shape = (in_channels, resolution, resolution)
     # Not of one picture: the exporter takes a size of 1 for a constant.
     content = to_onnx(network, torch.zeros(2, *shape), "pictures", "logits", dynamic_batch=True)

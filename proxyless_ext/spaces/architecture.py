@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ..errors import UserError
+from ..files import write_atomically
 from .layers import Layer
 from .operations import parse_operation
 from .validation import Data, read_model
@@ -120,7 +121,7 @@ class Architecture(Data):
     def save(self, path: str | Path) -> None:
         """Write readable JSON: one line a block."""
         fields = self.model_dump(mode="json", exclude={"blocks"}, exclude_none=True)
-        Path(path).write_text(_readable_json(fields, self.model_dump(mode="json")["blocks"]))
+        write_atomically(path, _readable_json(fields, self.model_dump(mode="json")["blocks"]))
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from ..errors import UserError
+from ..files import write_atomically
 from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem
 from .layers import Layer
 from .operations import parse_operation
@@ -205,7 +206,7 @@ class Space(Data):
     def save(self, path: str | Path) -> None:
         """Write the space as YAML."""
         fields = self.model_dump(mode="json", exclude_none=True)
-        Path(path).write_text(yaml.safe_dump(fields, sort_keys=False))
+        write_atomically(path, yaml.safe_dump(fields, sort_keys=False))
 
     @classmethod
     def load(cls, path: str | Path) -> Space:
