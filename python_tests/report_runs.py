@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from proxyless_ext.latency import Conditions, LatencyTable
+from proxyless_ext.latency.table import Entry
 from proxyless_ext.spaces import Layer, MBConvSpec, Space
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -60,7 +62,7 @@ def make_run(
     folder.mkdir(parents=True)
     _write_yaml(folder / "config.yaml", {"seed": seed, "search": {"epochs": epochs[1]}})
     _write_yaml(folder / "space.yaml", space.model_dump(mode="json", exclude_none=True))
-    _write_yaml(folder / "latency.yaml", _latency_table(space))
+    _latency_table(space).save(folder / "latency.yaml")
     space.architecture(choices, "derived").save(folder / "architecture.json")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     _write_json(
@@ -171,13 +173,14 @@ def _network_ms(space: Space, choices: Sequence[int]) -> float:
     return sum(layer_ms(layer) for layer in space.architecture(choices).layers())
 
 
-def _latency_table(space: Space) -> dict[str, Any]:
+def _latency_table(space: Space) -> LatencyTable:
     layers = [*space.fixed_layers(), *(layer for edge in space.edge_layers() for layer in edge)]
-    return {
-        layer.key: {"count": 30, "mean": layer_ms(layer), "var": 1e-4}
+    entries = {
+        layer.key: Entry(count=30, mean=layer_ms(layer), var=1e-4)
         for layer in layers
         if not layer.is_skipped
     }
+    return LatencyTable(entries, Conditions(backend="onnxruntime", processor="Processor Y"))
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,7 @@
 import itertools
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import warnings
@@ -74,6 +75,12 @@ def test_workers_change_nothing(workers):
     assert same(alone, list(batches(dataset, 4, 0, "weights", 1, workers=workers)))
     stream = endless(dataset, 4, 0, "weights", start=7, workers=workers)
     assert same(alone, list(itertools.islice(stream, 7)))
+
+
+def test_data_sets_can_be_sent_to_spawned_workers(folder):
+    for dataset in (picture_set(8), load(folder, "fatal").train):
+        sent = pickle.loads(pickle.dumps(dataset))
+        assert same(list(batches(sent, 4, 0, "a", 0)), list(batches(dataset, 4, 0, "a", 0)))
 
 
 @given(

@@ -250,6 +250,13 @@ def test_a_class_of_damaged_pictures_is_named(damaged):
         reject(r"'cat' has too few readable training pictures \(1\)", damaged, bad_pictures="skip")
 
 
+def test_validation_without_a_readable_picture(damaged):
+    for path in damaged.glob("val/*/*"):
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="left out"):
+        reject("no validation picture can be read", damaged, bad_pictures="skip")
+
+
 # Pictures by name
 
 
@@ -401,6 +408,7 @@ def test_splits_keep_the_shares_of_the_classes(sizes, fraction, seed):
 def test_limits_are_met_evenly(sizes, limit, seed):
     part = part_of(sizes, seed).limit(limit, torch.Generator().manual_seed(seed))
     assert len(part) == min(limit, sum(sizes))
+    assert torch.equal(part.numbers, part.numbers.unique())
     counts = part.labels.bincount(minlength=len(sizes)).tolist()
     for count, size in zip(counts, sizes, strict=True):
         assert count == size or count >= max(counts) - 1

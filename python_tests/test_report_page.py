@@ -154,7 +154,9 @@ def test_page_says_the_key_figures(cifar_page):
         "3.0 % above the prediction of",
         "2 epochs of warm-up, 4 epochs of search, 3 epochs of training",
         "It took 12 min 44 s (warm-up 1 min 02 s, search 6 min 41 s, training 5 min 01 s)",
-        "On Processor X (2 cores)",
+        "Searched on Processor X (2 cores).",
+        "for Processor Y, backend onnxruntime, 1 picture at a time, 1 thread.",
+        "The space's networks take",
         "16 edges",
         "10 classes apart (airplane, automobile,",
         "within 1.0e-06",
@@ -220,7 +222,7 @@ def test_hostile_names_are_only_text(tmp_path):
     assert not {"script", "img", "svg/onload", "i-evil"} & {tag for tag, _ in page.tags}
     for name in ("<script>alert(1)</script>", "</title>&amp;", "$x^2$", "{{ 7*7 }}", "<b>&run"):
         assert name in page.text
-    assert "On <img src=x> (2 cores)" in page.text
+    assert "Searched on <img src=x> (2 cores)" in page.text
     assert "name: </pre><script>" in page.text
     for picture in page.pictures:
         ElementTree.fromstring(picture)
@@ -236,7 +238,7 @@ def test_a_thousand_classes_are_not_listed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence", "figures"),
     [
-        ("environment.json", "On an unknown machine.", 0),
+        ("environment.json", "Searched on an unknown machine.", 0),
         ("space.yaml", "There is no space.yaml.", 3),
         ("latency.yaml", "No latencies have been measured yet.", 1),
         ("architecture.json", "No network has been derived yet.", 4),

@@ -91,5 +91,7 @@ def _print_result(result: dict[str, Any], report: Path) -> None:
     console.print(f"parameters:        {result['parameters']:,}")
     console.print(f"MACs:              {result['macs']:,}")
     console.print(f"predicted latency: {result['predicted_ms']:.3f} ms{aim}")
-    console.print(f"measured latency:  {result['measured_ms']:.3f} ms")
+    measured = result["measured_ms"]
+    measured = "not on this machine" if measured is None else f"{measured:.3f} ms"
+    console.print(f"measured latency:  {measured}")
     console.print(f"report:            {report}")

@@ -106,6 +106,8 @@ def load_pictures(config: DataConfig, resolution: int, seed: int) -> Pictures:
     if resolution <= SMALL:
         train = _in_memory(train, resolution, bad_pictures)
         val = _in_memory(val, resolution, bad_pictures)
+        if len(val) == 0:
+            raise UserError("no validation picture can be read; mend or replace them")
     draw = generator(seed, "split", "gates")
     weights, gates = train.split(config.gate_fraction, classes, "weights and gates", draw)
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ..errors import UserError
+from ..latency import LatencyTable
 from ..spaces import Architecture, MBConvSpec, Space, parse_operation
 from .contents import Contents
 from .words import count, duration, milliseconds, networks, percent, plural, square
@@ -95,8 +97,32 @@ def _what(space: Space, classes: tuple[str, ...]) -> str:
 
 def _where(contents: Contents) -> str:
     cpu, cores, gpu = (contents.environment.get(key) for key in ("cpu", "cores", "gpu"))
-    machine = [f"{cpu} ({plural(cores, 'core')})" if cpu and cores else "an unknown machine"]
-    return f"On {' with '.join([*machine, *([gpu] if gpu else [])])}."
+    machine = f"{cpu} ({plural(cores, 'core')})" if cpu and cores else "an unknown machine"
+    sentences = [f"Searched on {machine} with {gpu}" if gpu else f"Searched on {machine}"]
+    if contents.latency is not None:
+        sentences.append(_conditions(contents.latency))
+        if contents.space is not None:
+            sentences.append(_reach(contents.latency, contents.space))
+    return ". ".join(sentences) + "."
+
+
+def _conditions(table: LatencyTable) -> str:
+    conditions = table.conditions
+    if conditions is None:
+        return "The latencies come from a table without conditions"
+    threads = f", {plural(conditions.threads, 'thread')}" if conditions.device == "cpu" else ""
+    return (
+        f"The latencies are for {conditions.processor}, backend {conditions.backend}, "
+        f"{plural(conditions.batch_size, 'picture')} at a time{threads}"
+    )
+
+
+def _reach(table: LatencyTable, space: Space) -> str:
+    try:
+        cheapest, dearest = table.bounds(space)
+    except UserError as error:
+        return str(error)
+    return f"The space's networks take {milliseconds(cheapest)} to {milliseconds(dearest)}"
 
 
 def _how(contents: Contents) -> str:

@@ -161,9 +161,13 @@ class Stages:
         }
 
     def _costs(self, network: nn.Module) -> dict[str, Any]:
+        """Size and latency; the latter under the conditions of the table, if it has any."""
         resolution = self.space.resolution
-        measured = measure_network(network, resolution, self.table.conditions)
-        return {**network_size(network, resolution), "measured_ms": measured.mean}
+        conditions = self.table.conditions
+        return {
+            **network_size(network, resolution),
+            "measured_ms": conditions and measure_network(network, resolution, conditions).mean,
+        }
 
 
 def _latency_table(config: Config, space: Space) -> LatencyTable:

@@ -1,0 +1,75 @@
+"""The conditions that latencies were measured under: a latency means nothing without them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from importlib.metadata import version
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from ..environment import cpu_name
+from ..errors import UserError
+from ..spaces import Data, validate
+
+BackendName = Literal["eager", "onnxruntime"]
+DeviceName = Literal["cpu", "cuda"]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Conditions(Data):
+    """How to measure, and where and when that is done: made without the latter, here and now.
+
+    Attributes:
+        backend: what runs the networks.
+        device: the device it runs them on.
+        batch_size: pictures in one run; latencies are those of the whole batch.
+        threads: of the backend on the CPU.
+        warmup: runs before timed ones, each time that a network's turn comes.
+        repetitions: timed runs of each layer or network, at least.
+        processor: the device by its maker's name.
+        torch, onnxruntime: versions.
+        date: of the measurement, in local time.
+    """
+
+    backend: BackendName = "eager"
+    device: DeviceName = "cpu"
+    batch_size: Count = 1
+    threads: Count = 1
+    warmup: Annotated[int, Field(ge=0)] = 1
+    repetitions: Count = 100
+    processor: str = Field(default_factory=lambda fields: processor_name(fields["device"]))
+    torch: str = Field(default_factory=lambda: version("torch"))
+    onnxruntime: str = Field(default_factory=lambda: version("onnxruntime"))
+    date: datetime = Field(default_factory=lambda: datetime.now().replace(microsecond=0))
+
+    @model_validator(mode="after")
+    def _check(self) -> Conditions:
+        if self.backend == "onnxruntime" and self.device != "cpu":
+            raise UserError("onnxruntime is measured on the cpu only; use backend eager for cuda")
+        return self
+
+    @classmethod
+    def recorded(cls, fields: dict[str, Any], source: str) -> Conditions:
+        """The conditions in the file `source`, which leaves nothing to be filled in here and now.
+
+        Raises:
+            UserError: one is missing or impossible.
+        """
+        if missing := cls.model_fields.keys() - fields.keys():
+            raise UserError(f"{source}: the conditions lack {', '.join(sorted(missing))}")
+        return validate(cls, fields, source)
+
+
+def processor_name(device: DeviceName) -> str:
+    """The device of this machine by its maker's name.
+
+    Raises:
+        UserError: this machine has none.
+    """
+    if device == "cpu":
+        return cpu_name()
+    if not torch.cuda.is_available():
+        raise UserError("this machine has no usable CUDA device; measure with device cpu")
+    return torch.cuda.get_device_name()

@@ -1,0 +1,185 @@
+"""Latency tables: what every layer costs, and from it what networks and distributions over them do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import yaml
+from pydantic import ConfigDict, Field
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from ..errors import UserError
+from ..files import write_atomically
+from ..spaces import Architecture, Data, Layer, Space, read_mapping, validate
+from .conditions import Conditions
+
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Entry(Data):
+    """A measured latency.
+
+    Attributes:
+        count: number of runs.
+        mean: their mean in ms.
+        var: their variance in ms^2.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    count: Annotated[int, Field(ge=1)]
+    mean: Finite
+    var: Finite
+
+
+class LatencyTable:
+    """Latencies of layers by their keys (`spaces.Layer.key`).
+
+    A network's latency is the sum over its layers; skipped layers cost nothing. E is the number of
+    edges of a space, N its largest number of candidates, and every latency is in ms.
+
+    Attributes:
+        entries: key to measured latency.
+        conditions: what they were measured under; None for a table from elsewhere.
+        source: where the table comes from, for messages.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, Entry],
+        conditions: Conditions | None = None,
+        source: str = "the latency table",
+    ) -> None:
+        self.entries = dict(entries)
+        self.conditions = conditions
+        self.source = source
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyTable:
+        """Read what `save` wrote, or a published table, which is the same without conditions.
+
+        Raises:
+            UserError: the file cannot be read or holds anything but latencies of at least 0 ms.
+        """
+        tree = read_mapping(path)
+        conditions = _conditions(tree.pop("conditions", None), path)
+        if not tree:
+            raise UserError(f"{path} holds no latencies; measure some with {_command('SPACE')}")
+        entries = {key: _entry(key, fields, path) for key, fields in tree.items()}
+        return cls(entries, conditions, str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write YAML in the published layout, the conditions in a section of that name.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        tree: dict[str, Any] = {}
+        if self.conditions is not None:
+            tree["conditions"] = self.conditions.model_dump(mode="json")
+        for key in sorted(self.entries):
+            tree[key] = self.entries[key].model_dump()
+        # Long keys stay on their line instead of becoming a "? key" over two.
+        write_atomically(path, yaml.safe_dump(tree, sort_keys=False, width=math.inf))
+
+    def latency(self, layer: Layer, measured_by: str = "SPACE") -> float:
+        """What a layer costs; nothing where it is skipped.
+
+        Args:
+            layer: the layer.
+            measured_by: what `proxyless latency measure` has to be given to measure it.
+
+        Raises:
+            UserError: the table has no such key; says by which command it is measured.
+        """
+        if layer.is_skipped:
+            return 0.0
+        try:
+            return self.entries[layer.key].mean
+        except KeyError:
+            raise UserError(
+                f"{self.source} has no latency for {layer.key}; measure a table that has it with "
+                f"{_command(measured_by)}"
+            ) from None
+
+    def predict(self, architecture: Architecture) -> float:
+        """Latency of a network.
+
+        Raises:
+            UserError: the table lacks one of its layers.
+        """
+        return math.fsum(self.latency(layer, architecture.name) for layer in architecture.layers())
+
+    def fixed(self, space: Space) -> float:
+        """Latency of the layers that all networks of a space have.
+
+        Raises:
+            UserError: the table lacks one of them.
+        """
+        return math.fsum(self.latency(layer, space.name) for layer in space.fixed_layers())
+
+    def edge_matrix(self, space: Space) -> Tensor:
+        """Latency of every candidate of every edge, float64 [E, N], padded with 0.
+
+        Raises:
+            UserError: the table lacks one of them.
+        """
+        return pad_sequence(self._edge_rows(space), batch_first=True)
+
+    def expected(self, space: Space, probabilities: Tensor) -> Tensor:
+        """Expected latency, differentiable in the probabilities: fixed + sum(p * matrix).
+
+        Args:
+            space: the space.
+            probabilities: p of every candidate of every edge [E, N]; what stands in the columns
+                past an edge's candidates does not count.
+
+        Returns:
+            A float64 scalar on the device of `probabilities`.
+
+        Raises:
+            UserError: the table lacks a layer of the space.
+        """
+        matrix = self.edge_matrix(space).to(probabilities.device)
+        return self.fixed(space) + (probabilities.double() * matrix).sum()
+
+    def bounds(self, space: Space) -> tuple[float, float]:
+        """Latencies of the cheapest and the dearest network of a space.
+
+        Raises:
+            UserError: the table lacks a layer of the space.
+        """
+        rows, fixed = self._edge_rows(space), self.fixed(space)
+        cheapest = math.fsum(row.min().item() for row in rows)
+        dearest = math.fsum(row.max().item() for row in rows)
+        return fixed + cheapest, fixed + dearest
+
+    def _edge_rows(self, space: Space) -> list[Tensor]:
+        """For every edge, the latencies of its candidates in order."""
+        return [
+            torch.tensor([self.latency(layer, space.name) for layer in layers], dtype=torch.float64)
+            for layers in space.edge_layers()
+        ]
+
+
+def _command(measured_by: str) -> str:
+    return f"`proxyless latency measure {measured_by}`"
+
+
+def _conditions(fields: Any, path: str | Path) -> Conditions | None:
+    if fields is None:
+        return None
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: 'conditions' must hold keys and values; measure the table again")
+    return Conditions.recorded(fields, f"{path}: conditions")
+
+
+def _entry(key: Any, fields: Any, path: str | Path) -> Entry:
+    if not isinstance(key, str) or not isinstance(fields, dict):
+        raise UserError(f"{path}: '{key}' is no layer with its count, mean and var")
+    return validate(Entry, fields, f"{path}: {key}")
