@@ -11,6 +11,7 @@ the band by its exact latency, so that no other is accepted.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Iterator, Sequence
 from itertools import count as counter
@@ -32,6 +33,9 @@ BINS = 20_000
 MAX_TRIES = 20_000
 """Networks of the widened band that are held against the band before it counts as empty."""
 
+DRAWS = 256
+"""Networks drawn at a time."""
+
 
 def draw_uniform(space: Space, rng: random.Random) -> list[int]:
     """A network of the space, as one candidate index per edge, all being equally probable."""
@@ -49,28 +53,30 @@ def sample_within(
     Raises:
         UserError: the space has fewer there, or the table lacks a layer.
     """
-    latencies = table.edge_matrix(space)
-    valid = pad_sequence([torch.ones(len(e.candidates)) for e in space.edges], batch_first=True)
+    exists = [torch.ones(len(edge.candidates)) for edge in space.edges]
+    scores = pad_sequence(exists, batch_first=True).log()
     fixed = table.fixed(space)
-    band = _Band(latencies, valid.log(), low_ms - fixed, high_ms - fixed, torch.logsumexp)
-    if band.values[0][band.first :].logsumexp(0).exp() <= MAX_TRIES:
-        found = [choices for choices in band.best_first() if band.holds(choices)]
-        random.Random(derive_seed(seed, "networks within")).shuffle(found)
+    band = _Band(table.edge_matrix(space), scores, low_ms - fixed, high_ms - fixed, torch.logsumexp)
+    if band.size <= MAX_TRIES:
+        networks = [tuple(choices) for choices in band.best_first() if band.holds(choices)]
+        random.Random(derive_seed(seed, "networks within")).shuffle(networks)
+        found = dict.fromkeys(networks[:count])
     else:
-        found = []
-        for choices in islice(band.draw(generator(seed, "networks within")), MAX_TRIES * count):
-            if choices not in found and band.holds(choices):
-                found.append(choices)
-                if len(found) == count:
-                    break
+        found = {}
+        drawn = band.draw(generator(seed, "networks within"))
+        for choices in islice(drawn, MAX_TRIES * count):
+            if band.holds(choices):
+                found[tuple(choices)] = None
+            if len(found) == count:
+                break
     if len(found) < count:
         cheapest, dearest = table.bounds(space)
         raise UserError(
-            f"'{space.name}' has {len(found)} networks of {low_ms:.4g} to {high_ms:.4g} ms and "
-            f"{count} are asked for; ask for fewer, or for a wider band between "
-            f"{cheapest:.4g} and {dearest:.4g} ms"
+            f"{count} networks of {low_ms:.6g} to {high_ms:.6g} ms are asked for and '{space.name}' "
+            f"has {len(found)}; ask for fewer, or for a wider band between {cheapest:.6g} and "
+            f"{dearest:.6g} ms"
         )
-    return found[:count]
+    return [list(choices) for choices in found]
 
 
 def most_probable_within(
@@ -84,8 +90,8 @@ def most_probable_within(
         low_ms, high_ms: the band, without what all networks have in common.
 
     Returns:
-        One candidate index per edge; None when no network lies there, or only some that are
-            not among the 20,000 most probable ones of a band a few bins wide.
+        One candidate index per edge. None when no network lies there; or, in a band hardly wider
+            than rounding, when none does of the 20,000 most probable of the widened one.
     """
     band = _Band(latencies, log_probabilities, low_ms, high_ms, torch.amax)
     tried = islice(band.best_first(), MAX_TRIES)
@@ -93,7 +99,7 @@ def most_probable_within(
 
 
 class _Reduce(Protocol):
-    """How the values of several candidates become one: logsumexp, or the largest."""
+    """How the values of several candidates become one: their sum in logarithms, or the best."""
 
     def __call__(self, input: Tensor, dim: int) -> Tensor: ...
 
@@ -101,38 +107,92 @@ class _Reduce(Protocol):
 class _Band:
     """The dynamic programme for one band of summed latencies.
 
+    Args:
+        latencies: in ms [E, N].
+        scores: what a network's value is the sum of [E, N]; -inf where an edge has no candidate.
+        low_ms, high_ms: the band.
+        reduce: what values of completions are worth together.
+
     Attributes:
-        values: for every edge and after the last, the value of the completions from there on that
-            take so many bins [E + 1, B]; -inf where there is none. B ends where the band does.
+        values: of the completions from an edge on that take just so many bins [E + 1, B], -inf
+            where there is none; B ends with the widened band.
         first: the first bin of the widened band.
     """
 
     def __init__(
-        self,
-        latencies: Tensor,
-        scores: Tensor,
-        low_ms: float,
-        high_ms: float,
-        reduce: _Reduce,
+        self, latencies: Tensor, scores: Tensor, low_ms: float, high_ms: float, reduce: _Reduce
     ) -> None:
-        """Latencies in ms and scores [E, N]; the score is -inf where an edge has no candidate."""
         self.latencies, self.scores = latencies.double(), scores.double()
         self.low_ms, self.high_ms = low_ms, high_ms
         absent = self.scores == -torch.inf
         cheapest = self.latencies.masked_fill(absent, torch.inf).amin(dim=1, keepdim=True)
         above = (self.latencies - cheapest).masked_fill(absent, 0)
-        width = above.amax(dim=1).sum().item() / BINS or 1.0
-        self.bins = (above / width).round().long()
-        slack = len(latencies) / 2 + 1  # Half a bin an edge, and one for rounding the band's ends.
+        bin_ms = above.amax(dim=1).sum().item() / BINS or 1.0
+        self.bins = (above / bin_ms).round().long()
+        low, high = ((ms - cheapest.sum().item()) / bin_ms for ms in (low_ms, high_ms))
+        slack = len(self.bins) / 2 + 1  # Half a bin an edge, and arithmetic's own rounding.
         most = self.bins.amax(dim=1).sum().item()
-        low, high = ((ms - cheapest.sum().item()) / width for ms in (low_ms, high_ms))
         self.first = int(min(max(low - slack, 0), most + 1))
         self.values = self._complete(int(min(max(high + slack, -1), most)) + 1, reduce)
 
+    @property
+    def size(self) -> float:
+        """How many networks the widened band has, where values are logarithms of their number."""
+        return self.values[0, self.first :].exp().sum().item()
+
+    def holds(self, choices: Sequence[int]) -> bool:
+        """Whether a network lies in the band itself."""
+        latency = math.fsum(self.latencies[range(len(choices)), choices].tolist())
+        return self.low_ms <= latency <= self.high_ms
+
+    def draw(self, generator: torch.Generator) -> Iterator[list[int]]:
+        """Networks of the widened band, each drawn with a probability of exp(score), for ever."""
+        totals = self.values[0, self.first :].softmax(0)
+        while True:
+            left = self.first + totals.multinomial(DRAWS, replacement=True, generator=generator)
+            chosen = []
+            for edge, bins in enumerate(self.bins):
+                after = left[:, None] - bins
+                value = self._continued(edge, after)
+                chosen.append(value.softmax(1).multinomial(1, generator=generator))
+                left = after.gather(1, chosen[-1])[:, 0]
+            yield from torch.cat(chosen, dim=1).tolist()
+
+    def best_first(self) -> Iterator[list[int]]:
+        """All networks of the widened band, by falling score where values are the best scores."""
+        newest = counter(step=-1)  # Of equals the newest goes first, so that one is completed soon.
+        totals = enumerate(self.values[0, self.first :].tolist(), self.first)
+        heap: list[tuple[float, int, float, int, list[int]]] = [
+            (-value, next(newest), 0.0, total, []) for total, value in totals if value > -torch.inf
+        ]
+        heapq.heapify(heap)
+        while heap:
+            _, _, score, left, choices = heapq.heappop(heap)
+            edge = len(choices)
+            if edge == len(self.bins):
+                yield choices
+                continue
+            after = left - self.bins[edge]
+            steps = zip(
+                self._continued(edge, after).tolist(),
+                self.scores[edge].tolist(),
+                after.tolist(),
+                strict=True,
+            )
+            for choice, (value, step, rest) in enumerate(steps):
+                if value > -torch.inf:
+                    entry = (-score - value, next(newest), score + step, rest, [*choices, choice])
+                    heapq.heappush(heap, entry)
+
     def _complete(self, size: int, reduce: _Reduce) -> Tensor:
-        values = torch.full((len(self.bins) + 1, size), -torch.inf, dtype=torch.float64)
-        values[-1, :1] = 0
+        self.values = torch.full((len(self.bins) + 1, size), -torch.inf, dtype=torch.float64)
+        self.values[-1, :1] = 0
         for edge in reversed(range(len(self.bins))):
-            left = torch.arange(size) - self.bins[edge, :, None]
-            values[edge] = reduce(self._continued(values, edge, left, 1), dim=0)
-        return values
+            after = torch.arange(size)[:, None] - self.bins[edge]
+            self.values[edge] = reduce(self._continued(edge, after), dim=-1)
+        return self.values
+
+    def _continued(self, edge: int, after: Tensor) -> Tensor:
+        """Value of each candidate of an edge, with bins `after` [..., N] left for the others."""
+        value = self.scores[edge] + self.values[edge + 1][after.clamp(min=0)]
+        return value.masked_fill(after < 0, -torch.inf)
