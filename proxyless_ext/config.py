@@ -13,6 +13,8 @@ from pydantic import Field, model_validator
 
 from .data import DataConfig
 from .errors import UserError
+from .latency import Conditions
+from .latency.conditions import BackendName, DeviceName
 from .spaces import BUILTIN, Data, Space, read_mapping, validate
 
 Positive = Annotated[float, Field(gt=0)]
@@ -53,7 +55,8 @@ class LatencyConfig(Data):
     """Where latencies come from and how they enter the search.
 
     Attributes:
-        table: a latency table to use; measured on this machine when absent.
+        table: a latency table to use; when absent, one is measured on this machine.
+        backend, device, batch_size, threads, warmup, repetitions: how it is measured.
         target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
             space's cheapest to its dearest network, such as ``40%``.
         reference_ms: `ref` of ``add#linear`` and ``mul#log``; the uniform network's latency when
@@ -61,11 +64,12 @@ class LatencyConfig(Data):
     """
 
     table: Path | None = None
-    backend: Literal["eager", "onnxruntime"] = "onnxruntime"
+    backend: BackendName = "onnxruntime"
+    device: DeviceName = "cpu"
     batch_size: Count = 1
     threads: Count = 1
-    warmup: Count = 5
-    repetitions: Count = 30
+    warmup: Annotated[int, Field(ge=0)] = 1
+    repetitions: Count = 100
     regularizer: Literal["target", "add#linear", "mul#log", "none"] = "target"
     target: str = "40%"
     tolerance: Positive = 0.05
@@ -78,6 +82,11 @@ class LatencyConfig(Data):
     def _check(self) -> LatencyConfig:
         self.target_ms(0.0, 1.0)
         return self
+
+    def conditions(self) -> Conditions:
+        """How to measure: here and now."""
+        names = ("backend", "device", "batch_size", "threads", "warmup", "repetitions")
+        return Conditions(**{name: getattr(self, name) for name in names})
 
     def target_ms(self, cheapest: float, dearest: float) -> float:
         """The target in ms, for a space that reaches from `cheapest` to `dearest`."""

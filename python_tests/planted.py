@@ -1,14 +1,14 @@
 """A task with a known best candidate at every edge, and a small search that has to find it.
 
-The pictures are white noise: no pixel tells of another, so that a kernel computes only what it
-covers. A teacher network applies known depthwise convolutions. Where it has a 7x7, no smaller
-kernel will do; where it has a 3x3, all will, and the latency term decides for the smallest; where
-it has none, all but zero cost latency for nothing.
+The pictures are white noise: no pixel tells of another, so a kernel computes only what it covers.
+A teacher network applies known depthwise convolutions. Where it has a 7x7, no smaller kernel will
+do. Where it has a 3x3, all will, and the latency term decides for the smallest. Where it has none,
+everything but zero costs latency for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -22,33 +22,32 @@ from proxyless_ext.seeding import generator
 SearchMode = GateMode | Literal["reinforce"]
 
 KERNEL_SIZES = (3, 5, 7)
+NUM_CANDIDATES = 4  # The last one is zero.
 PLANTED = [2, 3, 0]  # 7x7, zero, 3x3
 LATENCY = torch.tensor([0.5, 0.75, 1.0, 0.0])
 LATENCY_WEIGHT = 0.15
 
-CHANNELS = 4
-BATCH = (16, CHANNELS, 8, 8)
-NETWORKS = 10
-
-
-def convolution(kernel_size: int) -> nn.Module:
-    return nn.Conv2d(
-        CHANNELS, CHANNELS, kernel_size, padding=kernel_size // 2, groups=CHANNELS, bias=False
-    )
+BATCH, CHANNELS, SIZE = 16, 4, 8
+WARMUP_STEPS, SEARCH_STEPS = 60, 100
+NETWORKS = 10  # of one REINFORCE step
 
 
 def candidates() -> list[nn.Module]:
-    return [*map(convolution, KERNEL_SIZES), Zero()]
+    convolutions = (
+        nn.Conv2d(CHANNELS, CHANNELS, size, padding=size // 2, groups=CHANNELS, bias=False)
+        for size in KERNEL_SIZES
+    )
+    return [*convolutions, Zero()]
 
 
 class Chain(nn.Module):
     """Edges with shortcuts, each followed by a fixed nonlinear mix of the channels."""
 
-    def __init__(self, operations: Iterable[nn.Module], mixes: Iterable[Tensor]) -> None:
+    def __init__(self, operations: Iterable[nn.Module], mixes: Sequence[Tensor]) -> None:
         super().__init__()
         self.operations = nn.ModuleList(operations)
         self.mixes = mixes
-        self.gain = nn.Parameter(torch.ones(CHANNELS, 1, 1))  # Trains whatever is sampled.
+        self.gain = nn.Parameter(torch.ones(CHANNELS, 1, 1))  # A weight for paths of zeros alone.
 
     def forward(self, x: Tensor) -> Tensor:
         for operation, mix in zip(self.operations, self.mixes, strict=True):
@@ -56,12 +55,13 @@ class Chain(nn.Module):
         return self.gain * x
 
 
-class PlantedTask:
-    """Teacher, student and pictures of one seed."""
+class PlantedSearch:
+    """Teacher, student, and the steps that train the student's weights and alphas."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, latency_weight: float = LATENCY_WEIGHT) -> None:
         torch.manual_seed(seed)
         self.seed = seed
+        self.latency_weight = latency_weight
         mixes = [
             1.5 * torch.linalg.qr(torch.randn(CHANNELS, CHANNELS)).Q[:, :, None, None]
             for _ in PLANTED
@@ -73,53 +73,60 @@ class PlantedTask:
         self.teacher = Chain(planted, mixes).requires_grad_(False)
         self.student = Chain([MixedOp(candidates()) for _ in PLANTED], mixes)
         self.edges = Edges(self.student)
+        self.weight_optimizer = torch.optim.Adam(self.edges.weights, lr=0.05)
+        self.alpha_optimizer = torch.optim.Adam(self.edges.alphas, lr=0.1, betas=(0.0, 0.999))
+        self.baseline: float | None = None
 
-    def batch(self, *name: str | int) -> tuple[Tensor, Tensor]:
-        """Pictures and what the teacher makes of them."""
-        x = torch.randn(BATCH, generator=generator(self.seed, *name))
-        return x, self.teacher(x)
-
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """The part of the target's variance that the student misses."""
-        x, target = batch
+    def loss(self, *batch: str | int) -> Tensor:
+        """The share of the target's variance that the student misses, on the batch of this name."""
+        shape = (BATCH, CHANNELS, SIZE, SIZE)
+        x = torch.randn(shape, generator=generator(self.seed, *batch))
+        target = self.teacher(x)
         return F.mse_loss(self.student(x), target) / target.var()
 
-    def add_gate_gradients(self, mode: SearchMode, step: int, baseline: float) -> ...: ...
+    def weight_step(self, step: int) -> None:
+        """Train the active path."""
+        self.weight_optimizer.zero_grad()
+        self.loss("weights", step).backward()
+        self.weight_optimizer.step()
 
-
-def search(seed: int, mode: SearchMode, warmup: int = 120, steps: int = 100, lr=0.1, wlr=0.05) -> Edges:
-    """Warm up, then alternate weight steps and gate steps."""
-    task = PlantedTask(seed)
-    edges = task.edges
-    weight_optimizer = torch.optim.Adam(edges.weights, lr=wlr)
-    alpha_optimizer = torch.optim.Adam(edges.alphas, lr=lr, betas=(0.0, 0.999))
-    baseline = None
-    for step in range(warmup + steps):
-        edges.sample(generator(seed, "path", step))
-        weight_optimizer.zero_grad()
-        task.loss(task.batch("weights", step)).backward()
-        weight_optimizer.step()
-        if step < warmup: continue
-        batch = task.batch("gates", step)
-        draws = generator(seed, "gates", "path", step)
-        alpha_optimizer.zero_grad()
+    def gate_step(self, mode: SearchMode, step: int) -> Tensor:
+        """Train the alphas; returns which of them [E, N] a gradient is due to."""
+        draws = generator(self.seed, "paths of gates", step)
+        self.alpha_optimizer.zero_grad()
         if mode == "reinforce":
-            samples=torch.stack([gates.sample(edges.alpha_matrix().detach(), draws) for _ in range(NETWORKS)])
-            rewards=[]
-            with torch.no_grad():
-                for paths in samples:
-                    edges.activate(paths.tolist())
-                    rewards.append(-(task.loss(batch)+LATENCY_WEIGHT*LATENCY[paths].sum()))
-            R=torch.stack(rewards)
-            baseline = R.mean() if baseline is None else baseline
-            edges.add_gradients(gates.reinforce_gradient(edges.probabilities().detach(), samples, R-baseline))
-            baseline = .9*baseline+.1*R.mean()
-            alpha_optimizer.step()
-        else:
-            with edges.gate_step(mode, draws) as gate_step:
-                latency = (gate_step.probabilities * LATENCY).sum()
-                (task.loss(batch) + LATENCY_WEIGHT * latency).backward()
-            gate_step.add_gradients()
-            alpha_optimizer.step()
-            gate_step.rescale()
-    return edges
+            self._add_reinforce_gradients(step, draws)
+            self.alpha_optimizer.step()
+            return torch.ones(len(PLANTED), NUM_CANDIDATES, dtype=torch.bool)
+        with self.edges.gate_step(mode, draws) as gate_step:
+            latency = (gate_step.probabilities * LATENCY).sum()
+            (self.loss("gates", step) + self.latency_weight * latency).backward()
+        gate_step.add_gradients()
+        self.alpha_optimizer.step()
+        gate_step.rescale()
+        return gate_step.probabilities > 0
+
+    @torch.no_grad()
+    def _add_reinforce_gradients(self, step: int, draws: torch.Generator) -> None:
+        alpha = self.edges.alpha_matrix()
+        samples = torch.stack([gates.sample(alpha, draws) for _ in range(NETWORKS)])
+        rewards = torch.empty(NETWORKS)
+        for index, paths in enumerate(samples):
+            self.edges.activate(paths.tolist())
+            latency = LATENCY[paths].sum()
+            rewards[index] = -self.loss("gates", step) - self.latency_weight * latency
+        mean = rewards.mean().item()
+        baseline = mean if self.baseline is None else self.baseline
+        self.edges.add_gradients(
+            gates.reinforce_gradient(alpha.softmax(dim=1), samples, rewards - baseline)
+        )
+        self.baseline = 0.9 * baseline + 0.1 * mean
+
+    def run(self, mode: SearchMode) -> list[int]:
+        """Warm up, then alternate weight steps and gate steps; returns the derived choices."""
+        for step in range(WARMUP_STEPS + SEARCH_STEPS):
+            self.edges.sample(generator(self.seed, "paths of weights", step))
+            self.weight_step(step)
+            if step >= WARMUP_STEPS:
+                self.gate_step(mode, step)
+        return self.edges.choices()

@@ -11,8 +11,7 @@ from typing import Any
 
 import yaml
 
-from proxyless_ext.latency import Conditions, LatencyTable
-from proxyless_ext.latency.table import Entry
+from proxyless_ext.latency import Conditions, Entry, LatencyTable
 from proxyless_ext.spaces import Layer, MBConvSpec, Space
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

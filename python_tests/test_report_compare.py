@@ -2,12 +2,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyless_ext.errors import UserError
+from proxyless_ext.latency import Check, Entry, NetworkRow
 from proxyless_ext.report import (
-    NetworkCost,
     SearchedPoint,
     draw_comparison,
     draw_pareto,
@@ -16,14 +17,15 @@ from proxyless_ext.report import (
 from proxyless_ext.report.compare import pareto_front
 
 ROWS = [
-    NetworkCost("proxyless_gpu", 7_119_848, 465_260_160, 51.2),
-    NetworkCost("a $b$ <net> & é", 950, 1_213_155_872, 0.0513),
+    NetworkRow("proxyless_gpu", 7_119_848, 465_260_160, Entry(count=30, mean=51.2, var=4.0)),
+    NetworkRow("a $b$ <net> & é", 950, 1_213_155_872, Entry(count=30, mean=0.0513, var=0.0)),
 ]
 POINTS = [
     SearchedPoint("20 %", 0.71, 1.9, "searched"),
     SearchedPoint("40 %", 0.75, 3.1, "searched"),
     SearchedPoint("1", 0.69, 3.0, "random"),
 ]
+CHECK = Check(torch.tensor([1.0, 3.0]).double(), torch.tensor([1.1, 2.9]).double())
 
 
 def texts(path: Path) -> list[str]:
@@ -42,8 +44,8 @@ def test_comparison_names_each_network_with_its_costs(tmp_path):
 def test_pareto_and_prediction_say_what_they_show(tmp_path):
     written = texts(draw_pareto(POINTS, tmp_path / "pareto.svg"))
     assert {"20 %", "40 %", "1", "searched", "random", "Pareto front"} <= set(written)
-    written = texts(draw_prediction([1.0, 2.0], [1.1, 1.9], tmp_path / "prediction.svg"))
-    assert {"predicted, ms", "Measured, ms", "± 10 %"} <= set(written)
+    written = texts(draw_prediction(CHECK, tmp_path / "prediction.svg"))
+    assert {"predicted, ms", "measured, ms", "R² 0.988, median error 6.3 %"} <= set(written)
 
 
 @pytest.mark.parametrize("name", ["chart.svg", "chart.png", "chart.pdf"])
@@ -53,7 +55,7 @@ def test_files_are_of_the_kind_asked_for_and_always_the_same(tmp_path, name):
     for draw in (
         lambda path: draw_comparison(ROWS[:1], path),
         lambda path: draw_pareto(POINTS, path),
-        lambda path: draw_prediction([1.0, 2.0], [1.1, 1.9], path),
+        lambda path: draw_prediction(CHECK, path),
     ):
         content = draw(tmp_path / name).read_bytes()
         assert content.startswith(start)
@@ -64,7 +66,6 @@ def test_nothing_to_draw_is_an_empty_chart(tmp_path):
     for path in (
         draw_comparison([], tmp_path / "comparison.svg"),
         draw_pareto([], tmp_path / "pareto.svg"),
-        draw_prediction([], [], tmp_path / "prediction.svg"),
     ):
         assert texts(path)
 

@@ -53,7 +53,11 @@ def networks(draw: st.DrawFn) -> Architecture:
                 operation = "k5e4"
             blocks.append(
                 BlockConfig(
-                    operation=operation, in_channels=channels, out_channels=width, stride=stride
+                    operation=operation,
+                    in_channels=channels,
+                    out_channels=width,
+                    stride=stride,
+                    shortcut=stride == 1 and channels == width,
                 )
             )
             channels, stride = width, 1

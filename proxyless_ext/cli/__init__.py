@@ -1,6 +1,6 @@
 """The command line: ``proxyless search``, ``train``, ``latency`` and the others."""
 
-from . import network, search  # noqa: F401  (they register their commands)
+from . import search, network, latency  # noqa: F401, I001  (registers commands, in this order)
 from .app import app
 
 

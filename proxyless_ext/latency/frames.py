@@ -16,7 +16,7 @@ up. Alone, a layer that changes the shape is off by a difference of heads and ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -34,10 +34,6 @@ class Frame(NamedTuple):
     size: int
 
 
-Key = str | Frame
-"""Of a run: a layer's key, or an empty frame."""
-
-
 class Framed(nn.Module):
     """head -> layer -> tail, either end of which a layer may lack."""
 
@@ -45,9 +41,7 @@ class Framed(nn.Module):
         super().__init__()
         self.head = nn.Conv2d(1, head.channels, 1) if head else nn.Identity()
         self.layer = layer
-        self.tail = (
-            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()) if tail else nn.Identity()
-        )
+        self.tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()) if tail else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.tail(self.layer(self.head(x)))
@@ -56,9 +50,12 @@ class Framed(nn.Module):
 
 def framed_layers(
     architectures: Iterable[Architecture], batch_size: int
-) -> dict[Key, tuple[nn.Module, Tensor]]:
-    """The distinct layers of networks in their frames, and the empty frames, each with an input."""
-    modules: dict[Key, tuple[nn.Module, Tensor]] = {}
+) -> dict[Hashable, tuple[nn.Module, Tensor]]:
+    """The distinct layers of networks in their frames, by key, and the empty frames, by shape.
+
+    Each comes with an input.
+    """
+    modules: dict[Hashable, tuple[nn.Module, Tensor]] = {}
     for architecture in architectures:
         network = Network(architecture)
         layers = [network.stem, *network.blocks, network.feature_mix, network.classifier]
@@ -81,13 +78,13 @@ def framed_layers(
     return modules
 
 
-def chain(layers: Iterable[Layer]) -> list[Key]:
+def chain(layers: Iterable[Layer]) -> list[Hashable]:
     """The runs of one pass over a network: its layers in order, each frame before the first use.
 
     Each comes once, even where the network repeats it: in the network the copies have weights of
     their own, so that none of them finds its weights in the cache as a second run would.
     """
-    keys: dict[Key, None] = {}
+    keys: dict[Hashable, None] = {}
     for layer in layers:
         if not layer.is_skipped:
             head, _ = _frames(layer)
@@ -95,7 +92,7 @@ def chain(layers: Iterable[Layer]) -> list[Key]:
     return list(keys)
 
 
-def unframe(layers: Iterable[Layer], measured: Mapping[Key, Entry]) -> dict[str, Entry]:
+def unframe(layers: Iterable[Layer], measured: Mapping[Hashable, Entry]) -> dict[str, Entry]:
     """What layers cost, by their keys, from the times of framed layers and empty frames."""
     entries = {}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Latency tables: what every layer costs, and from it what networks and distributions over them do."""
+"""Latency tables: what layers cost, and so networks and distributions over networks."""
 
 from __future__ import annotations
 
@@ -158,6 +158,15 @@ class LatencyTable:
         cheapest = math.fsum(row.min().item() for row in rows)
         dearest = math.fsum(row.max().item() for row in rows)
         return fixed + cheapest, fixed + dearest
+
+    def uniform(self, space: Space) -> float:
+        """Mean latency of a space's networks, all being equally probable.
+
+        Raises:
+            UserError: the table lacks a layer of the space.
+        """
+        means = [row.mean().item() for row in self._edge_rows(space)]
+        return self.fixed(space) + math.fsum(means)
 
     def _edge_rows(self, space: Space) -> list[Tensor]:
         """For every edge, the latencies of its candidates in order."""

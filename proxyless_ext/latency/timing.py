@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +18,13 @@ from .backends import Run, make_backend
 from .conditions import Conditions
 from .table import Entry
 
-Key = TypeVar("Key", bound=Hashable)
-Chain = Sequence[Key]
-
 PASSES = 3
 """Timed passes over a chain each time its turn comes, after those that warm it up."""
 
 
 def build_runs(
-    modules: Mapping[Key, tuple[nn.Module, Tensor]], conditions: Conditions
-) -> dict[Key, Run]:
+    modules: Mapping[Hashable, tuple[nn.Module, Tensor]], conditions: Conditions
+) -> dict[Hashable, Run]:
     """Prepare modules, each with its input, for `time_chains`.
 
     Raises:
@@ -49,11 +45,11 @@ def count_rounds(conditions: Conditions) -> int:
 
 
 def time_chains(
-    runs: Mapping[Key, Run],
-    rounds: Sequence[Sequence[Chain[Key]]],
+    runs: Mapping[Hashable, Run],
+    rounds: Sequence[Sequence[Sequence[Hashable]]],
     conditions: Conditions,
     rng: random.Random,
-) -> dict[Key, Entry]:
+) -> dict[Hashable, Entry]:
     """Time chains of runs: what a chain runs in order finds the caches as it would in a network.
 
     Args:
@@ -65,7 +61,7 @@ def time_chains(
     Returns:
         The latency of every run that is part of a chain.
     """
-    samples: dict[Key, list[float]] = {}
+    samples: dict[Hashable, list[float]] = {}
     total = sum(map(len, rounds))
     with _torch_threads(conditions.threads), progress_bar("timing", total) as bar:
         for chains in rounds:

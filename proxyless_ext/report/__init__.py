@@ -1,7 +1,6 @@
 """Reports: the page about a run, drawings of networks, and charts that compare networks."""
 
 from .compare import (
-    NetworkCost,
     SearchedPoint,
     draw_comparison,
     draw_pareto,
@@ -11,7 +10,6 @@ from .network_drawing import draw_network, draw_networks
 from .page import write_report
 
 __all__ = [
-    "NetworkCost",
     "SearchedPoint",
     "draw_comparison",
     "draw_network",

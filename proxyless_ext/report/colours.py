@@ -16,9 +16,9 @@ FIXED = "#697581"
 ZERO = "#d9dee3"
 IDENTITY = "#b3bcc5"
 
-TRAINING = "#0a6ab0"
-HELD_OUT = "#c24a00"
-RANDOM = "#7a838c"
+BLUE = "#0a6ab0"
+ORANGE = "#c24a00"
+GREY = "#7a838c"
 
 _HUES = {1: "#1b7f4d", 2: "#7a3f98", 3: "#0a5c9e", 4: "#0d8288", 5: "#a3326b", 6: "#b84500"}
 _LIGHTENING = {3: 0.62, 5: 0.34, 7: 0.0}

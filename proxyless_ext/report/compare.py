@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from .colours import HELD_OUT, INK, LINE, MUTED, RANDOM, TRAINING
+from ..latency import Check, NetworkRow
+from .colours import BLUE, GREY, INK, LINE, MUTED, ORANGE
 from .plot import add_legend, new_figure, save, styled
-from .words import count, milliseconds
-
-
-@dataclass(frozen=True)
-class NetworkCost:
-    """What a network costs on one machine."""
-
-    name: str
-    parameters: int
-    macs: int
-    latency_ms: float
+from .words import count, milliseconds, percent
 
 
 @dataclass(frozen=True)
@@ -34,8 +26,8 @@ class SearchedPoint:
 
 
 @styled
-def draw_comparison(rows: Sequence[NetworkCost], path: Path) -> Path:
-    """A bar for the latency of each network, with its size, in the order given.
+def draw_comparison(rows: Sequence[NetworkRow], path: Path) -> Path:
+    """A bar for the latency of each network, with its standard deviation and the network's size.
 
     Raises:
         UserError: `path` does not end in .svg, .png or .pdf, or cannot be written.
@@ -43,8 +35,12 @@ def draw_comparison(rows: Sequence[NetworkCost], path: Path) -> Path:
     figure = new_figure(720, 70 + 34 * len(rows))
     axes = figure.subplots()
     positions = range(len(rows))
-    latencies = [row.latency_ms for row in rows]
-    bars = axes.barh(positions, latencies, height=0.7, color=TRAINING, zorder=2)
+    latencies = [row.latency.mean for row in rows]
+    deviations = [math.sqrt(row.latency.var) for row in rows]
+    whiskers = {"ecolor": MUTED, "elinewidth": 1, "capsize": 3}
+    bars = axes.barh(
+        positions, latencies, xerr=deviations, height=0.7, color=BLUE, error_kw=whiskers, zorder=2
+    )
     axes.bar_label(bars, [_describe(row) for row in rows], padding=6, color=INK, size=9)
     axes.set_yticks(positions, [row.name for row in rows], color=INK)
     axes.tick_params(axis="y", length=0)
@@ -92,24 +88,26 @@ def draw_pareto(points: Sequence[SearchedPoint], path: Path) -> Path:
 
 
 @styled
-def draw_prediction(predicted: Sequence[float], measured: Sequence[float], path: Path) -> Path:
+def draw_prediction(check: Check, path: Path) -> Path:
     """Measured against predicted latencies of whole networks, with the line of equality ± 10 %.
 
     Args:
-        predicted, measured: in ms, of the same networks.
+        check: of a latency table.
         path: ends in .svg, .png or .pdf.
 
     Raises:
         UserError: `path` ends otherwise, or cannot be written.
     """
-    figure = new_figure(480, 480)
+    predicted, measured = check.predicted.tolist(), check.measured.tolist()
+    figure = new_figure(480, 500)
     axes = figure.subplots()
-    reach = [0, 1.08 * max([*predicted, *measured], default=1)]
+    reach = [0, 1.08 * max(*predicted, *measured)]
     low, high = ([factor * value for value in reach] for factor in (0.9, 1.1))
     axes.fill_between(reach, low, high, color=LINE, alpha=0.5, linewidth=0, label="± 10 %")
     axes.plot(reach, reach, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="equal")
-    axes.plot(predicted, measured, "o", color=HELD_OUT, alpha=0.75, label="networks")
-    axes.set(xlabel="predicted, ms", title="Measured, ms", xlim=reach, ylim=reach, aspect="equal")
+    axes.plot(predicted, measured, "o", color=ORANGE, alpha=0.75, label="networks")
+    axes.set(xlabel="predicted, ms", ylabel="measured, ms", xlim=reach, ylim=reach, aspect="equal")
+    axes.set_title(f"R² {check.r2:.3f}, median error {percent(check.median_error)}")
     add_legend(axes, columns=3)
     return save(figure, path)
 
@@ -123,9 +121,9 @@ def pareto_front(points: Sequence[SearchedPoint]) -> list[SearchedPoint]:
     ]
 
 
-def _describe(row: NetworkCost) -> str:
+def _describe(row: NetworkRow) -> str:
     size = f"{count(row.parameters)} parameters, {count(row.macs)} MACs"
-    return f"{milliseconds(row.latency_ms)}   {size}"
+    return f"{milliseconds(row.latency.mean)}   {size}"
 
 
 def _groups(points: Sequence[SearchedPoint]) -> list[str]:
@@ -133,4 +131,4 @@ def _groups(points: Sequence[SearchedPoint]) -> list[str]:
     return list(dict.fromkeys(point.group for point in points))
 
 
-_GROUP_STYLES = [(HELD_OUT, "o"), (RANDOM, "s"), (TRAINING, "D")]
+_GROUP_STYLES = [(ORANGE, "o"), (GREY, "s"), (BLUE, "D")]

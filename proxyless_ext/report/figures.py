@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ..spaces import Edge, Layer
-from .colours import FIXED, HELD_OUT, INK, LINE, MUTED, RANDOM, TRAINING, operation_colour
+from .colours import BLUE, FIXED, GREY, INK, LINE, MUTED, ORANGE, operation_colour
 from .contents import Competitor, Record
 from .plot import add_legend, new_figure, styled, to_svg
 from .words import layer_name, shapes
@@ -35,7 +35,7 @@ def learning_curves(records: Sequence[Record], phase: str, lines: Sequence[tuple
     """
     figure = new_figure(370, 330)
     accuracy, loss = figure.subplots(2, 1, sharex=True)
-    for (prefix, label), colour in zip(lines, (TRAINING, HELD_OUT), strict=True):
+    for (prefix, label), colour in zip(lines, (BLUE, ORANGE), strict=True):
         _plot(accuracy, records, f"{prefix}accuracy", colour, label, scale=100)
         _plot(loss, records, f"{prefix}loss", colour, label)
     accuracy.set(title="Accuracy, %", ylim=(0, 100))
@@ -55,8 +55,8 @@ def latency_over_search(records: Sequence[Record]) -> str:
         low, high = (1 - TOLERANCE) * target, (1 + TOLERANCE) * target
         latency.axhspan(low, high, color=LINE, alpha=0.5, linewidth=0, label="target ± 5 %")
         latency.axhline(target, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    _plot(latency, records, "expected_ms", TRAINING, "expected over all paths")
-    _plot(latency, records, "derived_ms", HELD_OUT, "derived network")
+    _plot(latency, records, "expected_ms", BLUE, "expected over all paths")
+    _plot(latency, records, "derived_ms", ORANGE, "derived network")
     _plot(weight, records, "trade_off", MUTED, None)
     latency.set(title="Predicted latency, ms")
     weight.set(title="Trade-off λ")
@@ -121,14 +121,14 @@ def accuracy_against_latency(
     points = [point for network in random if (point := _point(network))]
     if points:
         latencies, accuracies = zip(*points, strict=True)
-        axes.plot(latencies, accuracies, "o", color=RANDOM, alpha=0.6, label="random networks")
+        axes.plot(latencies, accuracies, "o", color=GREY, alpha=0.6, label="random networks")
     if len(points) > 1:
         axes.errorbar(
             statistics.mean(latencies),
             statistics.mean(accuracies),
             xerr=statistics.stdev(latencies),
             yerr=statistics.stdev(accuracies),
-            color=RANDOM,
+            color=GREY,
             capsize=3,
             label="their mean ± deviation",
         )
@@ -136,7 +136,7 @@ def accuracy_against_latency(
         _draw_yardstick(axes, yardstick)
     if point := _point(derived):
         style: dict[str, Any] = {"markersize": 16, "markeredgecolor": "white"}
-        axes.plot(*point, "*", color=HELD_OUT, label="derived network", **style)
+        axes.plot(*point, "*", color=ORANGE, label="derived network", **style)
     axes.margins(0.15)
     axes.set(title="Accuracy, %", xlabel="measured latency, ms", xlim=(0, None))
     add_legend(axes, columns=3)
@@ -146,10 +146,10 @@ def accuracy_against_latency(
 def _draw_yardstick(axes: Axes, yardstick: Competitor) -> None:
     text: dict[str, Any] = {"textcoords": "offset points", "size": 9}
     if point := _point(yardstick):
-        axes.plot(*point, "s", color=TRAINING)
+        axes.plot(*point, "s", color=BLUE)
         axes.annotate(yardstick.name, point, (0, 7), ha="center", **text)
     elif yardstick.measured_ms is not None:
-        axes.axvline(yardstick.measured_ms, color=TRAINING, linewidth=1, linestyle=(0, (2, 2)))
+        axes.axvline(yardstick.measured_ms, color=BLUE, linewidth=1, linestyle=(0, (2, 2)))
         top: dict[str, Any] = {
             "xycoords": axes.get_xaxis_transform(),
             "rotation": 90,

@@ -54,7 +54,7 @@ class Objective:
                 f"mul#log needs latencies above 1 ms and '{space.name}' reaches {cheapest:.3g} ms; "
                 "use regularizer 'target' or 'add#linear'"
             )
-        reference_ms = config.reference_ms or _uniform_ms(space, table)
+        reference_ms = config.reference_ms or table.uniform(space)
         return cls(space, table, config, target, target.target_ms if target else reference_ms)
 
     @property
@@ -98,9 +98,3 @@ class Objective:
         if self.config.regularizer in ("target", "none"):
             return accuracy
         return accuracy * (self.reference_ms / self.predicted_ms(choices)) ** 0.1
-
-
-def _uniform_ms(space: Space, table: LatencyTable) -> float:
-    """Expected latency under uniform probabilities."""
-    edges = zip(table.edge_matrix(space), space.edges, strict=True)
-    return table.fixed(space) + sum(row.sum().item() / len(edge.candidates) for row, edge in edges)

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..config import Config
 from ..data import Pictures, load_pictures
-from ..latency import Conditions, LatencyTable, measure_network, measure_table, sample_within
+from ..latency import LatencyTable, measure_network, measure_table, sample_within
 from ..nn import SuperNet
 from ..runs import Run
 from ..seeding import derive_seed
@@ -174,11 +174,4 @@ def _latency_table(config: Config, space: Space) -> LatencyTable:
     latency = config.latency
     if latency.table:
         return LatencyTable.load(latency.table)
-    conditions = Conditions(
-        backend=latency.backend,
-        batch_size=latency.batch_size,
-        threads=latency.threads,
-        warmup=latency.warmup,
-        repetitions=latency.repetitions,
-    )
-    return measure_table(space, conditions)
+    return measure_table(space, latency.conditions())

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-
 DOUBLINGS = 16
 """Of the price, at most: a target at the very end of the reach is only met in the limit."""
 BISECTIONS = 60

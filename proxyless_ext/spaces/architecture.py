@@ -54,7 +54,7 @@ class BlockConfig(Data):
                 f"{self.out_channels} channels of stride {self.stride}; use an MBConv there"
             )
         if self.operation == "zero" and not self.shortcut:
-            raise UserError("a block of operation 'zero' needs a shortcut, or it would pass nothing")
+            raise UserError("a block of operation 'zero' needs a shortcut, or nothing would pass")
         return self
 
 

@@ -95,16 +95,17 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
         Seconds spent in this phase, over all sittings.
 
     Raises:
-        UserError: the loss is not finite, or Ctrl-C; the last checkpoint stays.
+        UserError: the training diverged, or Ctrl-C (the last checkpoint stays); or the checkpoint
+            does not fit the phase.
     """
     path = run.checkpoint(phase.name)
     epoch, batch, seconds, meter = 0, 0, 0.0, Meter()
     if path.exists():
         saved = load_checkpoint(path)
-        phase.load_state_dict(saved["phase"])
+        _restore(phase, saved["phase"], run)
         epoch, batch, seconds = saved["epoch"], saved["batch"], saved["seconds"]
         meter = Meter(saved["meter"])
-        if epoch == phase.epochs:
+        if epoch >= phase.epochs:
             return seconds
         run.rewind(saved["records"])
 
@@ -113,8 +114,12 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
 
     def save() -> None:
         nonlocal saved_at
+        state = phase.state_dict()
+        # A step whose loss was finite may have led to weights that are not.
+        if not _is_finite(state):
+            raise diverged("weights")
         state = {
-            "phase": phase.state_dict(),
+            "phase": state,
             "epoch": epoch,
             "batch": batch,
             "seconds": time.monotonic() - started,
@@ -123,6 +128,17 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
         }
         save_checkpoint(path, state)
         saved_at = time.monotonic()
+
+    def diverged(what: str) -> UserError:
+        return UserError(
+            f"the {what} of {phase.name} became infinite or NaN in epoch {epoch}, batch {batch}; "
+            f"lower its lr in {run.config_path} and go on with --resume {run.folder}"
+        )
+
+    def stopped() -> UserError:
+        return UserError(
+            f"stopped in {phase.name}, epoch {epoch}; go on with --resume {run.folder}"
+        )
 
     total = phase.epochs * phase.num_batches
     with (
@@ -139,24 +155,41 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
                 means = meter.means()
                 bar.advance()
                 bar.note(f"loss {means['loss']:.3f}")
-                if not all(math.isfinite(mean) for mean in means.values()):
-                    raise UserError(
-                        f"the loss became {means['loss']} in {phase.name}, epoch {epoch}, batch "
-                        f"{batch}; lower {phase.name}.lr in {run.config_path} and resume with "
-                        f"--resume {run.folder}"
-                    )
+                if not _is_finite(means):
+                    raise diverged("loss")
                 if stop.requested or time.monotonic() - saved_at > checkpoint_seconds:
                     save()
                 if stop.requested:
-                    raise UserError(
-                        f"stopped in {phase.name}, epoch {epoch}; go on with --resume {run.folder}"
-                    )
+                    raise stopped()
             step = (epoch + 1) * phase.num_batches
             record = {"phase": phase.name, "step": step, "epoch": epoch}
             run.log({**record, **meter.means(), **phase.end_epoch(epoch)})
             epoch, batch, meter = epoch + 1, 0, Meter()
             save()
+            if stop.requested:
+                raise stopped()
     return time.monotonic() - started
+
+
+def _restore(phase: Phase, state: dict[str, Any], run: Run) -> None:
+    try:
+        phase.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the checkpoint of {phase.name} in {run.folder} was made with another network or "
+            f"another configuration; restore what was changed, or start a new run"
+        ) from error
+
+
+def _is_finite(state: Any) -> bool:
+    """Whether all tensors and numbers in nested dicts and lists are finite."""
+    if isinstance(state, dict):
+        return all(map(_is_finite, state.values()))
+    if isinstance(state, list | tuple):
+        return all(map(_is_finite, state))
+    if isinstance(state, Tensor):
+        return bool(state.isfinite().all())
+    return not isinstance(state, float) or math.isfinite(state)
 
 
 class _Stop:

@@ -52,7 +52,8 @@ def _to_onnx(module: nn.Module, example: Tensor) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # That tracing is the older way, at every call.
         try:
-            torch.onnx.export(module, (example,), buffer, dynamo=False)
+            # Tracing takes an open file, too, which the signature leaves out.
+            torch.onnx.export(module, (example,), buffer, dynamo=False)  # type: ignore[arg-type]
         except torch.onnx.OnnxExporterError as error:
             raise UserError(
                 f"{type(module).__name__} cannot be exported to ONNX; measure it with backend eager"

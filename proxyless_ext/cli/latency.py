@@ -1,0 +1,181 @@
+"""Commands about latency: measure, show, check, compare."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..config import SpaceConfig
+from ..errors import UserError
+from ..files import write_atomically
+from ..latency import Conditions, LatencyTable, check_table, compare, measure_table
+from ..latency.conditions import BackendName, DeviceName
+from ..nn import Network
+from ..report import draw_comparison, draw_prediction
+from ..spaces import BUILTIN, Architecture, Space, validate
+from ..zoo import build, names
+from .app import app
+from .command import command, console
+from .network import read_architecture
+
+latency = typer.Typer(help="Latencies of this machine: measure, show, check, compare.")
+app.add_typer(latency, name="latency")
+
+TableArgument = Annotated[Path, typer.Argument(help="Latency table.")]
+SpaceArgument = Annotated[str, typer.Argument(help="imagenet, cifar_mbconv, or a YAML file.")]
+BackendOption = Annotated[BackendName, typer.Option(help="What runs the networks.")]
+DeviceOption = Annotated[DeviceName, typer.Option(help="What it runs them on.")]
+BatchOption = Annotated[int, typer.Option(help="Pictures in one run.")]
+ThreadsOption = Annotated[int, typer.Option(help="Threads of the backend on the CPU.")]
+WarmupOption = Annotated[int, typer.Option(help="Runs before timed ones.")]
+RepetitionsOption = Annotated[int, typer.Option(help="Timed runs of each layer or network.")]
+WidthOption = Annotated[float, typer.Option(help="Width multiplier of a built-in space.")]
+ResolutionOption = Annotated[int | None, typer.Option(help="Of a built-in space, in pixels.")]
+FigureOption = Annotated[Path | None, typer.Option(help="Draw it: .svg, .png or .pdf.")]
+
+
+@command(latency)
+def measure(
+    space: Annotated[
+        str, typer.Argument(help="imagenet, cifar_mbconv, a YAML file, or a network (as in train).")
+    ],
+    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("latency.yaml"),
+    width_mult: WidthOption = 1.0,
+    resolution: ResolutionOption = None,
+    backend: BackendOption = "onnxruntime",
+    device: DeviceOption = "cpu",
+    batch_size: BatchOption = 1,
+    threads: ThreadsOption = 1,
+    warmup: WarmupOption = 1,
+    repetitions: RepetitionsOption = 100,
+) -> None:
+    """Measure the latency of every layer that the networks of a space can have, here."""
+    conditions = _conditions(backend, device, batch_size, threads, warmup, repetitions)
+    networks = _space_or_network(space, width_mult, resolution)
+    table = measure_table(networks if isinstance(networks, Space) else [networks], conditions)
+    table.save(out)
+    console.print(f"{out}: {len(table.entries)} layers on {conditions.processor}")
+    if isinstance(networks, Space):
+        _print_reach(table, networks)
+    else:
+        console.print(f"{networks.name}: {table.predict(networks):.4f} ms")
+
+
+@command(latency)
+def show(
+    table: TableArgument,
+    space: SpaceArgument,
+    width_mult: WidthOption = 1.0,
+    resolution: ResolutionOption = None,
+) -> None:
+    """What networks of a space take by a table, measured here or published elsewhere."""
+    _print_reach(LatencyTable.load(table), _space(space, width_mult, resolution))
+
+
+@command(latency)
+def check(
+    table: TableArgument,
+    space: SpaceArgument,
+    width_mult: WidthOption = 1.0,
+    resolution: ResolutionOption = None,
+    networks: Annotated[int, typer.Option(help="Random networks to measure.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the random networks.")] = 0,
+    figure: FigureOption = None,
+) -> None:
+    """Measure random whole networks and compare them with what the table predicts."""
+    result = check_table(
+        LatencyTable.load(table), _space(space, width_mult, resolution), networks, seed
+    )
+    console.print(f"networks:     {networks}")
+    console.print(f"R^2:          {result.r2:.4f}")
+    console.print(f"median error: {result.median_error:.2%}")
+    console.print(f"max error:    {result.max_error:.2%}")
+    if figure:
+        console.print(f"figure:       {draw_prediction(result, figure)}")
+
+
+@command(latency, "compare")
+def compare_networks(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="Of the zoo, or run folders; the whole zoo if none.")
+    ] = None,
+    resolution: Annotated[int, typer.Option(help="Pixels of the square pictures.")] = 224,
+    backend: BackendOption = "onnxruntime",
+    device: DeviceOption = "cpu",
+    batch_size: BatchOption = 1,
+    threads: ThreadsOption = 1,
+    warmup: WarmupOption = 1,
+    repetitions: RepetitionsOption = 30,
+    figure: FigureOption = Path("latency.svg"),
+    table: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+) -> None:
+    """Latencies of published networks, yardsticks and your own ones on this machine."""
+    conditions = _conditions(backend, device, batch_size, threads, warmup, repetitions)
+    known = names()
+    models = {
+        name: build(name) if name in known else Network(read_architecture(name))
+        for name in networks or known
+    }
+    rows = compare(models, resolution, conditions)
+    width = max(len(row.name) for row in rows)
+    console.print(
+        f"{conditions.backend} on {conditions.processor}, batch {batch_size}, {threads} threads, "
+        f"{resolution} px"
+    )
+    for row in rows:
+        console.print(
+            f"{row.name:<{width}}  {row.latency.mean:9.3f} ms ± {row.latency.var**0.5:.3f}  "
+            f"{row.parameters:>12,} parameters  {row.macs:>14,} MACs"
+        )
+    if figure:
+        console.print(f"figure: {draw_comparison(rows, figure)}")
+    if table:
+        content = {
+            "conditions": conditions.model_dump(mode="json"),
+            "resolution": resolution,
+            "networks": [{**asdict(row), "latency": row.latency.model_dump()} for row in rows],
+        }
+        write_atomically(table, json.dumps(content, indent=2) + "\n")
+
+
+def _conditions(
+    backend: BackendName,
+    device: DeviceName,
+    batch_size: int,
+    threads: int,
+    warmup: int,
+    repetitions: int,
+) -> Conditions:
+    fields: dict[str, Any] = {
+        "backend": backend,
+        "device": device,
+        "batch_size": batch_size,
+        "threads": threads,
+        "warmup": warmup,
+        "repetitions": repetitions,
+    }
+    return validate(Conditions, fields, "options")
+
+
+def _space(name: str, width_mult: float, resolution: int | None) -> Space:
+    return SpaceConfig(name=name, width_mult=width_mult, resolution=resolution).build()
+
+
+def _space_or_network(name: str, width_mult: float, resolution: int | None) -> Space | Architecture:
+    path = Path(name)
+    if name in BUILTIN or path.suffix in (".yaml", ".yml"):
+        return _space(name, width_mult, resolution)
+    if width_mult != 1.0 or resolution is not None:
+        raise UserError("--width-mult and --resolution are for built-in spaces; leave them out")
+    return read_architecture(name)
+
+
+def _print_reach(table: LatencyTable, space: Space) -> None:
+    cheapest, dearest = table.bounds(space)
+    console.print(f"cheapest network: {cheapest:.4f} ms")
+    console.print(f"uniform alphas:   {table.uniform(space):.4f} ms")
+    console.print(f"dearest network:  {dearest:.4f} ms")

@@ -1,0 +1,26 @@
+"""Latencies: tables of layers, measuring and checking them, and what a search does with them."""
+
+from .check import Check, check_table
+from .conditions import Conditions
+from .measure import measure_table
+from .networks import NetworkRow, compare, measure_network, measure_networks
+from .regularizers import add_linear, mul_log
+from .sampling import most_probable_within, sample_within
+from .table import Entry, LatencyTable
+
+__all__ = [
+    "Check",
+    "Conditions",
+    "Entry",
+    "LatencyTable",
+    "NetworkRow",
+    "add_linear",
+    "check_table",
+    "compare",
+    "measure_network",
+    "measure_networks",
+    "measure_table",
+    "most_probable_within",
+    "mul_log",
+    "sample_within",
+]
