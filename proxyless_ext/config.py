@@ -71,7 +71,7 @@ class LatencyConfig(Data):
     warmup: Annotated[int, Field(ge=0)] = 1
     repetitions: Count = 100
     regularizer: Literal["target", "add#linear", "mul#log", "none"] = "target"
-    target: str = "40%"
+    target: str = Field("40%", coerce_numbers_to_str=True)
     tolerance: Positive = 0.05
     reference_ms: Positive | None = None
     trade_off: float = 0.1
@@ -227,7 +227,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"'{text}' sets nothing; write KEY=VALUE such as search.epochs=3")
     try:
         return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date with month 13
         raise UserError(f"the value in '{text}' is not valid YAML; quote it") from error
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -17,12 +17,17 @@ def weighted_sum(candidates: nn.ModuleList, gates: Tensor, x: Tensor) -> Tensor:
     return torch.stack(outputs).sum(0)
 
 
-def with_explicit_gates(model: nn.Module, active: Sequence[int]) -> tuple[nn.Module, list[Tensor]]:
-    """A copy of `model` that runs all candidates, and the binary gates of each edge as leaves."""
-    twin = copy.deepcopy(model)
+@contextmanager
+def explicit_gates(model: nn.Module, active: Sequence[int]) -> Iterator[list[Tensor]]:
+    """Within it, `model` runs all candidates; gives the binary gates of each edge, as leaves."""
+    mixed_ops = Edges(model).mixed_ops
     gates = []
-    for mixed, path in zip(Edges(twin).mixed_ops, active, strict=True):
+    for mixed, path in zip(mixed_ops, active, strict=True):
         gates.append(torch.zeros_like(mixed.alpha).index_fill(0, torch.tensor(path), 1))
         forward = partial(weighted_sum, mixed.candidates, gates[-1].requires_grad_())
         vars(mixed)["forward"] = forward
-    return twin, gates
+    try:
+        yield gates
+    finally:
+        for mixed in mixed_ops:
+            del vars(mixed)["forward"]

@@ -77,44 +77,51 @@ class PlantedSearch:
         self.alpha_optimizer = torch.optim.Adam(self.edges.alphas, lr=0.1, betas=(0.0, 0.999))
         self.baseline: float | None = None
 
-    def loss(self, *batch: str | int) -> Tensor:
-        """The share of the target's variance that the student misses, on the batch of this name."""
+    def batch(self, *name: str | int) -> tuple[Tensor, Tensor]:
+        """Pictures and what the teacher makes of them."""
         shape = (BATCH, CHANNELS, SIZE, SIZE)
-        x = torch.randn(shape, generator=generator(self.seed, *batch))
-        target = self.teacher(x)
+        x = torch.randn(shape, generator=generator(self.seed, *name))
+        return x, self.teacher(x)
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The share of the target's variance that the student misses."""
+        x, target = batch
         return F.mse_loss(self.student(x), target) / target.var()
 
     def weight_step(self, step: int) -> None:
         """Train the active path."""
         self.weight_optimizer.zero_grad()
-        self.loss("weights", step).backward()
+        self.loss(self.batch("weights", step)).backward()
         self.weight_optimizer.step()
 
     def gate_step(self, mode: SearchMode, step: int) -> Tensor:
         """Train the alphas; returns which of them [E, N] a gradient is due to."""
+        batch = self.batch("gates", step)
         draws = generator(self.seed, "paths of gates", step)
         self.alpha_optimizer.zero_grad()
         if mode == "reinforce":
-            self._add_reinforce_gradients(step, draws)
+            self._add_reinforce_gradients(batch, draws)
             self.alpha_optimizer.step()
             return torch.ones(len(PLANTED), NUM_CANDIDATES, dtype=torch.bool)
         with self.edges.gate_step(mode, draws) as gate_step:
             latency = (gate_step.probabilities * LATENCY).sum()
-            (self.loss("gates", step) + self.latency_weight * latency).backward()
+            (self.loss(batch) + self.latency_weight * latency).backward()
         gate_step.add_gradients()
         self.alpha_optimizer.step()
         gate_step.rescale()
         return gate_step.probabilities > 0
 
     @torch.no_grad()
-    def _add_reinforce_gradients(self, step: int, draws: torch.Generator) -> None:
+    def _add_reinforce_gradients(
+        self, batch: tuple[Tensor, Tensor], draws: torch.Generator
+    ) -> None:
         alpha = self.edges.alpha_matrix()
         samples = torch.stack([gates.sample(alpha, draws) for _ in range(NETWORKS)])
         rewards = torch.empty(NETWORKS)
         for index, paths in enumerate(samples):
             self.edges.activate(paths.tolist())
             latency = LATENCY[paths].sum()
-            rewards[index] = -self.loss("gates", step) - self.latency_weight * latency
+            rewards[index] = -self.loss(batch) - self.latency_weight * latency
         mean = rewards.mean().item()
         baseline = mean if self.baseline is None else self.baseline
         self.edges.add_gradients(

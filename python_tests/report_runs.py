@@ -58,8 +58,9 @@ def make_run(
     predicted = _network_ms(space, choices)
     network = {"parameters": 1_234_567, "macs": 45_678_901, "predicted_ms": predicted}
 
+    config = {"seed": seed, "latency": {"tolerance": 0.1}, "search": {"epochs": epochs[1]}}
     folder.mkdir(parents=True)
-    _write_yaml(folder / "config.yaml", {"seed": seed, "search": {"epochs": epochs[1]}})
+    _write_yaml(folder / "config.yaml", config)
     _write_yaml(folder / "space.yaml", space.model_dump(mode="json", exclude_none=True))
     _latency_table(space).save(folder / "latency.yaml")
     space.architecture(choices, "derived").save(folder / "architecture.json")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from explicit_gates import with_explicit_gates
+from explicit_gates import explicit_gates
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -109,10 +109,10 @@ def reference_gradient(
 
     As in the paper, dL/dalpha = dL/dg * dp/dalpha, taken over the candidates of the step.
     """
-    twin, binary = with_explicit_gates(supernet, active)
     alphas = [alpha.detach().clone().requires_grad_() for alpha in supernet.edges.alphas]
     probabilities = softmax_over(alphas, pairs)
-    loss = total_loss(task_loss(twin), probabilities, latencies(supernet.edges))
+    with explicit_gates(supernet, active) as binary:
+        loss = total_loss(task_loss(supernet), probabilities, latencies(supernet.edges))
     gate_gradients = torch.autograd.grad(loss, binary, retain_graph=True)
     gate_gradient = pad_sequence(list(gate_gradients), batch_first=True)
     if pairs is not None:

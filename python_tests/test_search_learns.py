@@ -15,7 +15,7 @@ def trained_objective(paths: list[int]) -> float:
     for step in range(100):
         search.weight_step(step)
     with torch.no_grad():
-        loss = sum(search.loss("test", batch).item() for batch in range(10)) / 10
+        loss = sum(search.loss(search.batch("test", batch)).item() for batch in range(10)) / 10
     return loss + LATENCY_WEIGHT * LATENCY[paths].sum().item()
 
 

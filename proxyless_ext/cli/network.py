@@ -12,7 +12,13 @@ from ..errors import UserError
 from ..export import export_onnx
 from ..runs import Run
 from ..spaces import Architecture
-from ..training.networks import load_network, run_training, validate_network
+from ..training.networks import (
+    load_network,
+    prepare_training,
+    run_training,
+    validate_network,
+)
+from ..training.setup import set_up_torch
 from ..zoo import NETWORKS, architecture, import_config
 from .app import app
 from .command import command, console
@@ -22,8 +28,9 @@ from .options import (
     OutOption,
     ResumeOption,
     SetOption,
+    begin,
+    choose_run,
     configuration,
-    open_or_create,
 )
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
@@ -47,12 +54,10 @@ def train(
         raise UserError("give either a network to train or --resume with a run to go on with")
     settings = configuration(config, assignments, data__source=data, seed=seed)
     given = any(option is not None for option in (config, data, seed, assignments))
-    wanted = read_architecture(network) if network else None
-    run, settings = open_or_create(out, resume, settings, given)
-    wanted = wanted or Architecture.load(run.architecture_path)
-    console.print(f"run folder: {run.folder}")
-    wanted.save(run.architecture_path)
-    pictures = load_pictures(settings.data, wanted.resolution, settings.seed)
+    run, settings = choose_run(out, resume, settings, given)
+    wanted = read_architecture(network or str(resume))
+    wanted, pictures = prepare_training(settings, wanted)
+    begin(run, settings)
     result = run_training(run, settings, wanted, pictures)
     console.print(f"accuracy: {result['accuracy']:.2%} (top-5 {result['top5']:.2%})")
     console.print(
@@ -61,18 +66,20 @@ def train(
 
 
 @command(app)
-def evaluate(run: RunArgument, data: DataOption = None, config: ConfigOption = None) -> None:
+def evaluate(run: RunArgument, data: DataOption = None, assignments: SetOption = None) -> None:
     """Accuracy of a run's network on validation pictures, by default those of the run."""
     opened = Run.open(run)
     network = load_network(opened)
-    settings = configuration(config or opened.config_path, None, data__source=data)
+    # On the run's configuration, whose seed says which pictures were never trained on.
+    settings = configuration(opened.config_path, assignments, data__source=data)
+    set_up_torch(settings)
     pictures = load_pictures(settings.data, network.architecture.resolution, settings.seed)
     if pictures.classes != network.architecture.classes:
         raise UserError(
             f"the classes of {settings.data.source} are not those the network was trained for "
             f"({', '.join((network.architecture.classes or ())[:5])} ...); give pictures of those"
         )
-    scores = validate_network(network, settings, pictures)
+    scores = validate_network(network.to(settings.device), settings, pictures)
     console.print(
         f"accuracy: {scores.accuracy:.2%}, top-5 {scores.top5:.2%}, loss {scores.loss:.4f} "
         f"on {len(pictures.val)} pictures"

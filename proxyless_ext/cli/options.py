@@ -11,6 +11,7 @@ import typer
 from ..config import Config, load_config, parse_override
 from ..errors import UserError
 from ..runs import Run
+from .command import console
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="YAML file; without it, the published values.")
@@ -49,17 +50,16 @@ def configuration(config: Path | None, assignments: list[str] | None, **values: 
     return load_config(config, {**overrides, **dict(map(parse_override, assignments or []))})
 
 
-def open_or_create(
+def choose_run(
     out: Path | None, resume: Path | None, config: Config, was_configured: bool
 ) -> tuple[Run, Config]:
-    """The run to work in, with the configuration that holds for it.
+    """The run to work in, which may have yet to begin, and the configuration that holds for it.
 
     Raises:
         UserError: options contradict ``--resume``, or the folder holds a run already.
     """
     if resume is None:
-        folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-        return Run.create(folder, config.model_dump(mode="json"), config.seed), config
+        return Run.new(out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")), config
     if out is not None or was_configured:
         raise UserError(
             f"--resume goes on with the configuration in {resume / 'config.yaml'}; edit that file "
@@ -67,3 +67,9 @@ def open_or_create(
         )
     run = Run.open(resume)
     return run, load_config(run.config_path, {})
+
+
+def begin(run: Run, config: Config) -> None:
+    """Begin the run, if it is a new one, and say where it is."""
+    run.begin(config.model_dump(mode="json"), config.seed)
+    console.print(f"run folder: {run.folder}")

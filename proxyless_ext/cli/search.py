@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import UserError
 from ..runs import Run
 from .app import app
 from .command import command, console
@@ -17,8 +18,9 @@ from .options import (
     ResumeOption,
     SetOption,
     SpaceOption,
+    begin,
+    choose_run,
     configuration,
-    open_or_create,
 )
 
 TargetOption = Annotated[
@@ -40,7 +42,7 @@ def search(
 ) -> None:
     """Search a network on your pictures and this machine, train it, and report."""
     from ..report import write_report
-    from ..search import run_search
+    from ..search import Task, run_search
 
     settings = configuration(
         config,
@@ -50,10 +52,16 @@ def search(
         latency__target=target,
         seed=seed,
     )
+    if target is not None and settings.latency.regularizer != "target":
+        raise UserError(
+            f"--target needs latency.regularizer 'target', not '{settings.latency.regularizer}'; "
+            "leave out one of them"
+        )
     given = any(option is not None for option in (config, data, space, target, seed, assignments))
-    run, settings = open_or_create(out, resume, settings, given)
-    console.print(f"run folder: {run.folder}")
-    result = run_search(run, settings)
+    run, settings = choose_run(out, resume, settings, given)
+    task = Task.load(settings, run)
+    begin(run, settings)
+    result = run_search(run, settings, task)
     report = write_report(run.folder)
     _print_result(result, report)
 
@@ -70,7 +78,10 @@ def derive(
     from ..search import derive_again
 
     opened = Run.open(run)
-    settings = configuration(opened.config_path, None, latency__target=target)
+    regularizer = None if target is None else "target"
+    settings = configuration(
+        opened.config_path, None, latency__target=target, latency__regularizer=regularizer
+    )
     architecture, predicted_ms = derive_again(opened, settings)
     architecture.save(out)
     console.print(f"{out}: predicted latency {predicted_ms:.3f} ms")

@@ -2,8 +2,9 @@
 
 from .check import Check, check_table
 from .conditions import Conditions
-from .measure import measure_table
-from .networks import NetworkRow, compare, measure_network, measure_networks
+from .measure import measure_layers, measure_table
+from .networks import NetworkRow, compare, measure_network
+from .reference import Reference
 from .regularizers import add_linear, mul_log
 from .sampling import most_probable_within, sample_within
 from .table import Entry, LatencyTable
@@ -14,11 +15,12 @@ __all__ = [
     "Entry",
     "LatencyTable",
     "NetworkRow",
+    "Reference",
     "add_linear",
     "check_table",
     "compare",
+    "measure_layers",
     "measure_network",
-    "measure_networks",
     "measure_table",
     "most_probable_within",
     "mul_log",

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..nn import Network
 from ..seeding import derive_seed
 from ..spaces import Space
 from .conditions import processor_name
-from .networks import measure_networks
+from .networks import measure_each, with_pictures
 from .sampling import draw_uniform
 from .table import LatencyTable
 
 
 @dataclass(frozen=True)
 class Check:
-    """Predicted against measured latencies of the same networks, in ms, float64 [K]."""
+    """Predicted against measured latencies of the same networks.
+
+    Attributes:
+        predicted: by the table, in ms, float64 [K].
+        measured: in ms, float64 [K].
+        slowdown: how many times as long as when the table was measured its reference networks take
+            now, on a machine that is busier, or warmer. It says nothing about the table's sums, so
+            the figures below are those of `predicted` times this.
+    """
 
     predicted: Tensor
     measured: Tensor
+    slowdown: float
 
     @property
     def r2(self) -> float:
@@ -32,7 +41,7 @@ class Check:
         About the predictions as they are, not about a line fitted to them; NaN where all networks
         take equally long.
         """
-        squares = (self.measured - self.predicted).square().sum()
+        squares = (self.measured - self.slowdown * self.predicted).square().sum()
         return (1 - squares / (self.measured - self.measured.mean()).square().sum()).item()
 
     @property
@@ -47,7 +56,7 @@ class Check:
 
     @property
     def _errors(self) -> Tensor:
-        return (self.predicted - self.measured).abs() / self.measured
+        return (self.slowdown * self.predicted - self.measured).abs() / self.measured
 
 
 def check_table(table: LatencyTable, space: Space, networks: int = 30, seed: int = 0) -> Check:
@@ -63,10 +72,10 @@ def check_table(table: LatencyTable, space: Space, networks: int = 30, seed: int
         UserError: the table comes from elsewhere, or lacks a layer of the space.
     """
     conditions = table.conditions
-    if conditions is None:
+    if conditions is None or conditions.reference is None:
         raise UserError(
-            f"{table.source} does not say how it was measured, so it cannot be checked; check one "
-            f"that `proxyless latency measure` made"
+            f"{table.source} was not measured for a space on a machine like this, so it cannot be "
+            f"checked; check one that `proxyless latency measure {space.name}` made"
         )
     here = processor_name(conditions.device)
     if conditions.processor != here:
@@ -77,10 +86,13 @@ def check_table(table: LatencyTable, space: Space, networks: int = 30, seed: int
     rng = random.Random(derive_seed(seed, "check latency"))
     architectures = [space.architecture(draw_uniform(space, rng)) for _ in range(networks)]
     predicted = [table.predict(architecture) for architecture in architectures]
-    with torch.random.fork_rng(devices=[]):
-        models = [Network(architecture) for architecture in architectures]
-    measured = measure_networks(models, space.resolution, conditions, space.stem.in_channels)
+    references = conditions.reference.architectures(space)
+    modules = with_pictures([*architectures, *references], conditions.batch_size)
+    latencies = measure_each(modules, conditions)
+    measured = [latencies[architecture].mean for architecture in architectures]
+    now_ms = fmean(latencies[architecture].mean for architecture in references)
     return Check(
         torch.tensor(predicted, dtype=torch.float64),
-        torch.tensor([entry.mean for entry in measured], dtype=torch.float64),
+        torch.tensor(measured, dtype=torch.float64),
+        now_ms / conditions.reference.mean_ms,
     )

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from ..environment import cpu_name
 from ..errors import UserError
 from ..spaces import Data, validate
+from .reference import Reference
 
 BackendName = Literal["eager", "onnxruntime"]
 DeviceName = Literal["cpu", "cuda"]
@@ -31,6 +32,7 @@ class Conditions(Data):
         processor: the device by its maker's name.
         torch, onnxruntime: versions.
         date: of the measurement, in local time.
+        reference: how fast the machine was; None before a whole space is measured.
     """
 
     backend: BackendName = "eager"
@@ -43,6 +45,7 @@ class Conditions(Data):
     torch: str = Field(default_factory=lambda: version("torch"))
     onnxruntime: str = Field(default_factory=lambda: version("onnxruntime"))
     date: datetime = Field(default_factory=lambda: datetime.now().replace(microsecond=0))
+    reference: Reference | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Conditions:

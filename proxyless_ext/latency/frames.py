@@ -19,11 +19,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from ..nn import Network
 from ..spaces import Architecture, Layer
+from .networks import fresh_network, random_input
 from .table import Entry
 
 
@@ -57,24 +56,16 @@ def framed_layers(
     """
     modules: dict[Hashable, tuple[nn.Module, Tensor]] = {}
     for architecture in architectures:
-        network = Network(architecture)
-        layers = [network.stem, *network.blocks, network.feature_mix, network.classifier]
-        for layer, module in zip(architecture.layers(), layers, strict=True):
-            if layer.is_skipped or layer.key in modules:
-                continue
+        network = fresh_network(architecture)
+        parts = [network.stem, *network.blocks, network.feature_mix, network.classifier]
+        for layer, part in zip(architecture.layers(), parts, strict=True):
             head, tail = _frames(layer)
             channels = 1 if head else layer.in_channels
-            size = layer.in_size
-            modules[layer.key] = (
-                Framed(module, head, tail),
-                torch.randn(batch_size, channels, size, size),
-            )
-            for frame in (head, tail):
-                if frame and frame not in modules:
-                    modules[frame] = (
-                        Framed(nn.Identity(), frame, frame),
-                        torch.randn(batch_size, 1, frame.size, frame.size),
-                    )
+            example = random_input(batch_size, channels, layer.in_size)
+            if not layer.is_skipped:
+                modules.setdefault(layer.key, (Framed(part, head, tail), example))
+            if head:
+                modules.setdefault(head, (Framed(nn.Identity(), head, head), example))
     return modules
 
 
@@ -84,12 +75,12 @@ def chain(layers: Iterable[Layer]) -> list[Hashable]:
     Each comes once, even where the network repeats it: in the network the copies have weights of
     their own, so that none of them finds its weights in the cache as a second run would.
     """
-    keys: dict[Hashable, None] = {}
+    runs: dict[Hashable, None] = {}
     for layer in layers:
         if not layer.is_skipped:
             head, _ = _frames(layer)
-            keys.update(dict.fromkeys((head, layer.key) if head else (layer.key,)))
-    return list(keys)
+            runs.update(dict.fromkeys((head, layer.key) if head else (layer.key,)))
+    return list(runs)
 
 
 def unframe(layers: Iterable[Layer], measured: Mapping[Hashable, Entry]) -> dict[str, Entry]:

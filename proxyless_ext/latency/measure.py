@@ -4,18 +4,18 @@ In two steps, because a layer alone is not what it is inside a network.
 
 1. Layers are timed in frames (`frames`), which takes out what a network pays only once. They run in
    chains: one after the other as in a random network, again and again, so that weights and buffers
-   are as far from the core as a network of that size leaves them. Layers that are simply repeated
-   keep their weights in the nearest cache and come out up to a quarter too fast; all layers of a
-   space in turn find none there and come out too slow.
+   are as far from the core as a network of that size leaves them. A layer that is simply repeated
+   keeps its weights in the nearest cache and comes out up to a quarter too fast; where all layers
+   of a space take turns, none finds its weights there and all come out too slow.
 2. Some whole networks are timed in between. How much a network evicts of its own weights depends on
    all of it, which no sum over layers knows: a layer makes the others slower, too. So the layers'
-   latencies are taken as an estimate with an error of some percent, and corrected to what, of all
-   corrections, is the most probable one given the whole networks (Gaussian errors; the posterior
-   mean of a linear regression).
+   latencies are taken as an estimate with an error of some percent, and get the correction that is
+   the most probable one given the whole networks: the posterior mean of a linear regression.
 
-Chosen by trying, for PyTorch and ONNX Runtime, on `cifar_mbconv` and `imagenet`: layers timed
-alone missed whole networks by 10 to 30 % (their calls cost ONNX Runtime as much again as small layers do),
-and in frames and chains by 1 to 6 %; the whole networks take out most of the latter.
+Chosen by trying, for PyTorch and ONNX Runtime, on `cifar_mbconv` and `imagenet`. Sums of layers
+that were timed alone missed whole networks by 10 to 30 % (where layers are small, a call of ONNX
+Runtime costs as much as they do), those from frames and chains by 1 to 9 %; the correction takes
+out most of that.
 """
 
 from __future__ import annotations
@@ -23,35 +23,62 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from statistics import fmean
 
 import torch
 
-from ..nn import Network
 from ..seeding import derive_seed
 from ..spaces import Architecture, Space
 from .conditions import Conditions
 from .frames import chain, framed_layers, unframe
-from .networks import pictures
+from .networks import with_pictures
+from .reference import Reference
 from .sampling import draw_uniform
 from .table import Entry, LatencyTable
 from .timing import build_runs, count_rounds, time_chains
 
 WHOLE_NETWORKS = 12
+REFERENCES = 6
+"""So many of the whole networks are named in the table, to be measured again by a check."""
+
 LAYER_ERROR = 0.2
 """Relative standard error of a layer's latency before whole networks correct it."""
 NETWORK_ERROR = 0.01
 """Standard error of a whole network's latency, relative to their mean."""
 
 
-def measure_table(
-    networks: Space | Sequence[Architecture], conditions: Conditions, seed: int = 0
-) -> LatencyTable:
-    """Measure the distinct layers of a space, or of given networks, on this machine.
+def measure_table(space: Space, conditions: Conditions, seed: int = 0) -> LatencyTable:
+    """Measure all layers of a space on this machine.
 
     Args:
-        networks: the space or the networks.
+        space: the space.
         conditions: how to measure.
         seed: of the random networks.
+
+    Returns:
+        The table, under these conditions, with a reference.
+
+    Raises:
+        UserError: the backend cannot run here.
+    """
+    rng = random.Random(derive_seed(seed, "measure latency"))
+    covers = [_cover(space, rng) for _ in range(count_rounds(conditions))]
+    choices = [draw_uniform(space, rng) for _ in range(WHOLE_NETWORKS)]
+    whole = [space.architecture(network) for network in choices]
+    entries, totals = _measure(covers, whole, conditions, rng)
+    reference = Reference.of(space, choices[:REFERENCES], fmean(totals[:REFERENCES]))
+    return LatencyTable(entries, conditions.model_copy(update={"reference": reference}))
+
+
+def measure_layers(
+    networks: Sequence[Architecture], conditions: Conditions, seed: int = 0
+) -> LatencyTable:
+    """Measure the layers of some networks on this machine.
+
+    Args:
+        networks: at least one.
+        conditions: how to measure.
+        seed: of the order.
 
     Returns:
         The table, under these conditions.
@@ -60,28 +87,29 @@ def measure_table(
         UserError: the backend cannot run here.
     """
     rng = random.Random(derive_seed(seed, "measure latency"))
-    turns = range(count_rounds(conditions))
-    if isinstance(networks, Space):
-        rounds = [_cover(networks, rng) for _ in turns]
-        whole = [networks.architecture(draw_uniform(networks, rng)) for _ in range(WHOLE_NETWORKS)]
-    else:
-        rounds = [list(networks) for _ in turns]
-        whole = list(networks)[:WHOLE_NETWORKS]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.getrandbits(63))
-        modules = framed_layers(rounds[0], conditions.batch_size)
-        for index, architecture in enumerate(whole):
-            example = pictures(
-                conditions.batch_size, architecture.resolution, architecture.stem.in_channels
-            )
-            modules[index] = (Network(architecture), example)
-    alone: list[list[Hashable]] = [[key] for key in range(len(whole))]
-    chains = [[*(chain(architecture.layers()) for architecture in turn), *alone] for turn in rounds]
-    measured = time_chains(build_runs(modules, conditions), chains, conditions, rng)
-    entries = unframe((layer for member in rounds[0] for layer in member.layers()), measured)
-    return LatencyTable(
-        _correct(entries, whole, [measured[key].mean for key in range(len(whole))]), conditions
-    )
+    covers = [networks] * count_rounds(conditions)
+    entries, _ = _measure(covers, networks[:WHOLE_NETWORKS], conditions, rng)
+    return LatencyTable(entries, conditions)
+
+
+def _measure(
+    covers: Sequence[Sequence[Architecture]],
+    whole: Sequence[Architecture],
+    conditions: Conditions,
+    rng: random.Random,
+) -> tuple[dict[str, Entry], list[float]]:
+    """Latencies of layers and, in ms, of the networks `whole`.
+
+    Each of the `covers` are the networks whose layers are timed in one round, the same ones in all.
+    """
+    modules = framed_layers(covers[0], conditions.batch_size)
+    modules.update(with_pictures(whole, conditions.batch_size))
+    alone: list[list[Hashable]] = [[network] for network in whole]
+    rounds = [[*(chain(network.layers()) for network in cover), *alone] for cover in covers]
+    measured = time_chains(build_runs(modules, conditions), rounds, conditions, rng)
+    layers = unframe((layer for network in covers[0] for layer in network.layers()), measured)
+    totals = [measured[network].mean for network in whole]
+    return _correct(layers, whole, totals), totals
 
 
 def _cover(space: Space, rng: random.Random) -> list[Architecture]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..nn import count_macs, count_parameters
+from ..nn import Network, count_macs, count_parameters
 from ..seeding import generator
+from ..spaces import Architecture
 from .conditions import Conditions
 from .table import Entry
 from .timing import build_runs, count_rounds, time_chains
@@ -34,22 +35,8 @@ def measure_network(
     Raises:
         UserError: the backend cannot run here, or cannot run this network.
     """
-    return measure_networks([network], resolution, conditions, in_channels)[0]
-
-
-def measure_networks(
-    networks: Sequence[nn.Module], resolution: int, conditions: Conditions, in_channels: int = 3
-) -> list[Entry]:
-    """Latencies of networks, timed in turn, so that what disturbs one disturbs all.
-
-    Raises:
-        UserError: the backend cannot run here, or cannot run one of the networks.
-    """
-    example = pictures(conditions.batch_size, resolution, in_channels)
-    runs = build_runs({i: (network, example) for i, network in enumerate(networks)}, conditions)
-    rounds = [[[i] for i in runs]] * count_rounds(conditions)
-    entries = time_chains(runs, rounds, conditions, random.Random(0))
-    return [entries[i] for i in runs]
+    example = random_input(conditions.batch_size, in_channels, resolution)
+    return measure_each({0: (network, example)}, conditions)[0]
 
 
 def compare(
@@ -60,16 +47,50 @@ def compare(
     Raises:
         UserError: the backend cannot run here, or cannot run one of the networks.
     """
-    entries = measure_networks(list(networks.values()), resolution, conditions, in_channels)
+    example = random_input(conditions.batch_size, in_channels, resolution)
+    latencies = measure_each({name: (networks[name], example) for name in networks}, conditions)
     return [
         NetworkRow(
-            name, count_parameters(network), count_macs(network, resolution, in_channels), entry
+            name,
+            count_parameters(network),
+            count_macs(network, resolution, in_channels),
+            latencies[name],
         )
-        for (name, network), entry in zip(networks.items(), entries, strict=True)
+        for name, network in networks.items()
     ]
 
 
-def pictures(batch_size: int, resolution: int, channels: int) -> Tensor:
-    """Random pictures [batch_size, channels, resolution, resolution]."""
-    shape = (batch_size, channels, resolution, resolution)
-    return torch.randn(shape, generator=generator(0, "pictures"))
+def measure_each(
+    networks: Mapping[Hashable, tuple[nn.Module, Tensor]], conditions: Conditions
+) -> dict[Hashable, Entry]:
+    """Latencies of networks, each for its input, timed in turn: what disturbs one disturbs all.
+
+    Raises:
+        UserError: the backend cannot run here, or cannot run one of the networks.
+    """
+    rounds = [[[key] for key in networks]] * count_rounds(conditions)
+    return time_chains(build_runs(networks, conditions), rounds, conditions, random.Random(0))
+
+
+def with_pictures(
+    architectures: Iterable[Architecture], batch_size: int
+) -> dict[Hashable, tuple[nn.Module, Tensor]]:
+    """Networks by architecture, with fresh weights, each with pictures of its resolution."""
+    return {
+        each: (
+            fresh_network(each),
+            random_input(batch_size, each.stem.in_channels, each.resolution),
+        )
+        for each in architectures
+    }
+
+
+def fresh_network(architecture: Architecture) -> Network:
+    """A network with fresh weights; the generator that they come from is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return Network(architecture)
+
+
+def random_input(batch_size: int, channels: int, size: int) -> Tensor:
+    """Standard normal numbers [batch_size, channels, size, size], always the same."""
+    return torch.randn(batch_size, channels, size, size, generator=generator(0, "random input"))

@@ -72,8 +72,8 @@ def sample_within(
     if len(found) < count:
         cheapest, dearest = table.bounds(space)
         raise UserError(
-            f"'{space.name}' has {len(found)} networks of {low_ms:.6g} to {high_ms:.6g} ms, and {count} "
-            f"are asked for; ask for fewer, or for a wider band between {cheapest:.6g} and "
+            f"'{space.name}' has {len(found)} networks of {low_ms:.6g} to {high_ms:.6g} ms and "
+            f"{count} are asked for; ask for fewer, or for a wider band between {cheapest:.6g} and "
             f"{dearest:.6g} ms"
         )
     return [list(choices) for choices in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,12 @@ class Edges:
         Paths are drawn on entry. Within it weights require no gradient and BatchNorm statistics do
         not move, so that a gate step changes alphas and nothing else. Afterwards call
         `GateStep.add_gradients`.
+
+        Raises:
+            UserError: there is no such mode.
         """
+        if mode not in get_args(GateMode):
+            raise UserError(f"'{mode}' is no mode of gate steps; use 'full' or 'two_path'")
         alpha = self.alpha_matrix()
         host = alpha.detach().cpu()
         if mode == "two_path":

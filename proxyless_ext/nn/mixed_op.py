@@ -26,7 +26,8 @@ class MixedOp(nn.Module):
 
     A drop-in for any layer: candidates are any modules that map the same input to outputs of one
     shape. Only the active one runs; `Edges` samples the active ones of a whole model and gathers
-    the gradients of `alpha`.
+    the gradients of `alpha`. Neither a candidate nor the layer behind may change what it is given
+    in place, as nn.ReLU(inplace=True) does.
 
     Args:
         candidates: the candidate operations.

@@ -66,10 +66,18 @@ class Comparison(_Outcome):
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a run folder; None or empty for what is not there."""
+    """The contents of a run folder; None or empty for what is not there.
+
+    Attributes:
+        name: of the folder.
+        config: the configuration's text.
+        tolerance: how near to its latency target a run should end, as a fraction.
+        environment, space, architecture, latency, result, comparison, metrics: as their files.
+    """
 
     name: str
     config: str
+    tolerance: float
     environment: Record
     space: Space | None
     architecture: Architecture | None
@@ -85,9 +93,11 @@ class Contents:
         Raises:
             UserError: a file cannot be understood.
         """
+        latency_config = read_mapping(run.config_path).get("latency", {})
         contents = cls(
             name=run.folder.resolve().name,
             config=run.config_path.read_text(),
+            tolerance=latency_config.get("tolerance", _TOLERANCE),
             environment=_read(run.environment_path, read_mapping) or {},
             space=_read(run.space_path, Space.load),
             architecture=_read(run.architecture_path, Architecture.load),
@@ -132,6 +142,7 @@ class Contents:
             raise _foreign("architecture.json", self.name)
 
 
+_TOLERANCE = 0.05  # The configuration's default.
 _SHARED = set(Competitor.model_fields) - {"name"}
 
 

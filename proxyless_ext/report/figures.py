@@ -20,9 +20,6 @@ from .contents import Competitor, Record
 from .plot import add_legend, new_figure, styled, to_svg
 from .words import layer_name, shapes
 
-TOLERANCE = 0.05
-"""How near to its target, as a fraction, a derived network should come."""
-
 
 @styled
 def learning_curves(records: Sequence[Record], phase: str, lines: Sequence[tuple[str, str]]) -> str:
@@ -45,15 +42,21 @@ def learning_curves(records: Sequence[Record], phase: str, lines: Sequence[tuple
 
 
 @styled
-def latency_over_search(records: Sequence[Record]) -> str:
-    """Expected and derived latency against the target, and below them latency's weight."""
-    figure = new_figure(430, 330)
+def latency_over_search(records: Sequence[Record], tolerance: float) -> str:
+    """Expected and derived latency against the target, and below them latency's weight.
+
+    Args:
+        records: of the search.
+        tolerance: how near to the target the derived network should come, as a fraction of it.
+    """
+    figure = new_figure(400, 320)
     latency, weight = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     targets = _series(records, "target_ms")
     if targets:
         target = targets[-1][1]
-        low, high = (1 - TOLERANCE) * target, (1 + TOLERANCE) * target
-        latency.axhspan(low, high, color=LINE, alpha=0.5, linewidth=0, label="target ± 5 %")
+        low, high = (1 - tolerance) * target, (1 + tolerance) * target
+        label = f"target ± {100 * tolerance:.3g} %"
+        latency.axhspan(low, high, color=LINE, alpha=0.5, linewidth=0, label=label)
         latency.axhline(target, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     _plot(latency, records, "expected_ms", BLUE, "expected over all paths")
     _plot(latency, records, "derived_ms", ORANGE, "derived network")
@@ -92,7 +95,7 @@ def edge_probabilities(rows: Sequence[Sequence[float]], edge: Edge, number: int)
 @styled
 def layer_latencies(layers: Sequence[Layer], latencies: Sequence[float]) -> str:
     """A bar for the latency of each layer of a network, in ms."""
-    figure = new_figure(430, 50 + 15 * len(layers))
+    figure = new_figure(400, 50 + 15 * len(layers))
     axes = figure.subplots()
     colours = [operation_colour(layer.operation) if layer.operation else FIXED for layer in layers]
     bars = axes.barh(range(len(layers)), latencies, height=0.76, color=colours, zorder=2)
@@ -116,7 +119,7 @@ def accuracy_against_latency(
     Latencies are the measured ones. Random networks come with mean and standard deviation; a
     yardstick without an accuracy is a line at its latency.
     """
-    figure = new_figure(430, 330)
+    figure = new_figure(400, 320)
     axes = figure.subplots()
     points = [point for network in random if (point := _point(network))]
     if points:
@@ -138,7 +141,7 @@ def accuracy_against_latency(
         style: dict[str, Any] = {"markersize": 16, "markeredgecolor": "white"}
         axes.plot(*point, "*", color=ORANGE, label="derived network", **style)
     axes.margins(0.15)
-    axes.set(title="Accuracy, %", xlabel="measured latency, ms", xlim=(0, None))
+    axes.set(title="Accuracy, %", xlabel="measured latency, ms")
     add_legend(axes, columns=3)
     return to_svg(figure, "Accuracy against measured latency", "comparison-")
 

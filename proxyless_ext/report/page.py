@@ -125,7 +125,9 @@ def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
 
 def _latency_chart(contents: Contents) -> Markup | None:
     records = contents.phase("search")
-    return Markup(figures.latency_over_search(records)) if records else None
+    if not records:
+        return None
+    return Markup(figures.latency_over_search(records, contents.tolerance))
 
 
 def _learning_charts(contents: Contents) -> list[tuple[str, Markup | None]]:

@@ -52,12 +52,12 @@ def key_figures(contents: Contents) -> list[KeyFigure]:
         KeyFigure(
             "predicted latency",
             shown(result.predicted_ms, milliseconds),
-            _deviation(result.predicted_ms, result.target_ms, "the target"),
+            _deviation(result.predicted_ms, result.target_ms, "target"),
         ),
         KeyFigure(
             "measured latency",
             shown(result.measured_ms, milliseconds),
-            _deviation(result.measured_ms, result.predicted_ms, "the prediction"),
+            _deviation(result.measured_ms, result.predicted_ms, "prediction"),
         ),
         KeyFigure("parameters", shown(result.parameters, count)),
         KeyFigure("MACs", shown(result.macs, count)),
@@ -65,12 +65,12 @@ def key_figures(contents: Contents) -> list[KeyFigure]:
 
 
 def _deviation(value: float | None, reference: float | None, name: str) -> str:
-    """2.4 % above the target of 5.00 ms; empty while either is unknown."""
+    """2.4 % above the target, 5.00 ms; empty while either is unknown."""
     if value is None or not reference:
         return ""
     relative = value / reference - 1
     where = "above" if relative > 0 else "below"
-    return f"{percent(abs(relative))} {where} {name} of {milliseconds(reference)}"
+    return f"{percent(abs(relative))} {where} the {name}, {milliseconds(reference)}"
 
 
 def summarise(contents: Contents) -> Iterator[Paragraph]:
@@ -88,7 +88,7 @@ def _what(space: Space, classes: tuple[str, ...]) -> str:
     if len(classes) > _LISTED_CLASSES:
         names += " …"
     return (
-        f"The space {space.name} holds {networks(space.num_networks)} networks: one candidate is "
+        f"The space '{space.name}' holds {networks(space.num_networks)} networks: one candidate is "
         f"to be chosen at each of {plural(len(space.edges), 'edge')}. They tell "
         f"{plural(space.num_classes, 'class', 'classes')} apart{f' ({names})' if names else ''} in "
         f"pictures of {square(space.resolution)} pixels."

@@ -15,7 +15,7 @@ from .metrics import Metrics
 
 
 class Run:
-    """A run folder. `Run.create` begins one, `Run.open` finds one again.
+    """A run folder. `Run.new` and `begin` make one, `Run.open` finds one again.
 
     A run that was killed and resumed leaves the same records as one that was not, but for their
     ``time``.
@@ -55,32 +55,24 @@ class Run:
         self._metrics = Metrics(self.metrics_path, self.tensorboard_path)
 
     @classmethod
-    def create(cls, folder: str | Path, config: dict[str, Any], seed: int) -> Run:
-        """Begin a run in `folder`, which is made if it does not exist.
-
-        Args:
-            folder: of the run.
-            config: anything that YAML can hold.
-            seed: of all random decisions; it becomes part of the configuration.
+    def new(cls, folder: str | Path) -> Run:
+        """A run that `begin` will make in `folder`.
 
         Raises:
-            UserError: there is a run in the folder already, or nothing can be written there.
+            UserError: there is a run in the folder already.
         """
         run = cls(folder)
-        if run.config_path.exists():
+        if run.has_begun:
             raise UserError(
                 f"{folder} already holds a run; go on with it by --resume, or choose another folder"
             )
-        try:
-            run.checkpoints_path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(run.checkpoints_path, error) from error
-        environment = json.dumps(describe_environment(), indent=2)
-        write_atomically(run.environment_path, environment + "\n")
-        write_atomically(run.metrics_path, "")
-        # Last, because it is this file that makes the folder a run.
-        settings = yaml.safe_dump({**config, "seed": seed}, sort_keys=False, allow_unicode=True)
-        write_atomically(run.config_path, settings)
+        return run
+
+    @classmethod
+    def create(cls, folder: str | Path, config: dict[str, Any], seed: int) -> Run:
+        """A new run that has begun: see `new` and `begin`."""
+        run = cls.new(folder)
+        run.begin(config, seed)
         return run
 
     @classmethod
@@ -91,9 +83,37 @@ class Run:
             UserError: there is none.
         """
         run = cls(folder)
-        if not run.config_path.is_file():
+        if not run.has_begun:
             raise UserError(f"there is no run in {folder}; give the folder that holds config.yaml")
         return run
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the folder is a run."""
+        return self.config_path.is_file()
+
+    def begin(self, config: dict[str, Any], seed: int) -> None:
+        """Make the folder, if it does not exist, a run; if it is one already, do nothing.
+
+        Args:
+            config: anything that YAML can hold.
+            seed: of all random decisions; it becomes part of the configuration.
+
+        Raises:
+            UserError: nothing can be written there.
+        """
+        if self.has_begun:
+            return
+        try:
+            self.checkpoints_path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self.checkpoints_path, error) from error
+        environment = json.dumps(describe_environment(), indent=2)
+        write_atomically(self.environment_path, environment + "\n")
+        write_atomically(self.metrics_path, "")
+        # Last, because it is this file that makes the folder a run.
+        settings = yaml.safe_dump({**config, "seed": seed}, sort_keys=False, allow_unicode=True)
+        write_atomically(self.config_path, settings)
 
     def checkpoint(self, name: str) -> Path:
         """The path of the checkpoint called `name`."""

@@ -4,5 +4,6 @@ from .derive import derive_choices
 from .objective import Objective
 from .run import derive_again, run_search
 from .target import LatencyTarget
+from .task import Task
 
-__all__ = ["LatencyTarget", "Objective", "derive_again", "derive_choices", "run_search"]
+__all__ = ["LatencyTarget", "Objective", "Task", "derive_again", "derive_choices", "run_search"]

@@ -12,6 +12,7 @@ from torch.nn import functional
 from .. import gates
 from ..config import GatesConfig
 from ..nn import GateMode, SuperNet, frozen_statistics
+from ..training.optim import load_momenta
 from .objective import Objective
 
 
@@ -66,7 +67,7 @@ class GateLearner(ABC):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_momenta(self.optimizer, state["optimizer"])
         if target := self.objective.target:
             target.price = state["price"]
 

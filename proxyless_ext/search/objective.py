@@ -36,25 +36,27 @@ class Objective:
 
         Raises:
             UserError: the target lies outside the space's reach, or ``mul#log`` is given latencies
-                below 1 ms.
+                or a reference of 1 ms or less.
         """
         latencies = table.edge_matrix(space)
         cheapest, dearest = table.bounds(space)
         target = None
         if config.regularizer == "target":
             target_ms = config.target_ms(cheapest, dearest)
-            if not cheapest <= target_ms <= dearest:
+            rounding = 1e-9 * dearest  # 100% need not come out as the dearest to the last bit.
+            if not cheapest - rounding <= target_ms <= dearest + rounding:
                 raise UserError(
                     f"the latency target of {target_ms:.4g} ms is out of reach: networks of "
                     f"'{space.name}' take {cheapest:.4g} to {dearest:.4g} ms here"
                 )
             target = LatencyTarget(latencies, table.fixed(space), target_ms)
-        if config.regularizer == "mul#log" and cheapest <= 1:
-            raise UserError(
-                f"mul#log needs latencies above 1 ms and '{space.name}' reaches {cheapest:.3g} ms; "
-                "use regularizer 'target' or 'add#linear'"
-            )
         reference_ms = config.reference_ms or table.uniform(space)
+        if config.regularizer == "mul#log" and min(cheapest, reference_ms) <= 1:
+            raise UserError(
+                f"mul#log needs latencies above 1 ms and '{space.name}' reaches {cheapest:.3g} ms, "
+                f"its reference being {reference_ms:.3g} ms; use regularizer 'target' or "
+                "'add#linear'"
+            )
         return cls(space, table, config, target, target.target_ms if target else reference_ms)
 
     @property

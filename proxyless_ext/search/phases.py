@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import gates
 from ..config import Config, OptimizerConfig
-from ..data import Pictures, endless
+from ..data import Pictures, batches_per_epoch, endless
 from ..errors import UserError
 from ..nn import SuperNet
 from ..seeding import generator
@@ -70,8 +70,7 @@ class Search(_SuperNetPhase):
         self.data = data
         self.objective = objective
         self.learner = gate_learner(supernet, objective, config.gates)
-        # The first epoch has no gate steps, unless it is the only one.
-        self.first_step = self.num_batches if self.epochs > 1 else 0
+        self.first_step, self.gate_steps = gate_schedule(config, len(data.train_weights))
         self.gate_batches: Iterator[tuple[Tensor, Tensor]] | None = None
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
@@ -79,11 +78,10 @@ class Search(_SuperNetPhase):
         every = self.config.gates.every
         done = step + 1 - self.first_step
         if done > 0 and done % every == 0:
-            total = (self.epochs * self.num_batches - self.first_step) // every
-            self._gate_step(done // every - 1, total, meter)
+            self._gate_step(done // every - 1, meter)
 
-    def _gate_step(self, index: int, total: int, meter: Meter) -> None:
-        """Gate step `index` of `total`."""
+    def _gate_step(self, index: int, meter: Meter) -> None:
+        """Gate step `index` of `gate_steps`."""
         config = self.config
         if self.gate_batches is None:
             self.gate_batches = endless(
@@ -99,7 +97,7 @@ class Search(_SuperNetPhase):
             pictures.to(config.device),
             labels.to(config.device),
             generator(config.seed, "gates", "paths", index),
-            progress=(index + 1) / total,
+            progress=(index + 1) / self.gate_steps,
         )
         meter.add(len(labels), **measures)
 
@@ -126,6 +124,29 @@ class Search(_SuperNetPhase):
         super().load_state_dict(state)
         self.learner.load_state_dict(state["learner"])
         self.gate_batches = None
+
+
+def gate_schedule(config: Config, pictures: int) -> tuple[int, int]:
+    """The weight step after which gate steps begin, and how many of them a search takes.
+
+    Args:
+        config: of the run.
+        pictures: number of those that weights are trained on.
+
+    Raises:
+        UserError: there is not a single gate step, so that the search would not learn.
+    """
+    epochs, every = config.search.epochs, config.gates.every
+    epoch_steps = batches_per_epoch(pictures, config.search.batch_size)
+    # The first epoch has no gate steps, unless it is the only one.
+    first_step = epoch_steps if epochs > 1 else 0
+    weight_steps = epochs * epoch_steps - first_step
+    if weight_steps < every:
+        raise UserError(
+            f"the search would not learn: it has a gate step every {every} weight steps and only "
+            f"{weight_steps} of these; lower gates.every or raise search.epochs"
+        )
+    return first_step, weight_steps // every
 
 
 def check_space(supernet: SuperNet, state: dict[str, Any], phase: str) -> None:

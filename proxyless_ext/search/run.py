@@ -14,18 +14,19 @@ from .derive import derive_choices
 from .objective import Objective
 from .phases import check_space
 from .stages import Stages
+from .task import Task
 
 
-def run_search(run: Run, config: Config) -> dict[str, Any]:
+def run_search(run: Run, config: Config, task: Task) -> dict[str, Any]:
     """Measure, warm up, search, derive, train, publish, compare; what is done already is kept.
 
     Returns:
         What result.json holds.
 
     Raises:
-        UserError: the configuration or the data is impossible, or the run was stopped.
+        UserError: the target is out of reach, the training diverged, or the run was stopped.
     """
-    stages = Stages.prepare(run, config)
+    stages = Stages.prepare(run, config, task)
     supernet = stages.search()
     choices = stages.derive(supernet)
     network = stages.train(supernet, choices)
@@ -44,7 +45,9 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
         UserError: the search has not ended, or the target is out of reach.
     """
     path = run.checkpoint("search")
-    if not run.architecture_path.exists():
+    if not run.space_path.exists():
+        raise UserError(f"the run in {run.folder} is no search; give the folder of one")
+    if not (run.architecture_path.exists() and path.exists()):
         raise UserError(f"the search in {run.folder} has not ended; go on with it by --resume")
     supernet = SuperNet(Space.load(run.space_path))
     state = load_checkpoint(path)["phase"]

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..config import Config
-from ..data import Pictures, load_pictures
+from ..data import Pictures
+from ..errors import UserError
 from ..latency import LatencyTable, measure_network, measure_table, sample_within
 from ..nn import SuperNet
 from ..runs import Run
@@ -33,6 +34,7 @@ from ..zoo import YARDSTICKS, build
 from .derive import derive_choices
 from .objective import Objective
 from .phases import Search, WarmUp
+from .task import Task
 
 
 @dataclass
@@ -58,23 +60,24 @@ class Stages:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def prepare(cls, run: Run, config: Config) -> Stages:
-        """Load the pictures, measure latencies unless a table is given, and check the target.
+    def prepare(cls, run: Run, config: Config, task: Task) -> Stages:
+        """Measure latencies, unless there is a table already.
 
         Raises:
-            UserError: pictures, space, table or target are impossible.
+            UserError: the measured latencies and the target do not fit.
         """
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        space = config.space.build()
-        data = load_pictures(config.data, space.resolution, config.seed)
-        space = space.with_classes(len(data.classes))
-        space.save(run.space_path)
+        task.space.save(run.space_path)
         if not run.latency_path.exists():
-            _latency_table(config, space).save(run.latency_path)
+            table = task.table or measure_table(task.space, config.latency.conditions())
+            table.save(run.latency_path)
         table = LatencyTable.load(run.latency_path)
-        objective = Objective.build(space, table, config.latency)
-        return cls(run, config, data, space, table, objective)
+        try:
+            objective = Objective.build(task.space, table, config.latency)
+        except UserError as error:
+            raise UserError(
+                f"{error}; correct {run.config_path} and go on with --resume {run.folder}"
+            ) from error
+        return cls(run, config, task.data, task.space, table, objective)
 
     def search(self) -> SuperNet:
         """Warm up and search: the supernet with its final alphas."""
@@ -168,10 +171,3 @@ class Stages:
             **network_size(network, resolution),
             "measured_ms": conditions and measure_network(network, resolution, conditions).mean,
         }
-
-
-def _latency_table(config: Config, space: Space) -> LatencyTable:
-    latency = config.latency
-    if latency.table:
-        return LatencyTable.load(latency.table)
-    return measure_table(space, latency.conditions())

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
 from ..data import PictureSet, batches
+from ..errors import UserError
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,11 @@ def evaluate(
     device: str = "cpu",
     workers: int = 0,
 ) -> Accuracy:
-    """Accuracy of `network` in eval mode on every picture of `dataset`; its mode is restored."""
+    """Accuracy of `network` in eval mode on every picture of `dataset`; its mode is restored.
+
+    Raises:
+        UserError: none of the pictures can be read.
+    """
     was_training = network.training
     network.eval()
     count = top1 = top5 = 0
@@ -54,6 +59,8 @@ def evaluate(
         top1 += int(hits[:, 0].sum())
         top5 += int(hits.any(dim=1).sum())
     network.train(was_training)
+    if count == 0:
+        raise UserError("no validation picture can be read; mend or replace them")
     return Accuracy(top1 / count, top5 / count, loss / count)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..config import Config
-from ..data import Pictures
+from ..data import Pictures, load_pictures
 from ..errors import UserError
 from ..export import export_onnx
 from ..nn import Network, count_macs, count_parameters
@@ -17,6 +17,7 @@ from ..seeding import derive_seed
 from ..spaces import Architecture
 from .evaluation import Accuracy, evaluate
 from .phase import run_phase
+from .setup import set_up_torch
 from .train import Train
 
 
@@ -90,17 +91,29 @@ def load_network(run: Run) -> Network:
     return network.eval()
 
 
+def prepare_training(config: Config, architecture: Architecture) -> tuple[Architecture, Pictures]:
+    """A network, given the classes of its pictures, and these: all before anything is written.
+
+    Raises:
+        UserError: `config.train.weights` asks for a supernet's weights, or the pictures or the
+            device cannot be used.
+    """
+    if config.train.weights != "scratch":
+        raise UserError("train.weights 'inherit' needs a search; set it to 'scratch'")
+    set_up_torch(config)
+    data = load_pictures(config.data, architecture.resolution, config.seed)
+    return for_data(architecture, config, data), data
+
+
 def run_training(
     run: Run, config: Config, architecture: Architecture, data: Pictures
 ) -> dict[str, Any]:
     """A run that trains one given network from fresh weights: what result.json holds.
 
     Raises:
-        UserError: `config.train.weights` asks for a supernet's weights, or the run was stopped.
+        UserError: the training diverged, or the run was stopped.
     """
-    if config.train.weights != "scratch":
-        raise UserError("train.weights 'inherit' needs a search; set it to 'scratch'")
-    architecture = for_data(architecture, config, data)
+    architecture.save(run.architecture_path)
     network, seconds = train_network(
         fresh_network(architecture, config, "train"), run, config, data
     )

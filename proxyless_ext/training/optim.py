@@ -35,9 +35,21 @@ def weight_optimizer(
     )
 
 
-def set_cosine_rate(optimizer: torch.optim.Optimizer, lr: float, step: int, steps: int) -> float:
-    """Give `optimizer` the rate at `step` of the half cosine from `lr` to 0; return it."""
-    rate = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
+def cosine_rate(lr: float, step: int, steps: int) -> float:
+    """The rate at `step` of the half cosine from `lr` to 0 over `steps`."""
+    return 0.5 * lr * (1 + math.cos(math.pi * step / steps))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all groups of `optimizer` this rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    return rate
+
+
+def load_momenta(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load of a `state_dict` what steps have left, but not rates, decay and the like.
+
+    Those are the configuration's, which may have been edited since.
+    """
+    own = optimizer.state_dict()
+    optimizer.load_state_dict({**state, "param_groups": own["param_groups"]})

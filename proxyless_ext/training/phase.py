@@ -95,90 +95,114 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
         Seconds spent in this phase, over all sittings.
 
     Raises:
-        UserError: the training diverged, or Ctrl-C (the last checkpoint stays); or the checkpoint
-            does not fit the phase.
+        UserError: the loss or the weights are no longer finite, or Ctrl-C (the last checkpoint
+            stays); or the checkpoint does not fit the phase.
     """
-    path = run.checkpoint(phase.name)
-    epoch, batch, seconds, meter = 0, 0, 0.0, Meter()
-    if path.exists():
-        saved = load_checkpoint(path)
-        _restore(phase, saved["phase"], run)
-        epoch, batch, seconds = saved["epoch"], saved["batch"], saved["seconds"]
-        meter = Meter(saved["meter"])
-        if epoch >= phase.epochs:
-            return seconds
-        run.rewind(saved["records"])
-
-    started = time.monotonic() - seconds
-    saved_at = time.monotonic()
-
-    def save() -> None:
-        nonlocal saved_at
-        state = phase.state_dict()
-        # A step whose loss was finite may have led to weights that are not.
-        if not _is_finite(state):
-            raise diverged("weights")
-        state = {
-            "phase": state,
-            "epoch": epoch,
-            "batch": batch,
-            "seconds": time.monotonic() - started,
-            "meter": meter.state,
-            "records": run.num_records,
-        }
-        save_checkpoint(path, state)
-        saved_at = time.monotonic()
-
-    def diverged(what: str) -> UserError:
-        return UserError(
-            f"the {what} of {phase.name} became infinite or NaN in epoch {epoch}, batch {batch}; "
-            f"lower its lr in {run.config_path} and go on with --resume {run.folder}"
-        )
-
-    def stopped() -> UserError:
-        return UserError(
-            f"stopped in {phase.name}, epoch {epoch}; go on with --resume {run.folder}"
-        )
-
-    total = phase.epochs * phase.num_batches
-    with (
-        _stop_requests() as stop,
-        progress_bar(phase.name, total, epoch * phase.num_batches + batch) as bar,
-    ):
-        if not path.exists():
-            save()
-        while epoch < phase.epochs:
-            for pictures, labels in phase.batches(epoch, batch):
-                torch.manual_seed(derive_seed(seed, phase.name, epoch, batch))
-                phase.step(epoch * phase.num_batches + batch, pictures, labels, meter)
-                batch += 1
-                means = meter.means()
+    sitting = _Sitting(phase, run)
+    total, done = phase.epochs * phase.num_batches, sitting.epoch * phase.num_batches
+    if sitting.epoch >= phase.epochs:
+        return sitting.seconds
+    with _stop_requests() as stop, progress_bar(phase.name, total, done + sitting.batch) as bar:
+        while sitting.epoch < phase.epochs:
+            epoch, meter = sitting.epoch, sitting.meter
+            for pictures, labels in phase.batches(epoch, sitting.batch):
+                torch.manual_seed(derive_seed(seed, phase.name, epoch, sitting.batch))
+                step = epoch * phase.num_batches + sitting.batch
+                phase.step(step, pictures, labels, meter)
+                sitting.batch += 1
                 bar.advance()
-                bar.note(f"loss {means['loss']:.3f}")
-                if not _is_finite(means):
-                    raise diverged("loss")
-                if stop.requested or time.monotonic() - saved_at > checkpoint_seconds:
-                    save()
+                bar.note(f"loss {meter.means()['loss']:.3f}")
+                if not _is_finite(meter.state):
+                    raise sitting.diverged("loss")
+                if stop.requested or sitting.unsaved_seconds > checkpoint_seconds:
+                    sitting.save()
                 if stop.requested:
-                    raise stopped()
-            step = (epoch + 1) * phase.num_batches
-            record = {"phase": phase.name, "step": step, "epoch": epoch}
+                    raise sitting.stopped()
+            record = {"phase": phase.name, "step": (epoch + 1) * phase.num_batches, "epoch": epoch}
             run.log({**record, **meter.means(), **phase.end_epoch(epoch)})
-            epoch, batch, meter = epoch + 1, 0, Meter()
-            save()
+            sitting.next_epoch()
             if stop.requested:
-                raise stopped()
-    return time.monotonic() - started
+                raise sitting.stopped()
+    return sitting.seconds
 
 
-def _restore(phase: Phase, state: dict[str, Any], run: Run) -> None:
-    try:
-        phase.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the checkpoint of {phase.name} in {run.folder} was made with another network or "
-            f"another configuration; restore what was changed, or start a new run"
-        ) from error
+class _Sitting:
+    """Where a phase stands, and its checkpoint.
+
+    Attributes:
+        epoch: the current one.
+        batch: the next one of it.
+        meter: of the epoch so far.
+    """
+
+    def __init__(self, phase: Phase, run: Run) -> None:
+        self.phase = phase
+        self.run = run
+        self.epoch, self.batch, self.meter = 0, 0, Meter()
+        self._path = run.checkpoint(phase.name)
+        self._started = self._saved = time.monotonic()
+        if self._path.exists():
+            self._load()
+        else:
+            self.save()
+
+    @property
+    def seconds(self) -> float:
+        """Spent in the phase, over all sittings."""
+        return time.monotonic() - self._started
+
+    @property
+    def unsaved_seconds(self) -> float:
+        """Since the last checkpoint."""
+        return time.monotonic() - self._saved
+
+    def next_epoch(self) -> None:
+        """End an epoch."""
+        self.epoch, self.batch, self.meter = self.epoch + 1, 0, Meter()
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, unless a step whose loss was finite led to weights that are not."""
+        state = self.phase.state_dict()
+        if not _is_finite(state):
+            raise self.diverged("weights")
+        checkpoint = {
+            "phase": state,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "seconds": self.seconds,
+            "meter": self.meter.state,
+            "records": self.run.num_records,
+        }
+        save_checkpoint(self._path, checkpoint)
+        self._saved = time.monotonic()
+
+    def _load(self) -> None:
+        saved = load_checkpoint(self._path)
+        try:
+            self.phase.load_state_dict(saved["phase"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint of {self.phase.name} in {self.run.folder} was made with another "
+                "network or configuration; restore what was changed, or start a new run"
+            ) from error
+        self.epoch, self.batch, self.meter = saved["epoch"], saved["batch"], Meter(saved["meter"])
+        self._started -= saved["seconds"]
+        if self.epoch < self.phase.epochs:
+            self.run.rewind(saved["records"])
+
+    def diverged(self, what: str) -> UserError:
+        return UserError(
+            f"the {what} of {self.phase.name} became infinite or NaN in epoch {self.epoch}, batch "
+            f"{self.batch}; lower its lr in {self.run.config_path} and go on with --resume "
+            f"{self.run.folder}"
+        )
+
+    def stopped(self) -> UserError:
+        return UserError(
+            f"stopped in {self.phase.name}, epoch {self.epoch}; go on with --resume "
+            f"{self.run.folder}"
+        )
 
 
 def _is_finite(state: Any) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..config import Config, OptimizerConfig
 from ..data import PictureSet, batches, batches_per_epoch
-from .optim import set_cosine_rate, weight_optimizer
+from .optim import cosine_rate, load_momenta, set_rate, weight_optimizer
 from .phase import Meter, Phase
 
 
@@ -45,7 +45,6 @@ class WeightPhase(Phase):
         self.num_batches = batches_per_epoch(len(dataset), schedule.batch_size)
         self.optimizer = weight_optimizer(schedule, weights, decay_norms)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
-        self.rate = schedule.lr
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(
@@ -61,9 +60,7 @@ class WeightPhase(Phase):
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
         device = self.config.device
         self.model.train()
-        self.rate = set_cosine_rate(
-            self.optimizer, self.schedule.lr, step, self.epochs * self.num_batches
-        )
+        set_rate(self.optimizer, self._rate(step))
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.model(pictures.to(device))
         loss = self.criterion(logits, labels.to(device))
@@ -73,11 +70,14 @@ class WeightPhase(Phase):
         meter.add(len(labels), loss=loss.item(), accuracy=hits)
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
-        return {"lr": self.rate}
+        return {"lr": self._rate((epoch + 1) * self.num_batches - 1)}
 
     def state_dict(self) -> dict[str, Any]:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_momenta(self.optimizer, state["optimizer"])
+
+    def _rate(self, step: int) -> float:
+        return cosine_rate(self.schedule.lr, step, self.epochs * self.num_batches)

@@ -1,0 +1,212 @@
+"""Configurations: YAML, single values from the command line, and targets."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxyless_ext.config import Config, LatencyConfig, SpaceConfig, load_config, parse_override
+from proxyless_ext.errors import UserError
+from proxyless_ext.spaces import Space
+
+REPOSITORY = Path(__file__).parent.parent
+
+positive = st.floats(1e-12, 1e12)
+count = st.integers(1, 10**9)
+part = st.floats(0, 1, exclude_max=True)
+
+# Values of every kind that a configuration holds.
+overrides = st.fixed_dictionaries(
+    {},
+    optional={
+        "seed": st.integers(0, 2**63),
+        "threads": st.none() | count,
+        "checkpoint_seconds": positive,
+        "data.source": st.text(min_size=1),
+        "data.limit": st.none() | count,
+        "data.download": st.booleans(),
+        "data.bad_pictures": st.sampled_from(["fatal", "skip"]),
+        "space.name": st.text(min_size=1),
+        "space.width_mult": positive,
+        "latency.table": st.none() | st.just("tables/ä b.yaml"),
+        "latency.target": st.sampled_from(["40%", "1e-3ms", " 12.5 ms"]),
+        "latency.regularizer": st.sampled_from(["target", "add#linear", "mul#log", "none"]),
+        "latency.trade_off": st.floats(allow_nan=False, allow_infinity=False),
+        "warmup.epochs": st.integers(0, 100),
+        "search.lr": positive,
+        "search.momentum": part,
+        "gates.mode": st.sampled_from(["full", "two_path", "reinforce"]),
+        "train.ema_decay": part,
+        "comparison.yardsticks": st.booleans(),
+    },
+)
+
+
+def at(config: Config, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+@given(overrides)
+def test_overrides_survive_yaml(tmp_path_factory: pytest.TempPathFactory, values: dict) -> None:
+    config = load_config(None, values)
+    for key, value in values.items():
+        assert at(config, key) == (Path(value) if key == "latency.table" and value else value)
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True))
+    assert load_config(path, {}) == config
+
+
+def test_the_defaults_are_the_published_values() -> None:
+    config = load_config(None, {})
+    assert config == Config()
+    assert (config.warmup.epochs, config.warmup.lr) == (40, 0.05)
+    for phase, epochs, lr in ((config.search, 120, 0.025), (config.train, 300, 0.05)):
+        assert (phase.epochs, phase.lr) == (epochs, lr)
+        assert (phase.batch_size, phase.momentum, phase.weight_decay) == (256, 0.9, 4e-5)
+        assert phase.label_smoothing == 0.1
+    assert (config.gates.every, config.gates.lr, config.gates.networks) == (5, 1e-3, 10)
+    latency = config.latency
+    assert (latency.trade_off, latency.mul_alpha, latency.mul_beta) == (0.1, 0.2, 0.3)
+
+
+def test_files_win_over_defaults_and_overrides_over_files(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("search: {epochs: 3, lr: 1e-3}\nseed: 4\n")
+    config = load_config(path, {"search.epochs": 5})
+    assert (config.search.epochs, config.search.lr, config.seed) == (5, 0.001, 4)
+    assert config.train == Config().train
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/*.yaml")), ids=lambda p: p.name)
+def test_configurations_of_the_repository(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert isinstance(load_config(path, {}).space.build(), Space)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("search.epochs=3", "search.epochs", 3),
+        ("latency.target=40%", "latency.target", "40%"),
+        ("data.source=a=b", "data.source", "a=b"),
+        ("threads=", "threads", None),
+        ("x=[1, two]", "x", [1, "two"]),
+        ("comparison.yardsticks=no", "comparison.yardsticks", False),
+    ],
+)
+def test_assignments(text: str, key: str, value: Any) -> None:
+    assert parse_override(text) == (key, value)
+
+
+@pytest.mark.parametrize("text", ["search.epochs", "", "=3", "search.epochs 3"])
+def test_assignments_without_equals_sign(text: str) -> None:
+    with pytest.raises(UserError, match="sets nothing; write KEY=VALUE"):
+        parse_override(text)
+
+
+@pytest.mark.parametrize("text", ["seed=[1", "seed={", "seed=\x00", "seed=2001-13-01"])
+def test_assignments_of_what_is_no_yaml(text: str) -> None:
+    with pytest.raises(UserError, match="is not valid YAML"):
+        parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"serch.epochs": 3}, r"unknown key 'serch'; .*\(known: .*search.*\)"),
+        ({"search.epoch": 3}, r"unknown key 'search\.epoch'; .*\(known: .*epochs.*\)"),
+        ({"search.epochs": 0}, r"'search\.epochs' is 0: .*greater than or equal to 1"),
+        ({"search.epochs": "many"}, r"'search\.epochs' is 'many': .*integer"),
+        ({"search.epochs": None}, r"'search\.epochs' is None: .*integer"),
+        ({"search.epochs": 2.5}, r"'search\.epochs' is 2\.5: .*integer"),
+        ({"search": 3}, r"'search' is 3: "),
+        ({"search": 3, "search.epochs": 3}, "'search.epochs' names no value: 'search' has none"),
+        ({"search.epochs.a": 3}, r"'search\.epochs': .*integer"),
+        ({"gates.mode": "fast"}, r"'gates\.mode' is 'fast': .*'full', 'two_path' or 'reinforce'"),
+        ({"search.lr": math.nan}, r"'search\.lr' is nan: .*finite"),
+        ({"search.lr": -1}, r"'search\.lr' is -1: .*greater than 0"),
+        ({"train.ema_decay": 1}, r"'train\.ema_decay' is 1: .*less than 1"),
+        ({"device": "tpu"}, r"'device' is 'tpu': .*'cpu' or 'cuda'"),
+        ({"data.gate_fraction": 1.0}, r"'data\.gate_fraction' is 1\.0: .*less than 1"),
+        ({"1": 2}, r"unknown key '1'"),
+    ],
+)
+def test_what_does_not_fit_is_named(values: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_config(None, values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("search: [", "is not valid YAML or JSON at line 1"),
+        ("search:\n  epochs: 3\n lr: 1\n", "is not valid YAML or JSON at line 3"),
+        ("- 1\n", "must hold keys and values"),
+        ("", "must hold keys and values"),
+        ("1: 2\n", "should be strings"),
+        ("search: {epochs: 3}\nserach: {}\n", "unknown key 'serach'"),
+    ],
+)
+def test_broken_files_are_one_sentence(tmp_path: Path, content: str, sentence: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_config(path, {})
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file() -> None:
+    with pytest.raises(UserError, match=r"cannot read none\.yaml"):
+        load_config(Path("none.yaml"), {})
+
+
+@given(cheapest=st.floats(0.01, 10), span=st.floats(0, 10), ms=st.floats(0.001, 100))
+def test_targets_in_ms(cheapest: float, span: float, ms: float) -> None:
+    for text in (f"{ms}ms", f" {ms} ms "):
+        assert LatencyConfig(target=text).target_ms(cheapest, cheapest + span) == ms
+
+
+@given(cheapest=st.floats(0.01, 10), span=st.floats(0, 10), percent=st.floats(0, 100))
+def test_targets_in_percent(cheapest: float, span: float, percent: float) -> None:
+    target_ms = LatencyConfig(target=f"{percent}%").target_ms(cheapest, cheapest + span)
+    assert target_ms == pytest.approx(cheapest + percent / 100 * span)
+
+
+@pytest.mark.parametrize(
+    "target", ["fast", "", "40", 40, "ms", "%", "-5ms", "1.2.3ms", "5 s", "nanms", "40%%", ".ms"]
+)
+def test_targets_that_are_none(target: Any) -> None:
+    sentence = f"target '{re.escape(str(target))}' is not a latency; write for example 12.5ms"
+    with pytest.raises(UserError, match=sentence):
+        load_config(None, {"latency.target": target})
+
+
+def test_spaces() -> None:
+    space = SpaceConfig(name="cifar_mbconv", width_mult=0.5, resolution=16).build()
+    assert (space.resolution, space.stem.out_channels) == (16, 16)
+    assert SpaceConfig(name="imagenet").build().resolution == 224
+
+
+def test_spaces_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'mobile' is neither a space .imagenet, cifar_mbconv. nor"):
+        SpaceConfig(name="mobile").build()
+    with pytest.raises(UserError, match="is neither a space"):
+        SpaceConfig(name=str(tmp_path)).build()
+    SpaceConfig(name="imagenet").build().save(tmp_path / "own.yaml")
+    own = str(tmp_path / "own.yaml")
+    assert SpaceConfig(name=own).build() == SpaceConfig(name="imagenet").build()
+    for change in ({"width_mult": 0.5}, {"resolution": 32}):
+        with pytest.raises(UserError, match="set width and resolution in"):
+            SpaceConfig(name=own, **change).build()

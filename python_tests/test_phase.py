@@ -1,0 +1,433 @@
+"""Phases: what a step does to weights and alphas, and what their driver promises."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import SPACE, begin, exactly, tiny_config
+from torch import Tensor, nn
+
+from proxyless_ext import SuperNet
+from proxyless_ext.config import OptimizerConfig
+from proxyless_ext.errors import UserError
+from proxyless_ext.nn import Network
+from proxyless_ext.runs import Run, load_checkpoint, read_metrics
+from proxyless_ext.search import Objective, Task
+from proxyless_ext.search.phases import Search, WarmUp, gate_schedule
+from proxyless_ext.training.optim import cosine_rate, weight_optimizer
+from proxyless_ext.training.phase import Meter, Phase, run_phase
+from proxyless_ext.training.train import Train
+
+MODES = ("full", "two_path", "reinforce")
+
+
+class Bench:
+    """The phases of a tiny search, outside a run."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.config = tiny_config(
+            folder, {key.replace("__", "."): value for key, value in settings.items()}
+        )
+        task = Task.load(self.config, Run(folder / "run"))
+        assert task.table is not None
+        self.data = task.data
+        self.objective = Objective.build(task.space, task.table, self.config.latency)
+        torch.manual_seed(0)
+        self.supernet = SuperNet(task.space)
+
+    def warm_up(self) -> WarmUp:
+        return WarmUp(self.supernet, self.config, self.data)
+
+    def search(self) -> Search:
+        return Search(self.supernet, self.config, self.data, self.objective)
+
+    def train(self) -> Train:
+        torch.manual_seed(0)
+        return Train(Network(SPACE.architecture([0, 1, 2, 0])), self.config, self.data)
+
+
+def steps(phase: Phase) -> Iterator[tuple[int, Meter]]:
+    """Take all steps of a phase; yields the number of each after it was taken."""
+    for epoch in range(phase.epochs):
+        meter = Meter()
+        for batch, (pictures, labels) in enumerate(phase.batches(epoch, 0)):
+            step = epoch * phase.num_batches + batch
+            phase.step(step, pictures, labels, meter)
+            yield step, meter
+
+
+def alphas(supernet: SuperNet) -> Any:
+    return exactly(list(supernet.edges.alphas))
+
+
+def weights(supernet: SuperNet) -> Any:
+    """Parameters and buffers other than alphas."""
+    state = supernet.state_dict()
+    return exactly({name: state[name] for name in state if not name.endswith("alpha")})
+
+
+def candidates(supernet: SuperNet) -> list[list[Any]]:
+    """Parameters and buffers of every candidate of every edge."""
+    return [
+        [exactly(candidate.state_dict()) for candidate in mixed.candidates]
+        for mixed in supernet.edges.mixed_ops
+    ]
+
+
+# Rates and optimizers.
+
+
+@pytest.mark.parametrize(
+    ("step", "part"), [(0, 1.0), (25, 0.5 + 0.125**0.5), (50, 0.5), (75, 0.5 - 0.125**0.5), (100, 0.0)]
+)
+def test_the_rate_is_half_a_cosine(step: int, part: float) -> None:
+    assert cosine_rate(0.08, step, 100) == pytest.approx(0.08 * part, abs=1e-17)
+    assert cosine_rate(0.08, 100, 100) == 0.0
+
+
+def test_every_phase_runs_through_the_whole_cosine(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for phase in (bench.warm_up(), bench.search(), bench.train()):
+        lr, total = phase.schedule.lr, phase.epochs * phase.num_batches
+        for group in phase.optimizer.param_groups:
+            group["lr"] = 7.0
+        for step, _ in steps(phase):
+            rate = lr / 2 * (1 + math.cos(math.pi * step / total))
+            assert {group["lr"] for group in phase.optimizer.param_groups} == {pytest.approx(rate)}
+            if (step + 1) % phase.num_batches == 0:  # The record has the epoch's last rate.
+                epoch = step // phase.num_batches
+                assert phase.end_epoch(epoch)["lr"] == pytest.approx(rate)
+
+
+def test_optimizers_are_those_of_the_published_runs() -> None:
+    layer = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    config = OptimizerConfig(epochs=1, lr=0.3, momentum=0.8, weight_decay=0.01)
+    (group,) = weight_optimizer(config, layer.parameters()).param_groups
+    assert (group["lr"], group["momentum"], group["nesterov"]) == (0.3, 0.8, True)
+    assert group["weight_decay"] == 0.01
+    plain = config.model_copy(update={"momentum": 0.0})
+    assert not weight_optimizer(plain, layer.parameters()).param_groups[0]["nesterov"]
+
+
+def test_training_decays_weights_but_neither_norms_nor_biases(tmp_path: Path) -> None:
+    phase = Bench(tmp_path, train__weight_decay=0.1, train__lr=0.5).train()
+    before = {name: value.clone() for name, value in phase.model.named_parameters()}
+    for value in phase.model.parameters():
+        value.grad = torch.zeros_like(value)
+    phase.optimizer.step()
+    norms = [m for m in phase.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    kept = {id(p) for norm in norms for p in norm.parameters()}
+    kept.add(id(phase.model.classifier.linear.bias))
+    for name, value in phase.model.named_parameters():
+        # Nesterov's first step along the decay is 1 + momentum long.
+        shrunk = before[name] * (1 - 0.5 * 0.1 * 1.9)
+        torch.testing.assert_close(value.data, before[name] if id(value) in kept else shrunk)
+    assert len(kept) == 2 * len(norms) + 1 < len(before)
+
+
+def test_searching_decays_all_weights_and_no_alphas(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for phase in (bench.warm_up(), bench.search()):
+        (group,) = phase.optimizer.param_groups
+        assert group["weight_decay"] == 4e-5
+        assert {id(p) for p in group["params"]} == {id(p) for p in bench.supernet.edges.weights}
+        assert not {id(p) for p in group["params"]} & {id(p) for p in bench.supernet.edges.alphas}
+    (group,) = bench.search().learner.optimizer.param_groups
+    assert (group["betas"], group["weight_decay"]) == ((0.0, 0.999), 0.0)
+    assert [id(p) for p in group["params"]] == [id(p) for p in bench.supernet.edges.alphas]
+
+
+# Steps.
+
+
+@pytest.mark.parametrize("mode", ["warmup", *MODES])
+def test_what_was_not_sampled_does_not_move_by_one_bit(tmp_path: Path, mode: str) -> None:
+    decay = {"search__weight_decay": 0.01, "warmup__weight_decay": 0.01}
+    bench = Bench(tmp_path, gates__mode="full" if mode == "warmup" else mode, **decay)
+    supernet = bench.supernet
+    phase = bench.warm_up() if mode == "warmup" else bench.search()
+    sampled: list[list[int]] = []
+    sample = supernet.edges.sample
+
+    def spy(generator: torch.Generator) -> None:
+        sample(generator)
+        sampled.append(supernet.edges.active)
+
+    supernet.edges.sample = spy  # type: ignore[method-assign]
+    before = candidates(supernet)
+    trained: set[tuple[int, int]] = set()
+    rested_with_momentum = 0
+    for _ in steps(phase):
+        after = candidates(supernet)
+        for edge, active in enumerate(sampled[-1]):
+            for index, state in enumerate(after[edge]):
+                if index != active:
+                    assert state == before[edge][index]
+                    rested_with_momentum += (edge, index) in trained
+                elif state:  # Zero has none.
+                    assert state != before[edge][index]
+                    trained.add((edge, index))
+        before = after
+    assert len(sampled) == phase.epochs * phase.num_batches
+    assert rested_with_momentum > 5
+
+
+def test_warm_up_leaves_alphas_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    before = alphas(bench.supernet)
+    for _ in steps(bench.warm_up()):
+        assert alphas(bench.supernet) == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("epochs", "every", "expected"),
+    [(3, 1, [3, 4, 5, 6, 7, 8]), (3, 2, [4, 6, 8]), (3, 4, [6]), (1, 1, [0, 1, 2]), (1, 3, [2])],
+)
+def test_gate_steps_come_when_they_are_due(
+    tmp_path: Path, mode: str, epochs: int, every: int, expected: list[int]
+) -> None:
+    bench = Bench(tmp_path, gates__mode=mode, gates__every=every, search__epochs=epochs)
+    phase = bench.search()
+    assert phase.num_batches == 3
+    progresses: list[float] = []
+    learn = phase.learner.step
+
+    def spy(*args: Any, progress: float) -> dict[str, float]:
+        progresses.append(progress)
+        before = weights(bench.supernet)
+        measures = learn(*args, progress=progress)
+        assert weights(bench.supernet) == before
+        return measures
+
+    phase.learner.step = spy  # type: ignore[method-assign]
+    before, moved = alphas(bench.supernet), []
+    for step, meter in steps(phase):
+        after = alphas(bench.supernet)
+        if after != before:
+            moved.append(step)
+        assert ("gate_loss" in meter.means()) == any(
+            step // 3 == due // 3 and due <= step for due in expected
+        )
+        before = after
+    assert moved == expected
+    assert progresses == [(index + 1) / len(expected) for index in range(len(expected))]
+
+
+def test_a_search_without_a_gate_step_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gate step every 7 weight steps and only 6 of these"):
+        Bench(tmp_path, gates__every=7)
+    config = tiny_config(tmp_path, {"gates.every": 3, "search.epochs": 1})
+    assert gate_schedule(config, 50) == (0, 1)
+
+
+def graphs() -> int:
+    """Tensors that a graph hangs on."""
+    gc.collect()
+    return sum(
+        issubclass(type(thing), Tensor) and thing.grad_fn is not None for thing in gc.get_objects()
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "regularizer"),
+    [("full", "add#linear"), ("two_path", "target"), ("reinforce", "mul#log")],
+)
+def test_nothing_keeps_a_graph(tmp_path: Path, mode: str, regularizer: str) -> None:
+    bench = Bench(tmp_path, gates__mode=mode, latency__regularizer=regularizer)
+    phase = bench.search()
+    before = graphs()
+    for _, meter in steps(phase):
+        assert all(type(part) in (float, int) for sums in meter.state.values() for part in sums)
+    phase.end_epoch(2)
+    assert graphs() == before
+
+
+def test_meters_are_means_over_samples() -> None:
+    meter = Meter()
+    meter.add(3, loss=1.0, accuracy=0.0)
+    meter.add(1, loss=5.0)
+    assert meter.means() == {"loss": 2.0, "accuracy": 0.0}
+    resumed = Meter(meter.state)
+    resumed.add(4, accuracy=0.5)
+    assert resumed.means() == {"loss": 2.0, "accuracy": 2 / 7}
+
+
+# The driver.
+
+
+class Walk(Phase):
+    """A random walk of one number, three steps an epoch."""
+
+    name, epochs, num_batches = "walk", 2, 3
+
+    def __init__(self) -> None:
+        self.position = torch.zeros(1)
+        self.taken: list[int] = []
+        self.on_step: dict[int, Any] = {}
+        self.on_end: dict[int, Any] = {}
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in range(start, self.num_batches):
+            yield torch.tensor([epoch, batch]), torch.zeros(1)
+
+    def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
+        assert pictures.tolist() == [step // 3, step % 3]
+        self.taken.append(step)
+        self.position = self.position + torch.randn(1)
+        self.on_step.get(step, lambda: None)()
+        meter.add(1, loss=self.position.item(), extra=float(step))
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        self.on_end.get(epoch, lambda: None)()
+        return {"position": self.position.item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return begin(tmp_path / "run", tiny_config(tmp_path))
+
+
+def records(run: Run) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in record.items() if name != "time"}
+        for record in read_metrics(run.metrics_path)
+    ]
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> list[dict[str, Any]]:
+    """The records of a walk that nothing interrupts."""
+    run = begin(tmp_path / "uninterrupted", tiny_config(tmp_path))
+    run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
+    return records(run)
+
+
+def test_records_and_checkpoint_of_a_whole_phase(run: Run) -> None:
+    walk = Walk()
+    seconds = run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
+    assert walk.taken == [0, 1, 2, 3, 4, 5]
+    first, second = records(run)
+    assert (first["phase"], first["epoch"], first["step"], first["extra"]) == ("walk", 0, 3, 1.0)
+    assert (second["epoch"], second["step"], second["extra"]) == (1, 6, 4.0)
+    saved = load_checkpoint(run.checkpoint("walk"))
+    assert (saved["epoch"], saved["batch"], saved["records"]) == (2, 0, 2)
+    assert 0 < saved["seconds"] <= seconds
+    again = Walk()
+    run_phase(again, run, seed=3, checkpoint_seconds=1e9)
+    assert again.taken == []
+    assert again.position == walk.position
+    assert records(run) == [first, second]
+
+
+@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_step_saves_after_it(
+    run: Run, expected: list[dict[str, Any]], step: int, number: int
+) -> None:
+    walk, handlers = Walk(), [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    walk.on_step[step] = lambda: os.kill(os.getpid(), number)
+    with pytest.raises(UserError, match=rf"stopped in walk, epoch .*--resume {run.folder}"):
+        run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    resumed = Walk()
+    run_phase(resumed, run, seed=3, checkpoint_seconds=1e9)
+    assert walk.taken + resumed.taken == [0, 1, 2, 3, 4, 5]
+    assert records(run) == expected
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_signal_at_the_end_of_an_epoch_is_not_forgotten(
+    run: Run, expected: list[dict[str, Any]], epoch: int
+) -> None:
+    walk = Walk()
+    walk.on_end[epoch] = lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(UserError, match="stopped in walk"):
+        run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
+    resumed = Walk()
+    run_phase(resumed, run, seed=3, checkpoint_seconds=1e9)
+    assert walk.taken + resumed.taken == [0, 1, 2, 3, 4, 5]
+    assert records(run) == expected
+
+
+def test_a_second_signal_does_not_wait(run: Run) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    walk = Walk()
+    walk.on_step[1] = twice
+    with pytest.raises(KeyboardInterrupt):
+        run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("step", [0, 4, 5])
+def test_weights_that_are_not_finite_are_never_saved(run: Run, step: int, value: float) -> None:
+    def diverge() -> None:
+        walk.position = torch.tensor([value])
+
+    walk = Walk()
+    walk.on_step[step] = diverge
+    with pytest.raises(UserError, match=r"loss of walk .* lower its lr in .*config\.yaml"):
+        run_phase(walk, run, seed=3, checkpoint_seconds=0)
+    assert load_checkpoint(run.checkpoint("walk"))["phase"]["position"].isfinite()
+
+
+@pytest.mark.parametrize("step", [0, 4, 5])
+def test_nor_when_the_loss_has_not_noticed_yet(run: Run, step: int) -> None:
+    class Late(Walk):
+        def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
+            super().step(step, pictures, labels, meter)
+            if step == fatal:
+                self.position = torch.tensor([math.nan])
+
+    fatal = step
+    with pytest.raises(UserError, match="weights of walk became infinite or NaN"):
+        run_phase(Late(), run, seed=3, checkpoint_seconds=0)
+    saved = load_checkpoint(run.checkpoint("walk"))
+    assert saved["phase"]["position"].isfinite()
+    assert saved["epoch"] * 3 + saved["batch"] == step
+
+
+def test_a_checkpoint_of_something_else_is_one_sentence(run: Run) -> None:
+    class Other(Walk):
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            nn.Linear(2, 2).load_state_dict(state)
+
+    run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
+    with pytest.raises(UserError, match="checkpoint of walk in .* another network or config"):
+        run_phase(Other(), run, seed=3, checkpoint_seconds=1e9)
+
+
+def test_fewer_epochs_than_are_done_keep_the_records(run: Run) -> None:
+    run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
+    run.log({"phase": "later", "step": 1})
+    shorter = Walk()
+    shorter.epochs = 1
+    run_phase(shorter, run, seed=3, checkpoint_seconds=1e9)
+    assert shorter.taken == []
+    assert run.num_records == 3
+
+
+def test_no_epochs_at_all(run: Run) -> None:
+    walk = Walk()
+    walk.epochs = 0
+    for _ in range(2):
+        run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
+    assert (walk.taken, run.num_records) == ([], 0)
+    assert run.checkpoint("walk").exists()

@@ -1,0 +1,252 @@
+"""Runs that are killed and resumed end with the bits of one that nothing interrupts."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sittings import Blow, sit
+from tiny_runs import PHASES, SPACE, begin, exactly, remains, search, tiny_config
+
+from proxyless_ext.errors import UserError
+from proxyless_ext.runs import Run, load_checkpoint, save_checkpoint
+from proxyless_ext.search.gate_steps import GateLearner
+from proxyless_ext.search.stages import Stages
+from proxyless_ext.training import phase as phases
+from proxyless_ext.training.weight_phase import WeightPhase
+
+# Every way to search, and with them ways to read pictures, to begin training and to compare.
+SEARCHES: dict[str, dict[str, Any]] = {
+    "full": {"train.dropout": 0.2},
+    "two_path": {"gates.mode": "two_path", "data.workers": 2},
+    "reinforce": {"gates.mode": "reinforce", "comparison.random_networks": 1},
+    "target": {"latency.target": "70%", "train.weights": "inherit", "gates.every": 2},
+    "add#linear": {"latency.regularizer": "add#linear", "data.augment": "none"},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ONNX file is no part of what is resumed, and takes longer than all the rest."""
+    monkeypatch.setattr("proxyless_ext.training.networks.export_onnx", lambda *_: 0.0)
+
+
+def new_run(folder: Path, name: str, **settings: Any) -> Run:
+    values = {key.replace("__", "."): value for key, value in settings.items()}
+    return begin(folder / "run", tiny_config(folder, {**SEARCHES[name], **values}))
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """What uninterrupted searches leave, by their names."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def leave(name: str) -> dict[str, Any]:
+        if name not in known:
+            run = new_run(tmp_path_factory.mktemp("uninterrupted"), name)
+            search(run)
+            known[name] = remains(run)
+        return known[name]
+
+    return leave
+
+
+Expected = Callable[[str], dict[str, Any]]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_killed_in_every_phase(name: str, expected: Expected, tmp_path: Path) -> None:
+    rng = random.Random(name)
+    run = new_run(tmp_path, name)
+    between = rng.choice(PHASES)
+    resumed_within_epochs = 0
+    for phase in PHASES:
+        blows = [Blow(phase, rng.choice([1, 2, 4]), rng.uniform(0, 0.03))]
+        if phase == between:
+            blows.append(Blow(phase))
+        for blow in blows:
+            code, errors = sit(run, blow)
+            assert code == -signal.SIGKILL, errors
+            resumed_within_epochs += load_checkpoint(run.checkpoint(phase))["batch"] > 0
+    assert resumed_within_epochs > 0
+    code, errors = sit(run)
+    assert code == 0, errors
+    assert remains(run) == expected(name)
+
+
+class Crash(BaseException):
+    """What no code of ours catches."""
+
+
+@contextmanager
+def crashing_at(number: int) -> Iterator[None]:
+    """Crash before or after one of the calls that a run consists of: the `number`-th such moment."""
+    moments = iter(range(number))
+
+    def crashing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if next(moments, None) is None:
+                raise Crash
+            result = function(*args, **kwargs)
+            if next(moments, None) is None:
+                raise Crash
+            return result
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in (
+            (WeightPhase, "step"),
+            (GateLearner, "step"),
+            (Run, "log"),
+            (phases, "save_checkpoint"),
+            (Stages, "search"),
+            (Stages, "derive"),
+            (Stages, "train"),
+            (Stages, "finish"),
+        ):
+            patch.setattr(owner, name, crashing(getattr(owner, name)))
+        yield
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_crashed_between_any_two_steps(name: str, expected: Expected, tmp_path: Path) -> None:
+    rng = random.Random(name)
+    run = new_run(tmp_path, name, data__workers=0)
+    crashes = 0
+    while not run.comparison_path.exists():
+        try:
+            with crashing_at(rng.randrange(8, 30)):
+                search(run, checkpoint_seconds=rng.choice([1e-9, 0.03]))
+        except Crash:
+            crashes += 1
+    assert crashes > 4
+    assert remains(run) == expected(name)
+
+
+def test_same_seed_same_bits_however_pictures_are_read(expected: Expected, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        (tmp_path / str(workers)).mkdir()
+        run = new_run(tmp_path / str(workers), "full", data__workers=workers)
+        search(run, checkpoint_seconds=1e9)
+        assert remains(run) == expected("full")
+
+
+def test_another_seed_other_bits(expected: Expected, tmp_path: Path) -> None:
+    run = new_run(tmp_path, "full", seed=1)
+    search(run)
+    here, there = remains(run), expected("full")
+    for phase in PHASES:
+        ours, theirs = (all_["checkpoints"][phase]["phase"]["model"] for all_ in (here, there))
+        assert ours.keys() == theirs.keys() or phase == "train"
+        same = {name for name in ours if ours[name] == theirs.get(name)}
+        assert all("bn.num_batches" in name or "bn.running" in name for name in same)
+
+
+def test_a_finished_run_is_left_as_it_is(expected: Expected, tmp_path: Path) -> None:
+    run = new_run(tmp_path, "full")
+    search(run)
+    before = {path: path.read_bytes() for path in run.checkpoints_path.iterdir()}
+    search(run)
+    assert before == {path: path.read_bytes() for path in run.checkpoints_path.iterdir()}
+    assert remains(run) == expected("full")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_ctrl_c_saves_and_leaves_with_a_sentence(
+    phase: str, expected: Expected, tmp_path: Path
+) -> None:
+    rng = random.Random(phase)
+    run = new_run(tmp_path, "two_path", checkpoint_seconds=1e9)
+    code, errors = sit(run, Blow(phase, rng.choice([1, 4]), 0.0, signal.SIGINT))
+    assert code == 1
+    assert errors.strip().splitlines()[-1].startswith(f"error: stopped in {phase}, epoch ")
+    assert f"--resume {run.folder}" in errors
+    assert "Traceback" not in errors
+    saved = load_checkpoint(run.checkpoint(phase))
+    assert saved["batch"] > 0  # Saved there and then.
+    search(run)
+    assert remains(run) == expected("two_path")
+
+
+def edit(run: Run, section: str, **values: Any) -> None:
+    settings = yaml.safe_load(run.config_path.read_text())
+    settings[section].update(values)
+    run.config_path.write_text(yaml.safe_dump(settings))
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_diverging_run_keeps_its_last_good_checkpoint(phase: str, tmp_path: Path) -> None:
+    run = new_run(tmp_path, "full", checkpoint_seconds=1e9, **{f"{phase}__lr": 1e38})
+    with pytest.raises(UserError, match=rf"of {phase} became infinite or NaN .* lower its lr"):
+        search(run)
+    assert phases._is_finite(load_checkpoint(run.checkpoint(phase)))
+    edit(run, phase, lr=0.01)
+    search(run)
+    assert all(record["loss"] < 10 for record in remains(run)["records"])
+
+
+def test_another_space_is_one_sentence(tmp_path: Path, expected: Expected) -> None:
+    run = new_run(tmp_path, "full")
+    assert sit(run, Blow("search", 4, 0.0))[0] == -signal.SIGKILL
+    own = tmp_path / "space.yaml"
+    original = own.read_text()
+    for change in ({"feature_mix": 16}, {"candidates": SPACE.candidates[:3]}, {"resolution": 16}):
+        SPACE.model_copy(update=change).save(own)
+        before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+        with pytest.raises(UserError, match=r"no longer that of .*space\.yaml, with which the run"):
+            search(run)
+        assert before == {path: path.read_bytes() for path in before}
+    own.write_text(original)
+    search(run)
+    assert remains(run) == expected("full")
+
+
+def test_a_checkpoint_of_another_space_is_one_sentence(tmp_path: Path) -> None:
+    run = new_run(tmp_path, "full")
+    search(run)
+    path = run.checkpoint("search")
+    state = load_checkpoint(path)
+    state["phase"]["space"] = SPACE.model_copy(update={"feature_mix": 16}).model_dump_json()
+    save_checkpoint(path, state)
+    with pytest.raises(UserError, match="checkpoint of search was made with another search space"):
+        search(run)
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [("gates", {"mode": "reinforce"}), ("latency", {"regularizer": "target", "target": "50%"})],
+)
+def test_another_way_to_search_is_one_sentence(
+    tmp_path: Path, section: str, change: dict[str, Any]
+) -> None:
+    run = new_run(tmp_path, "add#linear")
+    assert sit(run, Blow("search", 4, 0.0))[0] == -signal.SIGKILL
+    edit(run, section, **change)
+    with pytest.raises(UserError, match="made with another network or configuration; restore"):
+        search(run)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_full_disk_keeps_the_last_checkpoint(
+    phase: str, expected: Expected, tmp_path: Path
+) -> None:
+    run = new_run(tmp_path, "full")
+    assert sit(run, Blow(phase, 2, 0.0))[0] == -signal.SIGKILL
+    path = run.checkpoint(phase)
+    before = exactly(load_checkpoint(path))
+    code, errors = sit(run, file_limit=path.stat().st_size // 2)
+    assert code == 1
+    assert f"error: cannot write {path}: " in errors
+    assert "free some disk space and start again (a run with --resume)" in errors
+    assert "Traceback" not in errors
+    assert exactly(load_checkpoint(path)) == before
+    assert list(run.checkpoints_path.glob(".*")) == []
+    search(run)
+    assert remains(run) == expected("full")
