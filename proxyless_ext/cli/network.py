@@ -54,7 +54,7 @@ def train(
         raise UserError("give either a network to train or --resume with a run to go on with")
     settings = configuration(config, assignments, data__source=data, seed=seed)
     given = any(option is not None for option in (config, data, seed, assignments))
-    run, settings = choose_run(out, resume, settings, given)
+    run, settings = choose_run("train", out, resume, settings, given)
     wanted = read_architecture(network or str(resume))
     wanted, pictures = prepare_training(settings, wanted)
     begin(run, settings)

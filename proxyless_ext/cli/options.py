@@ -51,12 +51,13 @@ def configuration(config: Path | None, assignments: list[str] | None, **values: 
 
 
 def choose_run(
-    out: Path | None, resume: Path | None, config: Config, was_configured: bool
+    command: str, out: Path | None, resume: Path | None, config: Config, was_configured: bool
 ) -> tuple[Run, Config]:
     """The run to work in, which may have yet to begin, and the configuration that holds for it.
 
     Raises:
-        UserError: options contradict ``--resume``, or the folder holds a run already.
+        UserError: options contradict ``--resume``, the run there is another command's, or the
+            folder of a new one holds a run already.
     """
     if resume is None:
         return Run.new(out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")), config
@@ -66,6 +67,8 @@ def choose_run(
             "instead of giving other options"
         )
     run = Run.open(resume)
+    if (owner := _begun_by(run)) not in (command, None):
+        raise UserError(f"the run in {resume} is one of {owner}; use {owner} --resume {resume}")
     return run, load_config(run.config_path, {})
 
 
@@ -73,3 +76,10 @@ def begin(run: Run, config: Config) -> None:
     """Begin the run, if it is a new one, and say where it is."""
     run.begin(config.model_dump(mode="json"), config.seed)
     console.print(f"run folder: {run.folder}")
+
+
+def _begun_by(run: Run) -> str | None:
+    """The command that began a run; None before it left anything of its own."""
+    if run.space_path.exists():
+        return "search"
+    return "train" if run.architecture_path.exists() else None

@@ -58,7 +58,7 @@ def search(
             "leave out one of them"
         )
     given = any(option is not None for option in (config, data, space, target, seed, assignments))
-    run, settings = choose_run(out, resume, settings, given)
+    run, settings = choose_run("search", out, resume, settings, given)
     task = Task.load(settings, run)
     begin(run, settings)
     result = run_search(run, settings, task)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from .. import gates
 from ..config import GatesConfig
 from ..nn import GateMode, SuperNet, frozen_statistics
-from ..training.optim import load_momenta
+from ..training.optim import load_momenta, momenta
 from .objective import Objective
 
 
@@ -61,13 +61,13 @@ class GateLearner(ABC):
         """Compute the alphas' gradients and take the optimizer's step."""
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
+        state: dict[str, Any] = {"momenta": momenta(self.optimizer)}
         if target := self.objective.target:
             state["price"] = target.price
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_momenta(self.optimizer, state["optimizer"])
+        load_momenta(self.optimizer, state["momenta"])
         if target := self.objective.target:
             target.price = state["price"]
 

@@ -60,5 +60,5 @@ def _check_same(space: Space, run: Run) -> None:
     if run.space_path.exists() and Space.load(run.space_path) != space:
         raise UserError(
             f"the space or the number of classes is no longer that of {run.space_path}, with which "
-            f"the run began; restore what was changed, or start a new run"
+            "the run began; restore what was changed, or start a new run"
         )

@@ -46,10 +46,15 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def load_momenta(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load of a `state_dict` what steps have left, but not rates, decay and the like.
-
-    Those are the configuration's, which may have been edited since.
+def momenta(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
+    """What steps have left in `optimizer`, by the number of the parameter: its `state_dict` without
+    rates, decay and the like, which are the configuration's.
     """
-    own = optimizer.state_dict()
-    optimizer.load_state_dict({**state, "param_groups": own["param_groups"]})
+    state: dict[int, Any] = optimizer.state_dict()["state"]
+    return state
+
+
+def load_momenta(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> None:
+    """Go back to `momenta`."""
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..config import Config, OptimizerConfig
 from ..data import PictureSet, batches, batches_per_epoch
-from .optim import cosine_rate, load_momenta, set_rate, weight_optimizer
+from .optim import cosine_rate, load_momenta, momenta, set_rate, weight_optimizer
 from .phase import Meter, Phase
 
 
@@ -73,11 +73,11 @@ class WeightPhase(Phase):
         return {"lr": self._rate((epoch + 1) * self.num_batches - 1)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"model": self.model.state_dict(), "momenta": momenta(self.optimizer)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        load_momenta(self.optimizer, state["optimizer"])
+        load_momenta(self.optimizer, state["momenta"])
 
     def _rate(self, step: int) -> float:
         return cosine_rate(self.schedule.lr, step, self.epochs * self.num_batches)
