@@ -78,6 +78,15 @@ def tiny_config(folder: Path, settings: dict[str, Any] | None = None) -> Config:
     return load_config(None, {**_SETTINGS, **write_inputs(folder), **(settings or {})})
 
 
+def settings_of(*sections: str) -> list[str]:
+    """The options of the command line that set what `tiny_config` sets in these sections."""
+    options = []
+    for key, value in _SETTINGS.items():
+        if key.split(".")[0] in sections:
+            options += ["--set", f"{key}={value}"]
+    return options
+
+
 def begin(folder: Path, config: Config) -> Run:
     """A run that has begun."""
     return Run.create(folder, config.model_dump(mode="json"), config.seed)

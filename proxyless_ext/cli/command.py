@@ -36,9 +36,12 @@ def command(
                 sentence = "stopped; what was finished is kept, and --resume goes on from there"
                 raise _failure(sentence, 130) from None
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    sentence = "the disk is full; free some space, then go on with --resume"
+                elif error.filename:
+                    sentence = f"cannot use {error.filename}: {error.strerror}; check this path"
+                else:
                     raise
-                sentence = "the disk is full; free some space, then go on from the last checkpoint"
                 raise _failure(sentence) from error
 
         return app.command(name)(guarded)

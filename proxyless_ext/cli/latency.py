@@ -35,6 +35,9 @@ WarmupOption = Annotated[int, typer.Option(help="Runs before timed ones.")]
 RepetitionsOption = Annotated[int, typer.Option(help="Timed runs of each layer or network.")]
 WidthOption = Annotated[float, typer.Option(help="Width multiplier of a built-in space.")]
 ResolutionOption = Annotated[int | None, typer.Option(help="Of a built-in space, in pixels.")]
+ClassesOption = Annotated[
+    int | None, typer.Option(help="Of the data; as the space says if absent.")
+]
 FigureOption = Annotated[Path | None, typer.Option(help="Draw it: .svg, .png or .pdf.")]
 
 
@@ -46,6 +49,7 @@ def measure(
     out: Annotated[Path, typer.Option(help="The table to write.")] = Path("latency.yaml"),
     width_mult: WidthOption = 1.0,
     resolution: ResolutionOption = None,
+    classes: ClassesOption = None,
     backend: BackendOption = "onnxruntime",
     device: DeviceOption = "cpu",
     batch_size: BatchOption = 1,
@@ -55,7 +59,7 @@ def measure(
 ) -> None:
     """Measure the latency of every layer that the networks of a space can have, here."""
     conditions = _conditions(backend, device, batch_size, threads, warmup, repetitions)
-    networks = _space_or_network(space, width_mult, resolution)
+    networks = _space_or_network(space, width_mult, resolution, classes)
     table = measure_table(networks if isinstance(networks, Space) else [networks], conditions)
     table.save(out)
     console.print(f"{out}: {len(table.entries)} layers on {conditions.processor}")
@@ -71,9 +75,10 @@ def show(
     space: SpaceArgument,
     width_mult: WidthOption = 1.0,
     resolution: ResolutionOption = None,
+    classes: ClassesOption = None,
 ) -> None:
     """What networks of a space take by a table, measured here or published elsewhere."""
-    _print_reach(LatencyTable.load(table), _space(space, width_mult, resolution))
+    _print_reach(LatencyTable.load(table), _space(space, width_mult, resolution, classes))
 
 
 @command(latency)
@@ -82,13 +87,14 @@ def check(
     space: SpaceArgument,
     width_mult: WidthOption = 1.0,
     resolution: ResolutionOption = None,
+    classes: ClassesOption = None,
     networks: Annotated[int, typer.Option(help="Random networks to measure.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the random networks.")] = 0,
     figure: FigureOption = None,
 ) -> None:
     """Measure random whole networks and compare them with what the table predicts."""
     result = check_table(
-        LatencyTable.load(table), _space(space, width_mult, resolution), networks, seed
+        LatencyTable.load(table), _space(space, width_mult, resolution, classes), networks, seed
     )
     console.print(f"networks:     {networks}")
     console.print(f"R^2:          {result.r2:.4f}")
@@ -161,16 +167,19 @@ def _conditions(
     return validate(Conditions, fields, "options")
 
 
-def _space(name: str, width_mult: float, resolution: int | None) -> Space:
-    return SpaceConfig(name=name, width_mult=width_mult, resolution=resolution).build()
+def _space(name: str, width_mult: float, resolution: int | None, classes: int | None) -> Space:
+    space = SpaceConfig(name=name, width_mult=width_mult, resolution=resolution).build()
+    return space if classes is None else space.with_classes(classes)
 
 
-def _space_or_network(name: str, width_mult: float, resolution: int | None) -> Space | Architecture:
+def _space_or_network(
+    name: str, width_mult: float, resolution: int | None, classes: int | None
+) -> Space | Architecture:
     path = Path(name)
     if name in BUILTIN or path.suffix in (".yaml", ".yml"):
-        return _space(name, width_mult, resolution)
-    if width_mult != 1.0 or resolution is not None:
-        raise UserError("--width-mult and --resolution are for built-in spaces; leave them out")
+        return _space(name, width_mult, resolution, classes)
+    if width_mult != 1.0 or resolution is not None or classes is not None:
+        raise UserError("a network says its own width, resolution and classes; leave them out")
     return read_architecture(name)
 
 

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
 from ..files import write_atomically
-from ..spaces import Architecture, Data, Layer, Space, read_mapping, validate
+from ..spaces import BUILTIN, Architecture, Data, Layer, Space, read_mapping, validate
 from .conditions import Conditions
 
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -121,7 +121,7 @@ class LatencyTable:
         Raises:
             UserError: the table lacks one of them.
         """
-        return math.fsum(self.latency(layer, space.name) for layer in space.fixed_layers())
+        return math.fsum(self.latency(layer, _options(space)) for layer in space.fixed_layers())
 
     def edge_matrix(self, space: Space) -> Tensor:
         """Latency of every candidate of every edge, float64 [E, N], padded with 0.
@@ -171,9 +171,17 @@ class LatencyTable:
     def _edge_rows(self, space: Space) -> list[Tensor]:
         """For every edge, the latencies of its candidates in order."""
         return [
-            torch.tensor([self.latency(layer, space.name) for layer in layers], dtype=torch.float64)
+            torch.tensor(
+                [self.latency(layer, _options(space)) for layer in layers], dtype=torch.float64
+            )
             for layers in space.edge_layers()
         ]
+
+
+def _options(space: Space) -> str:
+    """What the command that measures a space is given; a space of the user's has a file."""
+    name = space.name if space.name in BUILTIN else f"{space.name}.yaml"
+    return f"{name} --classes {space.num_classes}"
 
 
 def _command(measured_by: str) -> str:

@@ -59,13 +59,16 @@ class Run:
         """A run that `begin` will make in `folder`.
 
         Raises:
-            UserError: there is a run in the folder already.
+            UserError: there is a run in the folder already, or something else that the run might
+                overwrite or take for its own.
         """
         run = cls(folder)
         if run.has_begun:
             raise UserError(
                 f"{folder} already holds a run; go on with it by --resume, or choose another folder"
             )
+        if run.folder.is_dir() and not run._is_blank():
+            raise UserError(f"{folder} is not empty; choose another folder, or empty this one")
         return run
 
     @classmethod
@@ -91,6 +94,13 @@ class Run:
     def has_begun(self) -> bool:
         """Whether the folder is a run."""
         return self.config_path.is_file()
+
+    def _is_blank(self) -> bool:
+        """Whether the folder holds nothing but hidden files and what a killed `begin` leaves."""
+        leftovers = {self.environment_path, self.metrics_path, self.checkpoints_path}
+        visible = {path for path in self.folder.iterdir() if not path.name.startswith(".")}
+        checkpoints = self.checkpoints_path
+        return visible <= leftovers and not (checkpoints.is_dir() and any(checkpoints.iterdir()))
 
     def begin(self, config: dict[str, Any], seed: int) -> None:
         """Make the folder, if it does not exist, a run; if it is one already, do nothing.

@@ -67,9 +67,8 @@ class Stages:
             UserError: the measured latencies and the target do not fit.
         """
         task.space.save(run.space_path)
-        if not run.latency_path.exists():
-            table = task.table or measure_table(task.space, config.latency.conditions())
-            table.save(run.latency_path)
+        table = task.table or measure_table(task.space, config.latency.conditions())
+        table.save(run.latency_path)
         table = LatencyTable.load(run.latency_path)
         try:
             objective = Objective.build(task.space, table, config.latency)

@@ -1,0 +1,263 @@
+"""The command line: every command on one tiny search, from its beginning to its report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from tiny_runs import SPACE, exactly, remains, settings_of, write_inputs
+from typer.testing import CliRunner, Result
+
+from proxyless_ext.cli import app
+from proxyless_ext.config import load_config
+from proxyless_ext.data import load_pictures
+from proxyless_ext.latency import LatencyTable
+from proxyless_ext.runs import Run, load_checkpoint
+from proxyless_ext.spaces import Architecture
+from proxyless_ext.training.networks import load_network
+
+COMMANDS = ("search", "derive", "train", "evaluate", "export", "report", "latency")
+
+
+def proxyless(*arguments: str | Path) -> Result:
+    """Run a command, which has to succeed."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
+    """A whole search whose latencies are measured here, and what it printed."""
+    folder = tmp_path_factory.mktemp("search")
+    write_inputs(folder)
+    (folder / "config.yaml").write_text(
+        "data: {limit: 100, val_fraction: 0.05}\n"
+        "latency: {backend: eager, repetitions: 3}\n"
+        "comparison: {random_networks: 1}\n"
+    )
+    result = proxyless(
+        *("search", "--config", folder / "config.yaml", "--space", folder / "space.yaml"),
+        *("--target", "60%", "--seed", "3", "--out", folder / "run"),
+        *settings_of("threads", "warmup", "search", "gates", "train"),
+        *("--set", "gates.mode=two_path"),
+    )
+    return Run.open(folder / "run"), result
+
+
+def test_help_shows_every_command_and_option() -> None:
+    text = proxyless("--help").stdout
+    assert all(command in text for command in COMMANDS)
+    for command in COMMANDS:
+        assert proxyless(command, "--help").stdout
+    for option in ("--config", "--data", "--space", "--target", "--seed", "--out", "--resume"):
+        assert option in proxyless("search", "--help").stdout
+
+
+def test_the_console_script_ends_mistakes_with_a_sentence(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("proxyless")
+    if not script.exists():
+        pytest.skip("the package is not installed")
+    process = subprocess.run(
+        [script, "search", "--data", "nowhere"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr.startswith("error: data.source 'nowhere' is neither")
+    assert process.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_leaves_all_its_files(finished: tuple[Run, Result]) -> None:
+    run, _ = finished
+    files = [value for name, value in vars(run).items() if name.endswith("_path")]
+    assert all(path.exists() for path in files)
+    assert {path.stem for path in run.checkpoints_path.iterdir()} == {
+        "warmup",
+        "search",
+        "train",
+        "random-0",
+    }
+    assert {path.name for path in run.folder.iterdir()} == {path.name for path in files}
+
+
+def test_its_last_lines_are_what_it_found(finished: tuple[Run, Result]) -> None:
+    run, printed = finished
+    found = json.loads(run.result_path.read_text())
+    first, *lines = printed.stdout.splitlines()
+    assert first == f"run folder: {run.folder}"
+    assert lines == [
+        f"accuracy:          {found['accuracy']:.2%} (top-5 {found['top5']:.2%})",
+        f"parameters:        {found['parameters']:,}",
+        f"MACs:              {found['macs']:,}",
+        f"predicted latency: {found['predicted_ms']:.3f} ms (target {found['target_ms']:.3f} ms)",
+        f"measured latency:  {found['measured_ms']:.3f} ms",
+        f"report:            {run.report_path}",
+    ]
+    assert 0 < found["accuracy"] <= found["top5"] <= 1
+    assert found["measured_ms"] > 0
+    assert found["onnx_max_difference"] <= 1e-4
+    assert found["seed"] == 3
+    assert found["seconds"].keys() == {"warmup", "search", "train", "random-0"} - {"random-0"}
+
+
+def test_what_it_found_is_consistent(finished: tuple[Run, Result]) -> None:
+    run, _ = finished
+    found = json.loads(run.result_path.read_text())
+    architecture = Architecture.load(run.architecture_path)
+    table = LatencyTable.load(run.latency_path)
+    cheapest, dearest = table.bounds(SPACE)
+    assert found["target_ms"] == pytest.approx(cheapest + 0.6 * (dearest - cheapest))
+    assert found["predicted_ms"] == pytest.approx(table.predict(architecture))
+    assert architecture.blocks == SPACE.architecture(found["choices"]).blocks
+    assert list(architecture.classes or ()) == found["classes"] == [str(i) for i in range(10)]
+    network = load_network(run)
+    assert found["parameters"] == sum(p.numel() for p in network.parameters())
+    settings = load_config(run.config_path, {})
+    assert (settings.seed, settings.gates.mode, settings.latency.target) == (3, "two_path", "60%")
+    comparison = json.loads(run.comparison_path.read_text())
+    assert [row["name"] for row in comparison["random"]] == ["random-0"]
+    assert [row["name"] for row in comparison["yardsticks"]] == ["mobilenet_v2", "mnasnet1_0"]
+    assert all(row["measured_ms"] > 0 for rows in comparison.values() for row in rows)
+
+
+def test_its_onnx_file_is_the_network_with_the_accuracy_it_says(
+    finished: tuple[Run, Result],
+) -> None:
+    run, _ = finished
+    session = onnxruntime.InferenceSession(run.onnx_path, providers=["CPUExecutionProvider"])
+    settings = load_config(run.config_path, {})
+    val = load_pictures(settings.data, SPACE.resolution, settings.seed).val
+    pictures = torch.stack([val[index][0] for index in range(len(val))])
+    (logits,) = session.run(None, {"pictures": pictures.numpy()})
+    accuracy = np.mean(logits.argmax(1) == val.labels.numpy())
+    assert accuracy == pytest.approx(json.loads(run.result_path.read_text())["accuracy"])
+
+
+def test_resuming_a_finished_search_changes_nothing(finished: tuple[Run, Result]) -> None:
+    run, printed = finished
+    before = remains(run)
+    again = proxyless("search", "--resume", run.folder)
+    assert remains(run) == before
+    kept = [line for line in printed.stdout.splitlines() if not line.startswith("measured")]
+    assert kept == [line for line in again.stdout.splitlines() if not line.startswith("measured")]
+
+
+def test_derive_again(finished: tuple[Run, Result], tmp_path: Path) -> None:
+    run, _ = finished
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    table = LatencyTable.load(run.latency_path)
+    cheapest, dearest = table.bounds(SPACE)
+
+    def derive(*options: str) -> Architecture:
+        out = tmp_path / "derived.json"
+        printed = proxyless("derive", run.folder, "--out", out, *options).stdout
+        architecture = Architecture.load(out)
+        assert printed == f"{out}: predicted latency {table.predict(architecture):.3f} ms\n"
+        return architecture
+
+    assert derive() == Architecture.load(run.architecture_path)
+    assert table.predict(derive("--target", "0%")) < 1.05 * cheapest + 1e-9
+    assert table.predict(derive("--target", f"{dearest}ms")) > 0.95 * dearest - 1e-9
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_derive_for_a_target_from_a_search_without_one(
+    finished: tuple[Run, Result], tmp_path: Path
+) -> None:
+    run, _ = finished
+    settings = yaml.safe_load(run.config_path.read_text())
+    original = run.config_path.read_text()
+    settings["latency"]["regularizer"] = "add#linear"
+    run.config_path.write_text(yaml.safe_dump(settings))
+    try:
+        proxyless("derive", run.folder, "--out", tmp_path / "a.json", "--target", "0%")
+    finally:
+        run.config_path.write_text(original)
+    table = LatencyTable.load(run.latency_path)
+    predicted = table.predict(Architecture.load(tmp_path / "a.json"))
+    assert predicted < 1.05 * table.bounds(SPACE)[0] + 1e-9
+
+
+def test_evaluate(finished: tuple[Run, Result]) -> None:
+    run, _ = finished
+    found = json.loads(run.result_path.read_text())
+    expected = (
+        f"accuracy: {found['accuracy']:.2%}, top-5 {found['top5']:.2%}, "
+        f"loss {found['loss']:.4f} on 90 pictures\n"
+    )
+    assert proxyless("evaluate", run.folder).stdout == expected
+    assert proxyless("evaluate", run.folder, "--data", "digits").stdout == expected
+    # Other training pictures are other pictures, but validation pictures stay what they are.
+    assert proxyless("evaluate", run.folder, "--set", "data.limit=200").stdout == expected
+
+
+def test_export(finished: tuple[Run, Result], tmp_path: Path) -> None:
+    run, _ = finished
+    out = tmp_path / "network.onnx"
+    printed = proxyless("export", run.folder, "--out", out).stdout
+    assert printed.startswith(f"{out}: differs from PyTorch by at most ")
+    pictures = torch.randn(2, 3, 8, 8)
+    (logits,) = onnxruntime.InferenceSession(out).run(None, {"pictures": pictures.numpy()})
+    with torch.no_grad():
+        difference = load_network(run)(pictures) - torch.from_numpy(logits)
+    assert difference.abs().max() < 1e-4
+
+
+def test_report(finished: tuple[Run, Result]) -> None:
+    run, _ = finished
+    run.report_path.unlink()
+    assert proxyless("report", run.folder).stdout == f"report: {run.report_path}\n"
+    assert "<html" in run.report_path.read_text()
+
+
+def train(out: Path, *arguments: str | Path) -> tuple[Run, dict[str, Any], list[str]]:
+    settings = settings_of("threads", "data", "train")
+    lines = proxyless("train", *arguments, "--out", out, *settings).stdout.splitlines()
+    run = Run.open(out)
+    return run, json.loads(run.result_path.read_text()), lines
+
+
+def test_train_a_network_of_ones_own(
+    finished: tuple[Run, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyless_ext.training.networks.export_onnx", lambda *_: 0.0)
+    searched, _ = finished
+    run, found, lines = train(tmp_path / "a", searched.architecture_path, "--seed", "5")
+    assert lines == [
+        f"run folder: {run.folder}",
+        f"accuracy: {found['accuracy']:.2%} (top-5 {found['top5']:.2%})",
+        f"network:  {run.architecture_path}, weights.safetensors, network.onnx",
+    ]
+    assert found["seed"] == 5
+    assert found["seconds"].keys() == {"train"}
+    assert Architecture.load(run.architecture_path) == Architecture.load(searched.architecture_path)
+
+    # The network of a run folder is the same one, and resuming a finished run changes nothing.
+    again, _, _ = train(tmp_path / "b", searched.folder, "--seed", "5")
+    proxyless("train", "--resume", again.folder)
+    weights = [exactly(load_checkpoint(each.weights_path)) for each in (run, again)]
+    assert weights[0] == weights[1]
+    assert proxyless("evaluate", again.folder).stdout.startswith(lines[1].split(" (")[0])
+    proxyless("report", again.folder)
+
+
+def test_train_a_network_in_the_published_format(tmp_path: Path) -> None:
+    from test_zoo_published import CONFIG
+
+    (tmp_path / "small.config").write_text(json.dumps(CONFIG))
+    run, found, _ = train(
+        *(tmp_path / "run", tmp_path / "small.config"),
+        *("--set", "data.limit=20", "--set", "train.epochs=1", "--set", "data.val_fraction=0.01"),
+    )
+    trained = Architecture.load(run.architecture_path)
+    assert (trained.name, trained.resolution, trained.num_classes) == ("small", 224, 10)
+    assert len(trained.blocks) == len(CONFIG["blocks"])
+    assert found["macs"] > 0
