@@ -103,6 +103,7 @@ def remains(run: Run) -> dict[str, Any]:
     checkpoints = {path.stem: load_checkpoint(path) for path in run.checkpoints_path.iterdir()}
     records = read_metrics(run.metrics_path)
     result = json.loads(run.result_path.read_text())
+    comparison = json.loads(run.comparison_path.read_text())
     return {
         "checkpoints": {
             name: exactly(_without(state, "seconds")) for name, state in checkpoints.items()
@@ -111,7 +112,10 @@ def remains(run: Run) -> dict[str, Any]:
         "architecture": run.architecture_path.read_text(),
         "records": [_without(record, "time") for record in records],
         "result": _without(result, "seconds", "measured_ms"),
-        "comparison": json.loads(run.comparison_path.read_text()),
+        "comparison": {
+            kind: [_without(row, "measured_ms") for row in rows]
+            for kind, rows in comparison.items()
+        },
     }
 
 

@@ -12,7 +12,7 @@ import typer
 from ..config import SpaceConfig
 from ..errors import UserError
 from ..files import write_atomically
-from ..latency import Conditions, LatencyTable, check_table, compare, measure_table
+from ..latency import Conditions, LatencyTable, check_table, compare, measure_layers, measure_table
 from ..latency.conditions import BackendName, DeviceName
 from ..nn import Network
 from ..report import draw_comparison, draw_prediction
@@ -60,7 +60,10 @@ def measure(
     """Measure the latency of every layer that the networks of a space can have, here."""
     conditions = _conditions(backend, device, batch_size, threads, warmup, repetitions)
     networks = _space_or_network(space, width_mult, resolution, classes)
-    table = measure_table(networks if isinstance(networks, Space) else [networks], conditions)
+    if isinstance(networks, Space):
+        table = measure_table(networks, conditions)
+    else:
+        table = measure_layers([networks], conditions)
     table.save(out)
     console.print(f"{out}: {len(table.entries)} layers on {conditions.processor}")
     if isinstance(networks, Space):

@@ -1,0 +1,388 @@
+"""What the command line says to mistakes: one sentence, no traceback, and nothing half-made."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny_runs import SPACE, settings_of, write_inputs
+from torchvision.io import write_png
+from typer.testing import CliRunner
+
+from proxyless_ext.cli import app
+from proxyless_ext.runs import Run, load_checkpoint
+from proxyless_ext.search import Task
+from proxyless_ext.spaces import Space
+
+PROGRESS = re.compile(r"^\w+ +[━╸╺ ]+ \d+/\d+ .*$")
+ALL = ("threads", "data", "warmup", "search", "gates", "train", "comparison")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test works in a folder of its own, with the inputs of a tiny search."""
+    write_inputs(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    # Export takes longer than all the rest.
+    monkeypatch.setattr("proxyless_ext.training.networks.export_onnx", lambda *_: 0.0)
+    return tmp_path
+
+
+def fails(*arguments: str | Path, code: int = 1) -> str:
+    """What a command says that has to fail."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code
+    said = [line for line in result.stderr.splitlines() if line and not PROGRESS.match(line)]
+    assert len(said) == 1, said
+    assert said[0].startswith("error: ")
+    return said[0].removeprefix("error: ")
+
+
+def search_arguments(*arguments: str | Path, table: bool = True) -> list[str]:
+    given = ["--set", "latency.table=table.yaml"] if table else []
+    options = ["--space", "space.yaml", "--out", "run", *given, *settings_of(*ALL)]
+    return ["search", *options, *map(str, arguments)]
+
+
+def succeeds(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def run(here: Path) -> Run:
+    """A finished search."""
+    succeeds(*search_arguments())
+    return Run.open(here / "run")
+
+
+# Pictures.
+
+
+def pictures(folder: Path, *names: str, count: int = 8) -> None:
+    """Classes of small pictures of random pixels."""
+    generator = torch.Generator().manual_seed(0)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = torch.randint(0, 256, (3, 9, 9), generator=generator, dtype=torch.uint8)
+            write_png(pixels, str(folder / name / f"{index}.png"))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def no_pictures(folder: Path) -> None:
+    folder.mkdir()
+
+
+def pictures_without_classes(folder: Path) -> None:
+    pictures(folder, ".")
+
+
+def a_single_class(folder: Path) -> None:
+    pictures(folder, "cat")
+
+
+def an_empty_class(folder: Path) -> None:
+    pictures(folder, "cat", "dog")
+    (folder / "emu").mkdir()
+
+
+def other_classes_in_val(folder: Path) -> None:
+    pictures(folder / "train", "cat", "dog")
+    pictures(folder / "val", "cat", "emu")
+
+
+def a_truncated_picture(folder: Path) -> None:
+    pictures(folder, "cat", "dog")
+    truncate(folder / "dog" / "3.png")
+
+
+def too_few_pictures(folder: Path) -> None:
+    pictures(folder, "cat", "dog", count=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (None, "data.source 'pictures' is neither an existing folder nor one of digits, cifar10"),
+        (no_pictures, "the folder pictures holds no pictures; put the pictures of each class in"),
+        (pictures_without_classes, "the folder pictures holds pictures but no class sub-folders"),
+        (a_single_class, r"the folder pictures holds a single class \(cat\)"),
+        (an_empty_class, "the class folder pictures/emu holds no pictures"),
+        (other_classes_in_val, r"only in train: dog; only in val: emu\); give both the same"),
+        (a_truncated_picture, r"cannot read picture pictures/dog/3\.png: .*'skip' to leave it out"),
+        (too_few_pictures, r"class 'cat' has too few readable training pictures \(1\)"),
+    ],
+)
+def test_pictures_that_cannot_be_used(
+    here: Path, make: Callable[[Path], None] | None, sentence: str
+) -> None:
+    if make:
+        make(here / "pictures")
+    assert re.search(
+        sentence, fails(*search_arguments("--data", "pictures", "--set", "data.limit="))
+    )
+    assert not (here / "run").exists()
+
+
+def test_mending_the_pictures_is_enough(here: Path) -> None:
+    a_truncated_picture(here / "pictures")
+    arguments = search_arguments("--data", "pictures", "--set", "data.limit=")
+    fails(*arguments)
+    (here / "pictures" / "dog" / "3.png").unlink()
+    assert "accuracy:" in succeeds(*arguments)
+
+
+def test_a_truncated_picture_can_be_skipped(here: Path) -> None:
+    a_truncated_picture(here / "pictures")
+    options = ("--data", "pictures", "--set", "data.limit=", "--set", "data.bad_pictures=skip")
+    with pytest.warns(UserWarning, match=r"left out picture pictures/dog/3\.png"):
+        assert "accuracy:" in succeeds(*search_arguments(*options))
+
+
+def test_large_pictures_are_read_as_they_are_needed(here: Path) -> None:
+    a_truncated_picture(here / "pictures")
+    options = ("--data", "pictures", "--set", "data.limit=")
+    SPACE.model_copy(update={"resolution": 72}).save(here / "space.yaml")
+    settings = ("--set", "latency.backend=eager", "--set", "latency.repetitions=1")
+    said = fails(*search_arguments(*options, *settings, table=False))
+    assert "cannot read picture pictures/dog/3.png" in said
+    (here / "pictures" / "dog" / "3.png").unlink()
+    assert "accuracy:" in succeeds("search", "--resume", "run")
+
+
+# Configurations.
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("search.epochs", "'search.epochs' sets nothing; write KEY=VALUE"),
+        ("=3", "sets nothing; write KEY=VALUE"),
+        ("search.epoch=3", r"unknown key 'search\.epoch'; .*\(known: epochs, "),
+        ("serach.epochs=3", r"unknown key 'serach'; .*\(known: seed, .*search"),
+        ("search.epochs=many", r"'search\.epochs' is 'many': input should be a valid integer"),
+        ("search.lr=.nan", r"'search\.lr' is nan: .*finite"),
+        ("gates.mode=fast", r"'gates\.mode' is 'fast': .*'full', 'two_path' or 'reinforce'"),
+        ("latency.target=fast", "target 'fast' is not a latency; write for example 12.5ms or 40%"),
+        ("latency.target=40", "target '40' is not a latency; write for example 12.5ms or 40%"),
+        ("latency.table=none.yaml", r"cannot read none\.yaml: No such file"),
+        ("space.resolution=16", r"set width and resolution in space\.yaml; they adjust built-in"),
+        ("gates.every=1000", "the search would not learn: it has a gate step every 1000 weight"),
+        ("data.limit=5", "data.limit is 5, but 10 classes need at least 20 training pictures"),
+        ("latency.regularizer=mul#log", "mul#log needs latencies above 1 ms|^$"),
+        ("space.name=mobile", r"'mobile' is neither a space \(imagenet, cifar_mbconv\) nor a YAML"),
+        ("space.name=.", r"'\.' is neither a space"),
+    ],
+)
+def test_settings_that_cannot_be(here: Path, setting: str, sentence: str) -> None:
+    if "mul#log" in setting:
+        pytest.skip("above a millisecond")
+    assert re.search(sentence, fails(*search_arguments("--set", setting)))
+    assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("search: [", r"bad\.yaml is not valid YAML or JSON"),
+        ("- search", r"bad\.yaml must hold keys and values"),
+        ("serach: {}", r"bad\.yaml: unknown key 'serach'; remove it or correct its spelling"),
+        ("search: {epochs: two}", r"bad\.yaml: 'search\.epochs' is 'two'"),
+        ("\x00", r"bad\.yaml is not valid YAML or JSON"),
+    ],
+)
+def test_broken_configuration_files(here: Path, content: str, sentence: str) -> None:
+    (here / "bad.yaml").write_text(content)
+    assert re.search(sentence, fails(*search_arguments("--config", "bad.yaml")))
+    assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"candidates": ["zero"]}, r"has no candidate that fits; add an MBConv such as k3e6"),
+        ({"candidates": []}, r"'candidates'.*at least 1"),
+        ({"candidates": ["k4e1"]}, "'k4e1' is not an operation; write k3, k5 or k7 with e1 to e6"),
+        ({"candidates": ["k3e1", "k3e1"]}, "repeat; list each of them once"),
+        ({"stages": []}, r"'stages'.*at least 1"),
+        ({"resolution": 0}, r"'resolution' is 0: .*greater than or equal to 1"),
+        ({"stages": [{"channels": 4, "cells": 1, "stride": 3}]}, r"'stages\.0\.stride' is 3"),
+        ({"depth": 3}, "unknown key 'depth'"),
+    ],
+)
+def test_impossible_spaces(here: Path, change: dict[str, Any], sentence: str) -> None:
+    space = {**SPACE.model_dump(mode="json", exclude_none=True), **change}
+    (here / "space.yaml").write_text(yaml.safe_dump(space))
+    said = fails(*search_arguments())
+    assert said.startswith("space.yaml: ")
+    assert re.search(sentence, said)
+    assert not (here / "run").exists()
+
+
+def test_a_table_of_another_space(here: Path) -> None:
+    Space.model_copy(SPACE, update={"feature_mix": 16}).save(here / "space.yaml")
+    said = fails(*search_arguments())
+    assert re.search(r"table\.yaml has no latency for Conv_1-\S*; measure .*`proxyless lat", said)
+    assert not (here / "run").exists()
+
+
+def test_no_cuda_device(here: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    said = fails(*search_arguments("--set", "device=cuda"))
+    assert said == "this machine has no usable CUDA device; set device to cpu"
+    assert not (here / "run").exists()
+
+
+# Targets.
+
+
+@pytest.mark.parametrize("target", ["0.01ms", "1e9ms", "101%"])
+def test_a_target_out_of_reach_says_what_is_within(here: Path, target: str) -> None:
+    said = fails(*search_arguments("--target", target))
+    assert re.search(r"out of reach: networks of 'tiny' take [\d.]+ to [\d.]+ ms", said)
+    assert not (here / "run").exists()
+
+
+def test_measured_latencies_are_not_lost_to_a_target_out_of_reach(here: Path) -> None:
+    settings = ("--set", "latency.backend=eager", "--set", "latency.repetitions=1")
+    said = fails(*search_arguments("--target", "1e9ms", *settings, table=False))
+    assert re.search(
+        r"out of reach: .* ms here; correct run/config\.yaml and go on with --resume run$", said
+    )
+    measured = (here / "run" / "latency.yaml").read_text()
+    config = yaml.safe_load((here / "run" / "config.yaml").read_text())
+    config["latency"]["target"] = "50%"
+    (here / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "accuracy:" in succeeds("search", "--resume", "run")
+    assert (here / "run" / "latency.yaml").read_text() == measured
+
+
+def test_a_target_that_nothing_holds(here: Path) -> None:
+    setting = ("--set", "latency.regularizer=add#linear")
+    said = fails(*search_arguments("--target", "50%", *setting))
+    assert said.startswith("--target needs latency.regularizer 'target', not 'add#linear'")
+    assert not (here / "run").exists()
+
+
+# Run folders.
+
+
+def test_a_folder_that_holds_a_run(run: Run) -> None:
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    for arguments in (search_arguments(), ["train", "run", "--out", "run"]):
+        assert fails(*arguments) == (
+            "run already holds a run; go on with it by --resume, or choose another folder"
+        )
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_folders_in_which_no_run_can_begin(here: Path) -> None:
+    (here / "run").mkdir()
+    (here / "run" / "latency.yaml").write_text("mine")
+    assert fails(*search_arguments()).startswith("run is not empty; choose another folder")
+    assert (here / "run" / "latency.yaml").read_text() == "mine"
+    assert fails(*search_arguments("--out", "table.yaml")).startswith("cannot write table.yaml/")
+
+
+@pytest.mark.parametrize("command", ["search", "train"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--out", "other"),
+        ("--config", "c.yaml"),
+        ("--data", "digits"),
+        ("--seed", "0"),
+        ("--set", "seed=0"),
+        ("--target", "50%"),
+        ("--space", "space.yaml"),
+    ],
+)
+def test_resume_takes_no_other_options(
+    here: Path, command: str, options: tuple[str, str]
+) -> None:
+    if command == "train" and options[0] in ("--target", "--space"):
+        pytest.skip("no option of train")
+    (here / "c.yaml").write_text("seed: 0\n")
+    said = fails(command, "--resume", "run", *options)
+    assert said.startswith("--resume goes on with the configuration in run/config.yaml; edit that")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("search", "--resume"),
+        ("train", "--resume"),
+        ("derive",),
+        ("evaluate",),
+        ("export",),
+        ("report",),
+    ],
+)
+def test_folders_without_a_run(here: Path, arguments: tuple[str, ...]) -> None:
+    (here / "empty").mkdir()
+    for folder in ("none", "empty", "table.yaml"):
+        assert fails(*arguments, folder) == (
+            f"there is no run in {folder}; give the folder that holds config.yaml"
+        )
+    assert list((here / "empty").iterdir()) == []
+
+
+def test_resuming_with_the_wrong_command(run: Run, here: Path) -> None:
+    assert fails("train", "--resume", "run") == (
+        "the run in run is one of search; use search --resume run"
+    )
+    succeeds("train", "run", "--out", "trained", *settings_of("threads", "data", "train"))
+    assert fails("search", "--resume", "trained") == (
+        "the run in trained is one of train; use train --resume trained"
+    )
+    assert fails("derive", "trained") == "the run in trained is no search; give the folder of one"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("config.yaml", "search: [", r"run/config\.yaml is not valid YAML"),
+        ("config.yaml", "serach: 3", r"run/config\.yaml: unknown key 'serach'"),
+        ("space.yaml", "name: tiny\n", r"run/space\.yaml: the key 'resolution' is missing"),
+        ("latency.yaml", "a: 1\n", r"run/latency\.yaml: 'a' is no layer"),
+        ("checkpoints/search.safetensors", "x" * 99, r"search\.safetensors is damaged or no che"),
+        ("checkpoints/warmup.safetensors", "", r"warmup\.safetensors is damaged or no checkpo"),
+    ],
+)
+def test_resuming_what_is_damaged(run: Run, name: str, content: str, sentence: str) -> None:
+    (run.folder / name).write_text(content)
+    assert re.search(sentence, fails("search", "--resume", "run"))
+
+
+def test_a_changed_byte_of_a_checkpoint_is_noticed(run: Run) -> None:
+    path = run.checkpoint("train")
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    said = fails("search", "--resume", "run")
+    assert said == f"{path.relative_to(Path.cwd())} is damaged; use another checkpoint or start anew"
+
+
+def test_records_that_are_gone(run: Run) -> None:
+    checkpoint = load_checkpoint(run.checkpoint("train"))
+    run.checkpoint("train").unlink()
+    run.metrics_path.write_text("")
+    assert checkpoint["records"] > 0
+    run.checkpoint("search").unlink()
+    said = fails("search", "--resume", "run")
+    assert "metrics.jsonl" in said
