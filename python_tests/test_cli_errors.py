@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_runs import SPACE, settings_of, write_inputs
-from torchvision.io import write_png
+from PIL import Image
+from tiny_runs import SPACE, settings_of, table_of, write_inputs
 from typer.testing import CliRunner
 
 from proxyless_ext.cli import app
-from proxyless_ext.runs import Run, load_checkpoint
+from proxyless_ext.latency import LatencyTable
+from proxyless_ext.runs import Run
 from proxyless_ext.search import Task
 from proxyless_ext.spaces import Space
 
@@ -30,9 +32,12 @@ ALL = ("threads", "data", "warmup", "search", "gates", "train", "comparison")
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test works in a folder of its own, with the inputs of a tiny search."""
     write_inputs(tmp_path)
+    for_two = table_of(SPACE.with_classes(2))
+    LatencyTable({**for_two.entries, **table_of(SPACE).entries}).save(tmp_path / "table.yaml")
     monkeypatch.chdir(tmp_path)
-    # Export takes longer than all the rest.
+    # They take longer than all the rest.
     monkeypatch.setattr("proxyless_ext.training.networks.export_onnx", lambda *_: 0.0)
+    monkeypatch.setattr("proxyless_ext.report.write_report", lambda folder: folder)
     return tmp_path
 
 
@@ -59,11 +64,18 @@ def succeeds(*arguments: str) -> str:
     return result.stdout
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("finished") / "run"
+
+
 @pytest.fixture
-def run(here: Path) -> Run:
-    """A finished search."""
-    succeeds(*search_arguments())
-    return Run.open(here / "run")
+def run(here: Path, finished: Path) -> Run:
+    """A finished search, to do anything with."""
+    if not finished.exists():
+        succeeds(*search_arguments("--out", finished))
+    shutil.copytree(finished, here / "run")
+    return Run.open("run")
 
 
 # Pictures.
@@ -71,12 +83,12 @@ def run(here: Path) -> Run:
 
 def pictures(folder: Path, *names: str, count: int = 8) -> None:
     """Classes of small pictures of random pixels."""
-    generator = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
     for name in names:
         (folder / name).mkdir(parents=True)
         for index in range(count):
-            pixels = torch.randint(0, 256, (3, 9, 9), generator=generator, dtype=torch.uint8)
-            write_png(pixels, str(folder / name / f"{index}.png"))
+            pixels = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
 
 
 def truncate(path: Path) -> None:
@@ -183,14 +195,11 @@ def test_large_pictures_are_read_as_they_are_needed(here: Path) -> None:
         ("space.resolution=16", r"set width and resolution in space\.yaml; they adjust built-in"),
         ("gates.every=1000", "the search would not learn: it has a gate step every 1000 weight"),
         ("data.limit=5", "data.limit is 5, but 10 classes need at least 20 training pictures"),
-        ("latency.regularizer=mul#log", "mul#log needs latencies above 1 ms|^$"),
         ("space.name=mobile", r"'mobile' is neither a space \(imagenet, cifar_mbconv\) nor a YAML"),
         ("space.name=.", r"'\.' is neither a space"),
     ],
 )
 def test_settings_that_cannot_be(here: Path, setting: str, sentence: str) -> None:
-    if "mul#log" in setting:
-        pytest.skip("above a millisecond")
     assert re.search(sentence, fails(*search_arguments("--set", setting)))
     assert not (here / "run").exists()
 
@@ -207,7 +216,7 @@ def test_settings_that_cannot_be(here: Path, setting: str, sentence: str) -> Non
 )
 def test_broken_configuration_files(here: Path, content: str, sentence: str) -> None:
     (here / "bad.yaml").write_text(content)
-    assert re.search(sentence, fails(*search_arguments("--config", "bad.yaml")))
+    assert re.search(sentence, fails("search", "--config", "bad.yaml", "--out", "run"))
     assert not (here / "run").exists()
 
 
@@ -312,9 +321,7 @@ def test_folders_in_which_no_run_can_begin(here: Path) -> None:
         ("--space", "space.yaml"),
     ],
 )
-def test_resume_takes_no_other_options(
-    here: Path, command: str, options: tuple[str, str]
-) -> None:
+def test_resume_takes_no_other_options(here: Path, command: str, options: tuple[str, str]) -> None:
     if command == "train" and options[0] in ("--target", "--space"):
         pytest.skip("no option of train")
     (here / "c.yaml").write_text("seed: 0\n")
@@ -375,14 +382,152 @@ def test_a_changed_byte_of_a_checkpoint_is_noticed(run: Run) -> None:
     data[-5] ^= 1
     path.write_bytes(data)
     said = fails("search", "--resume", "run")
-    assert said == f"{path.relative_to(Path.cwd())} is damaged; use another checkpoint or start anew"
+    assert (
+        said == f"{path.relative_to(Path.cwd())} is damaged; use another checkpoint or start anew"
+    )
 
 
-def test_records_that_are_gone(run: Run) -> None:
-    checkpoint = load_checkpoint(run.checkpoint("train"))
-    run.checkpoint("train").unlink()
-    run.metrics_path.write_text("")
-    assert checkpoint["records"] > 0
-    run.checkpoint("search").unlink()
-    said = fails("search", "--resume", "run")
-    assert "metrics.jsonl" in said
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_networks_that_are_not_there_or_do_not_fit(run: Run, command: str) -> None:
+    SPACE.architecture([0, 0, 0, 0]).save(run.architecture_path)
+    assert fails(command, "run") == (
+        "the weights in run/weights.safetensors belong to another architecture than "
+        "run/architecture.json; restore either of them"
+    )
+    run.weights_path.write_bytes(run.weights_path.read_bytes()[:-9])
+    assert "run/weights.safetensors is damaged" in fails(command, "run")
+    run.weights_path.unlink()
+    assert fails(command, "run") == (
+        "the run in run has no trained network yet; go on with it by --resume"
+    )
+
+
+def test_deriving_before_the_search_has_ended(run: Run) -> None:
+    run.architecture_path.unlink()
+    assert fails("derive", "run").startswith("the search in run has not ended; go on with it by")
+
+
+def test_deriving_what_is_out_of_reach(run: Run, here: Path) -> None:
+    assert "out of reach: networks of 'tiny' take" in fails("derive", "run", "--target", "1e9ms")
+    assert fails("derive", "run", "--target", "fast").startswith("run/config.yaml: target 'fast'")
+    assert not (here / "architecture.json").exists()
+
+
+def test_evaluating_on_other_classes(run: Run, here: Path) -> None:
+    pictures(here / "pictures", "cat", "dog")
+    said = fails("evaluate", "run", "--data", "pictures", "--set", "data.limit=")
+    assert said.startswith(
+        "the classes of pictures are not those the network was trained for (0, 1, 2, 3, 4 ...)"
+    )
+
+
+def test_places_that_cannot_be_written(run: Run) -> None:
+    for command in ("derive", "export"):
+        said = fails(command, "run", "--out", "nowhere/file")
+        assert said == (
+            "cannot write nowhere/file: No such file or directory; choose another place, or make "
+            "this one writable"
+        )
+
+
+# Training of one network.
+
+
+def train_arguments(*arguments: str | Path) -> list[str]:
+    settings = settings_of("threads", "data", "train")
+    return ["train", *map(str, arguments), "--out", "run", *settings]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            None,
+            r"'network\.json' is no run folder, no file, and no network of the zoo \(proxyless_",
+        ),
+        ("{}", r"network\.json: the key 'name' is missing"),
+        ("[", r"network\.json is not valid YAML or JSON"),
+    ],
+)
+def test_networks_that_are_none(here: Path, content: str | None, sentence: str) -> None:
+    if content is not None:
+        (here / "network.json").write_text(content)
+    assert re.search(sentence, fails(*train_arguments("network.json")))
+    assert not (here / "run").exists()
+
+
+def test_training_needs_one_network(run: Run) -> None:
+    sentence = "give either a network to train or --resume with a run to go on with"
+    assert fails("train") == fails("train", "run", "--resume", "run") == sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--set", "train.weights=inherit"), "train.weights 'inherit' needs a search; set it to"),
+        (("--data", "nowhere"), "data.source 'nowhere' is neither"),
+        (("--set", "search.epochs=0"), "'search.epochs' is 0"),
+    ],
+)
+def test_trainings_that_cannot_be(here: Path, options: tuple[str, str], sentence: str) -> None:
+    SPACE.architecture([0, 1, 2, 3]).save(here / "network.json")
+    assert sentence in fails(*train_arguments("network.json", *options))
+    assert not (here / "run").exists()
+
+
+def test_training_that_diverges(here: Path) -> None:
+    SPACE.architecture([0, 1, 2, 1]).save(here / "network.json")
+    said = fails(*train_arguments("network.json", "--set", "train.lr=1e38"))
+    assert re.fullmatch(
+        r"the loss of train became infinite or NaN in epoch 0, batch \d; lower its lr in "
+        r"run/config\.yaml and go on with --resume run",
+        said,
+    )
+
+
+def test_resuming_a_training_with_other_classes(here: Path) -> None:
+    SPACE.architecture([0, 1, 2, 1]).save(here / "network.json")
+    succeeds(*train_arguments("network.json"))
+    pictures(here / "pictures", "cat", "dog")
+    config = yaml.safe_load((here / "run" / "config.yaml").read_text())
+    config["data"].update(source="pictures", limit=None)
+    (here / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    said = fails("train", "--resume", "run")
+    assert said.startswith("the checkpoint of train in run was made with another network or conf")
+
+
+# What can happen at any time.
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; what was finished is kept, and --resume goes on"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "the disk is full; free some space"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x"),
+            1,
+            "cannot use x: Permission den",
+        ),
+    ],
+)
+def test_interruptions(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, sentence: str
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Task, "load", interrupt)
+    assert fails(*search_arguments(), code=code).startswith(sentence)
+
+
+def test_errors_of_ours_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Task, "load", lambda *_: 1 / 0)
+    result = CliRunner().invoke(app, search_arguments())
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_names_are_printed_as_they_are(run: Run, here: Path) -> None:
+    name = "[red]a[/b] :smile:.json"
+    assert succeeds("derive", "run", "--out", name).startswith(f"{name}: predicted latency")
+    assert f"no run in {name};" in fails("report", name)

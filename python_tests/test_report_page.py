@@ -312,7 +312,7 @@ def test_the_half_line_of_a_killed_run_is_left_out(small_run):
 def test_everything_skipped(tmp_path):
     preferences = [[9.0 * (name == "zero") for name in edge.candidates] for edge in SMALL.edges]
     page = report(make_run(tmp_path / "run", SMALL, preferences=preferences))
-    assert "Of 3 searched layers, 1 skipped." in page.text
+    assert "Of 3 blocks, 1 skipped." in page.text
 
 
 def test_a_missing_latency_is_said_where_latencies_would_stand(small_run):

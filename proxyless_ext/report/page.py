@@ -100,9 +100,11 @@ def _drawings(contents: Contents) -> dict[str, Markup]:
 
 
 def _candidates(contents: Contents) -> list[str]:
-    """Every candidate of the space once."""
+    """Every candidate of the searched edges once."""
     edges = contents.space.edges if contents.space else ()
-    return list(dict.fromkeys(name for edge in edges for name in edge.candidates))
+    return list(
+        dict.fromkeys(name for edge in edges if edge.is_searched for name in edge.candidates)
+    )
 
 
 def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
@@ -111,6 +113,8 @@ def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
         return
     choices = contents.derived_operations
     for index, edge in enumerate(contents.space.edges):
+        if not edge.is_searched:
+            continue
         rows = [probabilities[index] for probabilities in records]
         last = dict(zip(edge.candidates, rows[-1], strict=True))
         choice = choices[index] if choices else max(last, key=last.__getitem__)

@@ -89,10 +89,14 @@ def _what(space: Space, classes: tuple[str, ...]) -> str:
         names += " …"
     return (
         f"The space '{space.name}' holds {networks(space.num_networks)} networks: one candidate is "
-        f"to be chosen at each of {plural(len(space.edges), 'edge')}. They tell "
+        f"to be chosen at each of {plural(_searched(space), 'edge')}. They tell "
         f"{plural(space.num_classes, 'class', 'classes')} apart{f' ({names})' if names else ''} in "
         f"pictures of {square(space.resolution)} pixels."
     )
+
+
+def _searched(space: Space) -> int:
+    return sum(edge.is_searched for edge in space.edges)
 
 
 def _where(contents: Contents) -> str:
@@ -151,7 +155,7 @@ def _found(architecture: Architecture, contents: Contents) -> str:
     ratios = Counter(str(spec.expand_ratio) for spec in convolutions)
     halving = [block.operation for block in blocks if block.stride == 2]
     skipped = sum(block.operation == "zero" for block in blocks)
-    sentences = [f"Of {plural(len(blocks), 'searched layer')}, {skipped or 'none'} skipped"]
+    sentences = [f"Of {plural(len(blocks), 'block')}, {skipped or 'none'} skipped"]
     if convolutions:
         sentences.append(f"Kernels: {_tally(kernels)}; expansion ratios: {_tally(ratios)}")
     if halving:

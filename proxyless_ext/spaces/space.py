@@ -57,6 +57,11 @@ class Edge(Data):
         """Whether the input is added: wherever its shape is that of the output."""
         return self.stride == 1 and self.in_channels == self.out_channels
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether there is anything to choose from."""
+        return len(self.candidates) > 1
+
     def block(self, operation: str) -> BlockConfig:
         """The block that choosing `operation` gives."""
         return BlockConfig(
