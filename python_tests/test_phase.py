@@ -412,7 +412,7 @@ def test_a_checkpoint_of_something_else_is_one_sentence(run: Run) -> None:
             nn.Linear(2, 2).load_state_dict(state)
 
     run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
-    with pytest.raises(UserError, match="checkpoint of walk in .* another network or config"):
+    with pytest.raises(UserError, match=r"checkpoint of walk in .* another network or config"):
         run_phase(Other(), run, seed=3, checkpoint_seconds=1e9)
 
 

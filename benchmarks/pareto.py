@@ -1,0 +1,79 @@
+"""Accuracy against latency over several search runs: a table in Markdown and a figure.
+
+    python benchmarks/pareto.py runs/a runs/b runs/c --figure docs/images/pareto.svg
+
+Each run gives its derived network and, where it trained any, the random networks of the same
+latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from proxyless_ext.report import SearchedPoint, draw_pareto
+from proxyless_ext.runs import Run, read_metrics
+from proxyless_ext.spaces import Architecture
+
+
+def main() -> None:
+    """Print the table and draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished searches")
+    parser.add_argument("--figure", type=Path, help="where to draw: .svg, .png or .pdf")
+    arguments = parser.parse_args()
+    points: list[SearchedPoint] = []
+    comparisons: list[str] = []
+    print("| run | target | argmax | derived | measured | accuracy | parameters | MACs | network |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for run in map(Run.open, arguments.runs):
+        result = _read(run.result_path)
+        print(_row(run, result))
+        label = f"{result['target_ms']:.3f} ms"
+        points.append(SearchedPoint(label, result["accuracy"], result["measured_ms"], "searched"))
+        rivals = _read(run.comparison_path)["random"]
+        points += [
+            SearchedPoint("", rival["accuracy"], rival["measured_ms"], "random") for rival in rivals
+        ]
+        if rivals:
+            comparisons.append(_against(run, result, [rival["accuracy"] for rival in rivals]))
+    print("\n" + "\n".join(comparisons))
+    if arguments.figure:
+        draw_pareto(points, arguments.figure)
+
+
+def _row(run: Run, result: dict[str, Any]) -> str:
+    searched = [each for each in read_metrics(run.metrics_path) if each["phase"] == "search"]
+    blocks = Architecture.load(run.architecture_path).blocks
+    network = " ".join("-" if block.operation == "zero" else block.operation for block in blocks)
+    cells = [
+        run.folder.name,
+        f"{result['target_ms']:.4f} ms",
+        f"{searched[-1]['derived_ms']:.4f} ms",
+        f"{result['predicted_ms']:.4f} ms",
+        f"{result['measured_ms']:.4f} ms",
+        f"{result['accuracy']:.2%}",
+        f"{result['parameters']:,}",
+        f"{result['macs']:,}",
+        f"`{network}`",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _against(run: Run, result: dict[str, Any], accuracies: list[float]) -> str:
+    mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
+    return (
+        f"{run.folder.name}: {result['accuracy']:.2%} against {mean:.2%} ± {deviation:.2%} "
+        f"(best {max(accuracies):.2%}) of {len(accuracies)} random networks"
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
