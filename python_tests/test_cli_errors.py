@@ -308,25 +308,15 @@ def test_folders_in_which_no_run_can_begin(here: Path) -> None:
     assert fails(*search_arguments("--out", "table.yaml")).startswith("cannot write table.yaml/")
 
 
-@pytest.mark.parametrize("command", ["search", "train"])
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--out", "other"),
-        ("--config", "c.yaml"),
-        ("--data", "digits"),
-        ("--seed", "0"),
-        ("--set", "seed=0"),
-        ("--target", "50%"),
-        ("--space", "space.yaml"),
-    ],
-)
-def test_resume_takes_no_other_options(here: Path, command: str, options: tuple[str, str]) -> None:
-    if command == "train" and options[0] in ("--target", "--space"):
-        pytest.skip("no option of train")
+@pytest.mark.parametrize("option", ["--out", "--config", "--data", "--seed", "--set"])
+def test_resume_takes_no_other_options(here: Path, option: str) -> None:
     (here / "c.yaml").write_text("seed: 0\n")
-    said = fails(command, "--resume", "run", *options)
-    assert said.startswith("--resume goes on with the configuration in run/config.yaml; edit that")
+    value = {"--out": "other", "--config": "c.yaml", "--seed": "0", "--set": "seed=0"}
+    given = (option, value.get(option, "digits"))
+    commands = [("search", *given), ("train", *given), ("search", "--target", "50%")]
+    for command, *options in (*commands, ("search", "--space", "space.yaml")):
+        said = fails(command, "--resume", "run", *options)
+        assert said.startswith("--resume goes on with the configuration in run/config.yaml; edit ")
 
 
 @pytest.mark.parametrize(
@@ -420,12 +410,10 @@ def test_evaluating_on_other_classes(run: Run, here: Path) -> None:
 
 
 def test_places_that_cannot_be_written(run: Run) -> None:
-    for command in ("derive", "export"):
-        said = fails(command, "run", "--out", "nowhere/file")
-        assert said == (
-            "cannot write nowhere/file: No such file or directory; choose another place, or make "
-            "this one writable"
-        )
+    assert fails("derive", "run", "--out", "nowhere/file") == (
+        "cannot write nowhere/file: No such file or directory; choose another place, or make this "
+        "one writable"
+    )
 
 
 # Training of one network.

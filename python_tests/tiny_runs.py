@@ -73,9 +73,11 @@ def write_inputs(folder: Path, space: Space = SPACE) -> dict[str, str]:
     }
 
 
-def tiny_config(folder: Path, settings: dict[str, Any] | None = None) -> Config:
+def tiny_config(
+    folder: Path, settings: dict[str, Any] | None = None, space: Space = SPACE
+) -> Config:
     """The configuration of a tiny search whose inputs are made in `folder`."""
-    return load_config(None, {**_SETTINGS, **write_inputs(folder), **(settings or {})})
+    return load_config(None, {**_SETTINGS, **write_inputs(folder, space), **(settings or {})})
 
 
 def settings_of(*sections: str) -> list[str]:

@@ -89,7 +89,8 @@ class Edges:
         if mode not in get_args(GateMode):
             raise UserError(f"'{mode}' is no mode of gate steps; use 'full' or 'two_path'")
         alpha = self.alpha_matrix()
-        host = alpha.detach().cpu()
+        before = alpha.detach()
+        host = before.cpu()
         if mode == "two_path":
             pair = gates.sample_pair(host, generator)
             alpha = gates.restrict(alpha, pair.to(alpha.device))
@@ -100,7 +101,7 @@ class Edges:
             active = gates.sample(host, generator)
             involved = [range(host.shape[1])] * len(self.mixed_ops)
         self.activate(active.tolist())
-        step = GateStep(self, alpha.softmax(dim=1), active, pair)
+        step = GateStep(self, before, alpha.softmax(dim=1), active, pair)
         frozen = [weight for weight in self.weights if weight.requires_grad]
         try:
             for weight in frozen:
@@ -141,7 +142,12 @@ class GateStep:
     """
 
     def __init__(
-        self, edges: Edges, probabilities: Tensor, active: Tensor, pair: Tensor | None
+        self,
+        edges: Edges,
+        before: Tensor,
+        probabilities: Tensor,
+        active: Tensor,
+        pair: Tensor | None,
     ) -> None:
         self.edges = edges
         self.probabilities = probabilities
@@ -151,7 +157,7 @@ class GateStep:
             .to(probabilities)
             .requires_grad_()
         )
-        self._before = edges.alpha_matrix().detach()
+        self._before = before
 
     def add_gradients(self) -> None:
         """Turn the gates' gradients into gradients of the alphas and add them to what is there.

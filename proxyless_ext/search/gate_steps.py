@@ -95,8 +95,9 @@ class GradientLearner(GateLearner):
 
 
 class ReinforceLearner(GateLearner):
-    """REINFORCE over sampled networks (paper, section 3.3.2), with a moving average of rewards as
-    baseline.
+    """REINFORCE over sampled networks (paper, section 3.3.2).
+
+    Its baseline is a moving average of rewards.
     """
 
     baseline: float | None = None
@@ -107,9 +108,8 @@ class ReinforceLearner(GateLearner):
     ) -> dict[str, float]:
         edges = self.supernet.edges
         alpha = edges.alpha_matrix()
-        samples = torch.stack(
-            [gates.sample(alpha.cpu(), generator) for _ in range(self.config.networks)]
-        )
+        host = alpha.cpu()
+        samples = torch.stack([gates.sample(host, generator) for _ in range(self.config.networks)])
         rewards, measures = [], []
         with frozen_statistics(self.supernet):
             for paths in samples.tolist():

@@ -1,0 +1,56 @@
+"""Whole searches under a latency target: where the derived network ends."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+from tiny_runs import SPACE, begin, tiny_config
+
+from proxyless_ext.runs import read_metrics
+from proxyless_ext.search import Task
+from proxyless_ext.search.stages import Stages
+from proxyless_ext.spaces import Space, Stage
+
+# Enough edges for networks near every target but the extreme ones.
+FIELDS = SPACE.model_dump(exclude={"stages"})
+STAGES = (Stage(channels=4, cells=3), Stage(channels=6, cells=2, stride=2))
+WIDER = Space(**FIELDS, stages=STAGES)
+
+
+def all_latencies(stages: Stages) -> list[float]:
+    """Predicted latencies of all networks of the space."""
+    rows = [
+        [stages.table.latency(layer) for layer in candidates]
+        for candidates in stages.space.edge_layers()
+    ]
+    return [stages.table.fixed(stages.space) + sum(choices) for choices in product(*rows)]
+
+
+@pytest.mark.parametrize("mode", ["full", "two_path", "reinforce"])
+def test_the_derived_network_ends_at_the_target(mode: str, tmp_path: Path) -> None:
+    ends = []
+    for target in ("3%", "30%", "60%", "97%"):
+        folder = tmp_path / target
+        folder.mkdir()
+        settings = {"latency.target": target, "gates.mode": mode, "checkpoint_seconds": 1e9}
+        config = tiny_config(folder, settings, WIDER)
+        run = begin(folder / "run", config)
+        stages = Stages.prepare(run, config, Task.load(config, run))
+        supernet = stages.search()
+        argmax_ms = stages.objective.predicted_ms(supernet.edges.choices())
+        derived_ms = stages.objective.predicted_ms(stages.derive(supernet))
+
+        target_ms = stages.objective.target_ms
+        assert target_ms is not None
+        nearest = min(abs(latency - target_ms) for latency in all_latencies(stages))
+        assert abs(derived_ms - target_ms) <= max(0.05 * target_ms, 1.05 * nearest)
+        records = [r for r in read_metrics(run.metrics_path) if r["phase"] == "search"]
+        assert [record["target_ms"] for record in records] == [target_ms] * len(records)
+        assert records[-1]["derived_ms"] == pytest.approx(argmax_ms)
+        assert records[0]["trade_off"] == 0  # No gate steps yet.
+        assert records[-1]["trade_off"] != 0
+        ends.append(derived_ms)
+    assert ends == sorted(ends)
+    assert len(set(ends)) == len(ends)
