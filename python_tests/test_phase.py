@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -336,13 +337,21 @@ def test_records_and_checkpoint_of_a_whole_phase(run: Run) -> None:
     assert records(run) == [first, second]
 
 
+def strike(number: int) -> None:
+    """Send a signal to this process, and wait until it has been noticed."""
+    handler = signal.getsignal(number)
+    os.kill(os.getpid(), number)
+    while signal.getsignal(number) is handler:
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize("step", range(6))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_a_step_saves_after_it(
     run: Run, expected: list[dict[str, Any]], step: int, number: int
 ) -> None:
     walk, handlers = Walk(), [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    walk.on_step[step] = lambda: os.kill(os.getpid(), number)
+    walk.on_step[step] = lambda: strike(number)
     with pytest.raises(UserError, match=rf"stopped in walk, epoch .*--resume {run.folder}"):
         run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -357,7 +366,7 @@ def test_a_signal_at_the_end_of_an_epoch_is_not_forgotten(
     run: Run, expected: list[dict[str, Any]], epoch: int
 ) -> None:
     walk = Walk()
-    walk.on_end[epoch] = lambda: os.kill(os.getpid(), signal.SIGINT)
+    walk.on_end[epoch] = lambda: strike(signal.SIGINT)
     with pytest.raises(UserError, match="stopped in walk"):
         run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
     resumed = Walk()
@@ -368,8 +377,8 @@ def test_a_signal_at_the_end_of_an_epoch_is_not_forgotten(
 
 def test_a_second_signal_does_not_wait(run: Run) -> None:
     def twice() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        strike(signal.SIGINT)
+        strike(signal.SIGINT)
 
     walk = Walk()
     walk.on_step[1] = twice

@@ -10,7 +10,8 @@ In two steps, because a layer alone is not what it is inside a network.
 2. Some whole networks are timed in between. How much a network evicts of its own weights depends on
    all of it, which no sum over layers knows: a layer makes the others slower, too. So the layers'
    latencies are taken as an estimate with an error of some percent, and get the correction that is
-   the most probable one given the whole networks: the posterior mean of a linear regression.
+   the most probable one given the whole networks: the posterior mean of a linear regression. Where
+   large networks suffer more, it makes all layers dearer, and those that all networks have cheaper.
 
 Chosen by trying, for PyTorch and ONNX Runtime, on `cifar_mbconv` and `imagenet`. Sums of layers
 that were timed alone missed whole networks by 10 to 30 % (where layers are small, a call of ONNX
@@ -41,10 +42,14 @@ WHOLE_NETWORKS = 12
 REFERENCES = 6
 """So many of the whole networks are named in the table, to be measured again by a check."""
 
-LAYER_ERROR = 0.2
-"""Relative standard error of a layer's latency before whole networks correct it."""
-NETWORK_ERROR = 0.01
-"""Standard error of a whole network's latency, relative to their mean."""
+LAYER_ERROR = 0.05
+"""Relative standard error of each layer's latency before whole networks correct it."""
+SHARED_ERROR = 0.1
+"""Of the error that all layers share."""
+COMMON_ERROR = 0.1
+"""Standard error of the layers that all networks have, relative to a whole network."""
+NETWORK_ERROR = 0.02
+"""Relative standard error of a whole network's latency."""
 
 
 def measure_table(space: Space, conditions: Conditions, seed: int = 0) -> LatencyTable:
@@ -128,22 +133,24 @@ def _correct(
 ) -> dict[str, Entry]:
     """Correct the layers' latencies by those of whole networks, in ms.
 
-    With t ~ N(t0, diag(LAYER_ERROR t0)^2) and measured y ~ N(X t, s^2), X counting the layers of
-    every network, the mean of t given y is t0 + V X' (X V X' + s^2)^-1 (y - X t0).
+    With t ~ N(t0, V) and the networks' y ~ N(X t, s^2), X counting the layers of each, the mean of
+    t given y is t0 + V X' (X V X' + s^2)^-1 (y - X t0). V holds three errors: one of each layer,
+    one that all layers share, and one of the layers that all networks have.
     """
-    prior = torch.tensor([entry.mean for entry in entries.values()], dtype=torch.float64)
-    counts = torch.tensor(
-        [
-            [Counter(layer.key for layer in network.layers())[key] for key in entries]
-            for network in networks
-        ],
-        dtype=torch.float64,
+    occurrences = [Counter(layer.key for layer in network.layers()) for network in networks]
+    counts = torch.tensor([[each[key] for key in entries] for each in occurrences]).double()
+    prior = torch.tensor([entry.mean for entry in entries.values()]).double()
+    totals = torch.tensor(measured).double()
+    common = (counts > 0).all(dim=0) * prior
+    offset = COMMON_ERROR * totals.mean() * common / common.sum()
+    variance = (
+        torch.diag((LAYER_ERROR * prior).square())
+        + (SHARED_ERROR * prior).outer(SHARED_ERROR * prior)
+        + offset.outer(offset)
     )
-    totals = torch.tensor(measured, dtype=torch.float64)
-    weighted = counts * (LAYER_ERROR * prior) ** 2  # X V
-    noise = (NETWORK_ERROR * totals.mean()) ** 2 * torch.eye(len(networks), dtype=torch.float64)
-    misfit = torch.linalg.solve(weighted @ counts.T + noise, totals - counts @ prior)
-    corrected = (prior + weighted.T @ misfit).clamp(min=0).tolist()
+    noise = (NETWORK_ERROR * totals.mean()).square() * torch.eye(len(networks))
+    misfit = torch.linalg.solve(counts @ variance @ counts.T + noise, totals - counts @ prior)
+    corrected = (prior + variance @ counts.T @ misfit).clamp(min=0).tolist()
     return {
         key: entry.model_copy(update={"mean": mean})
         for (key, entry), mean in zip(entries.items(), corrected, strict=True)
