@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from PIL import Image
 from test_zoo_published import CONFIG
 from tiny_runs import SPACE, exactly, remains, settings_of, write_inputs
 from typer.testing import CliRunner, Result
@@ -69,17 +70,26 @@ def test_help_shows_every_command_and_option() -> None:
         assert option in proxyless("search", "--help").stdout
 
 
-def test_the_console_script_ends_mistakes_with_a_sentence(tmp_path: Path) -> None:
+def test_the_console_script_warns_and_fails_in_sentences(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("proxyless")
     if not script.exists():
         pytest.skip("the package is not installed")
-    process = subprocess.run(
-        [script, "search", "--data", "nowhere"], capture_output=True, text=True, cwd=tmp_path
-    )
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{index}.png")
+    (tmp_path / "dog" / "2.png").write_text("no picture")
+    write_inputs(tmp_path)
+    arguments = ["search", "--data", ".", "--space", "space.yaml", "--out", "run"]
+    for setting in ("data.bad_pictures=skip", "latency.table=table.yaml"):
+        arguments += ["--set", setting]
+    process = subprocess.run([script, *arguments], capture_output=True, text=True, cwd=tmp_path)
     assert (process.returncode, process.stdout) == (1, "")
-    assert process.stderr.startswith("error: data.source 'nowhere' is neither")
-    assert process.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    lines = process.stderr.splitlines()
+    assert "warning: left out picture dog/2.png: it is not a picture of a known format" in lines
+    assert lines[-1].startswith("error: table.yaml has no latency for Logits-")
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_search_leaves_all_its_files(finished: tuple[Run, Result]) -> None:

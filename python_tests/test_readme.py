@@ -20,4 +20,3 @@ def test_example() -> None:
     assert alpha.isfinite().all()
     # Ten steps of Adam, from a standard deviation of 1e-3.
     assert (alpha - alpha.mean()).abs().max() > 3e-3
-

@@ -6,14 +6,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from proxyless_ext.search import LatencyTarget
 from torch import Tensor
+
+from proxyless_ext.search import LatencyTarget
 
 EDGES, CANDIDATES, FIXED_MS = 16, 7, 0.4
 
 
 def latencies(seed: int) -> Tensor:
-    """Random latencies [E, N] in ms; the last candidate of every other edge is skipping, for nothing."""
+    """Random latencies [E, N] in ms; at every other edge the last candidate costs nothing."""
     generator = torch.Generator().manual_seed(seed)
     values = 0.05 + torch.rand(EDGES, CANDIDATES, generator=generator, dtype=torch.float64)
     values[::2, -1] = 0.0

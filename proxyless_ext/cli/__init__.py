@@ -1,9 +1,12 @@
 """The command line: ``proxyless search``, ``train``, ``latency`` and the others."""
 
-from . import search, network, latency  # noqa: F401, I001  (registers commands, in this order)
+import warnings  # noqa: I001  (the imports below register commands, in this order)
+
+from . import search, network, latency  # noqa: F401
 from .app import app
 
 
 def main() -> None:
     """Entry point of the console script."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     app()

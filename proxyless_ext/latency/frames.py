@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..spaces import Architecture, Layer
@@ -38,7 +39,8 @@ class Framed(nn.Module):
 
     def __init__(self, layer: nn.Module, head: Frame | None, tail: Frame | None) -> None:
         super().__init__()
-        self.head = nn.Conv2d(1, head.channels, 1) if head else nn.Identity()
+        with torch.random.fork_rng(devices=[]):
+            self.head = nn.Conv2d(1, head.channels, 1) if head else nn.Identity()
         self.layer = layer
         self.tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()) if tail else nn.Identity()
 
@@ -62,10 +64,10 @@ def framed_layers(
             head, tail = _frames(layer)
             channels = 1 if head else layer.in_channels
             example = random_input(batch_size, channels, layer.in_size)
-            if not layer.is_skipped:
-                modules.setdefault(layer.key, (Framed(part, head, tail), example))
-            if head:
-                modules.setdefault(head, (Framed(nn.Identity(), head, head), example))
+            if not layer.is_skipped and layer.key not in modules:
+                modules[layer.key] = (Framed(part, head, tail), example)
+            if head and head not in modules:
+                modules[head] = (Framed(nn.Identity(), head, head), example)
     return modules
 
 

@@ -139,8 +139,8 @@ def _correct(
     """
     occurrences = [Counter(layer.key for layer in network.layers()) for network in networks]
     counts = torch.tensor([[each[key] for key in entries] for each in occurrences]).double()
-    prior = torch.tensor([entry.mean for entry in entries.values()]).double()
-    totals = torch.tensor(measured).double()
+    prior = torch.tensor([entry.mean for entry in entries.values()], dtype=torch.float64)
+    totals = torch.tensor(measured, dtype=torch.float64)
     common = (counts > 0).all(dim=0) * prior
     offset = COMMON_ERROR * totals.mean() * common / common.sum()
     variance = (

@@ -72,9 +72,9 @@ def sample_within(
     if len(found) < count:
         cheapest, dearest = table.bounds(space)
         raise UserError(
-            f"'{space.name}' has {len(found)} networks of {low_ms:.6g} to {high_ms:.6g} ms and "
-            f"{count} are asked for; ask for fewer, or for a wider band between {cheapest:.6g} and "
-            f"{dearest:.6g} ms"
+            f"'{space.name}' has {len(found)} of the {count} networks of {low_ms:.6g} to "
+            f"{high_ms:.6g} ms asked for; ask for fewer, or for a wider band between "
+            f"{cheapest:.6g} and {dearest:.6g} ms"
         )
     return [list(choices) for choices in found]
 

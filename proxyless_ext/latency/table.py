@@ -180,8 +180,11 @@ class LatencyTable:
 
 def _options(space: Space) -> str:
     """What the command that measures a space is given; a space of the user's has a file."""
-    name = space.name if space.name in BUILTIN else f"{space.name}.yaml"
-    return f"{name} --classes {space.num_classes}"
+    if space.name in BUILTIN:
+        source = f"{space.name} --resolution {space.resolution}"
+    else:
+        source = f"{space.name}.yaml"
+    return f"{source} --classes {space.num_classes}"
 
 
 def _command(measured_by: str) -> str:

@@ -1,0 +1,173 @@
+"""Networks of a latency band: drawn uniformly, and the most probable one, against brute force."""
+
+import itertools
+import math
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from proxyless_ext import spaces
+from proxyless_ext.errors import UserError
+from proxyless_ext.latency import (
+    Entry,
+    LatencyTable,
+    most_probable_within,
+    sample_within,
+    sampling,
+)
+
+SPACE = spaces.Space(
+    name="small",
+    resolution=8,
+    num_classes=3,
+    stem=spaces.Stem(out_channels=8, stride=1),
+    candidates=("k3e3", "k5e6", "k7e3", "zero"),
+    stages=(
+        spaces.Stage(channels=8, cells=2),
+        spaces.Stage(channels=16, cells=2, stride=2),
+    ),
+    feature_mix=24,
+)
+
+
+def random_table(space, seed):
+    generator = torch.Generator().manual_seed(seed)
+    layers = itertools.chain(space.fixed_layers(), *space.edge_layers())
+    keys = sorted({layer.key for layer in layers})
+    means = (torch.rand(len(keys), generator=generator, dtype=torch.float64) + 0.1).tolist()
+    return LatencyTable(
+        {key: Entry(count=1, mean=mean, var=0) for key, mean in zip(keys, means, strict=True)}
+    )
+
+
+def networks_of(space, table):
+    choices = itertools.product(*(range(len(edge.candidates)) for edge in space.edges))
+    return {each: table.predict(space.architecture(each)) for each in choices}
+
+
+@given(st.integers(0, 1000), st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=25)
+def test_all_networks_of_a_band_are_found_and_no_other(seed, a, b):
+    table = random_table(SPACE, seed)
+    networks = networks_of(SPACE, table)
+    ordered = sorted(networks.values())
+    ends = sorted(ordered[0] + part * (ordered[-1] - ordered[0]) for part in (a, b))
+    low, high = ends[0] - 1e-9, ends[1] + 1e-9
+    within = {each for each, latency in networks.items() if low <= latency <= high}
+    found = sample_within(SPACE, table, low, high, len(within), seed)
+    assert len(found) == len(within)
+    assert set(map(tuple, found)) == within
+    with pytest.raises(UserError, match=f"'small' has {len(within)} of the {len(within) + 1} "):
+        sample_within(SPACE, table, low, high, len(within) + 1, seed)
+
+
+def test_the_error_says_what_the_space_reaches():
+    table = random_table(SPACE, 0)
+    cheapest, dearest = table.bounds(SPACE)
+    with pytest.raises(UserError) as error:
+        sample_within(SPACE, table, dearest + 1, dearest + 2, 1, 0)
+    assert f"{cheapest:.6g} and {dearest:.6g} ms" in str(error.value)
+
+
+@pytest.mark.parametrize("enumerable", [True, False])
+def test_networks_of_a_band_are_equally_probable(monkeypatch, enumerable):
+    if not enumerable:
+        monkeypatch.setattr(sampling, "MAX_TRIES", 10)
+    table = random_table(SPACE, 3)
+    networks = networks_of(SPACE, table)
+    ordered = sorted(networks.values())
+    low, high = ordered[len(ordered) // 5] - 1e-9, ordered[len(ordered) // 3] + 1e-9
+    within = {each for each, latency in networks.items() if low <= latency <= high}
+    draws = 12 * len(within)
+    counts = Counter(
+        tuple(sample_within(SPACE, table, low, high, 1, seed)[0]) for seed in range(draws)
+    )
+    assert set(counts) <= within
+    assert chisquare([counts[each] for each in within]).pvalue > 1e-4
+
+
+def test_drawing_gives_different_networks_of_the_band(monkeypatch):
+    monkeypatch.setattr(sampling, "MAX_TRIES", 10)  # As for a space too large to be enumerated.
+    table = random_table(SPACE, 4)
+    networks = networks_of(SPACE, table)
+    low, high = 0.0, sorted(networks.values())[len(networks) // 3]
+    found = list(map(tuple, sample_within(SPACE, table, low, high, 30, 5)))
+    assert len(set(found)) == 30
+    assert all(networks[each] <= high for each in found)
+
+
+def test_a_seed_gives_the_same_networks_again():
+    table = random_table(SPACE, 0)
+    first, again, other = (sample_within(SPACE, table, 0, 99, 20, seed) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_extreme_bands_of_a_huge_space():
+    space = spaces.imagenet(resolution=32)
+    table = random_table(space, 0)
+    cheapest, dearest = table.bounds(space)
+    for low, high in ((cheapest - 1, cheapest + 0.3), (dearest - 0.3, dearest + 1)):
+        found = sample_within(space, table, low, high, 5, 0)
+        assert len(set(map(tuple, found))) == 5
+        assert all(low <= table.predict(space.architecture(each)) <= high for each in found)
+
+
+def best_within(log_p, latencies, low, high):
+    """The largest sum of log-probabilities in the band, by trying all networks."""
+    sums = [
+        math.fsum(log_p[edge][i].item() for edge, i in enumerate(each))
+        for each in itertools.product(range(log_p.shape[1]), repeat=len(log_p))
+        if all(log_p[edge][i] > -math.inf for edge, i in enumerate(each))
+        and low <= math.fsum(latencies[edge][i].item() for edge, i in enumerate(each)) <= high
+    ]
+    return max(sums, default=None)
+
+
+@given(st.integers(0, 10_000), st.floats(-0.1, 1.1), st.sampled_from([0.0, 1e-6, 0.01, 0.1, 0.5]))
+@settings(max_examples=150)
+def test_the_most_probable_network_of_a_band(seed, at, width):
+    generator = torch.Generator().manual_seed(seed)
+    edges, candidates = 1 + seed % 4, 1 + seed % 5
+    latencies = torch.rand(edges, candidates, generator=generator, dtype=torch.float64)
+    log_p = torch.randn(edges, candidates, generator=generator, dtype=torch.float64).log_softmax(1)
+    if candidates > 1:  # An edge with fewer candidates, its padding the cheapest of all.
+        log_p[0, -1], latencies[0, -1] = -torch.inf, 0
+    low = at * latencies.amax(1).sum().item()
+    high = low + width
+    best = best_within(log_p, latencies, low, high)
+    found = most_probable_within(log_p, latencies, low, high)
+    if best is None:
+        assert found is None
+    else:
+        assert low <= math.fsum(latencies[range(edges), found].tolist()) <= high
+        assert log_p[range(edges), found].sum().item() == pytest.approx(best, abs=1e-12)
+
+
+@given(st.integers(0, 1000))
+def test_a_band_of_one_latency_finds_its_network(seed):
+    generator = torch.Generator().manual_seed(seed)
+    latencies = torch.rand(4, 4, generator=generator, dtype=torch.float64)
+    log_p = torch.zeros(4, 4, dtype=torch.float64)
+    wanted = torch.randint(4, (4,), generator=generator).tolist()
+    latency = math.fsum(latencies[range(4), wanted].tolist())
+    assert most_probable_within(log_p, latencies, latency, latency) == wanted
+
+
+def test_the_whole_range_gives_the_argmax():
+    log_p = torch.randn(21, 7, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    latencies = torch.rand(21, 7)
+    found = most_probable_within(log_p, latencies, -math.inf, math.inf)
+    assert found == log_p.argmax(1).tolist()
+
+
+def test_equal_latencies_are_one_band():
+    log_p = torch.tensor([[0.1, 0.9], [0.8, 0.2]]).log()
+    latencies = torch.full((2, 2), 1.5)
+    assert most_probable_within(log_p, latencies, 3.0, 3.0) == [1, 0]
+    assert most_probable_within(log_p, latencies, 3.1, 9.0) is None
+    assert most_probable_within(log_p, latencies, 0.0, 2.9) is None
+    assert most_probable_within(log_p, latencies, 9.0, 0.0) is None
