@@ -23,7 +23,7 @@ from proxyless_ext.nn import Network
 from proxyless_ext.runs import Run, load_checkpoint, read_metrics
 from proxyless_ext.search import Objective, Task
 from proxyless_ext.search.phases import Search, WarmUp, gate_schedule
-from proxyless_ext.training.optim import cosine_rate, weight_optimizer
+from proxyless_ext.training.optim import cosine_rate, momenta, weight_optimizer
 from proxyless_ext.training.phase import Meter, Phase, run_phase
 from proxyless_ext.training.train import Train
 
@@ -146,6 +146,19 @@ def test_searching_decays_all_weights_and_no_alphas(tmp_path: Path) -> None:
     (group,) = bench.search().learner.optimizer.param_groups
     assert (group["betas"], group["weight_decay"]) == ((0.0, 0.999), 0.0)
     assert [id(p) for p in group["params"]] == [id(p) for p in bench.supernet.edges.alphas]
+
+
+def test_resumed_optimizers_keep_their_momenta_but_obey_the_configuration(tmp_path: Path) -> None:
+    before = Bench(tmp_path).search()
+    for _ in steps(before):
+        pass
+    after = Bench(tmp_path, search__weight_decay=0.5, gates__lr=0.7).search()
+    after.load_state_dict(before.state_dict())
+    assert after.optimizer.param_groups[0]["weight_decay"] == 0.5
+    assert after.learner.optimizer.param_groups[0]["lr"] == 0.7
+    assert exactly(momenta(after.optimizer)) == exactly(momenta(before.optimizer)) != {}
+    gates = [momenta(phase.learner.optimizer) for phase in (before, after)]
+    assert exactly(gates[0]) == exactly(gates[1]) != {}
 
 
 # Steps.

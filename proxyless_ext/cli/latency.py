@@ -103,6 +103,7 @@ def check(
     console.print(f"R^2:          {result.r2:.4f}")
     console.print(f"median error: {result.median_error:.2%}")
     console.print(f"max error:    {result.max_error:.2%}")
+    console.print(f"slowdown:     {result.slowdown:.3f} since the table was measured, taken out")
     if figure:
         console.print(f"figure:       {draw_prediction(result, figure)}")
 

@@ -38,8 +38,8 @@ class Check:
     def r2(self) -> float:
         """1 - SSE / SST of the measured latencies about the predicted ones.
 
-        About the predictions as they are, not about a line fitted to them; NaN where all networks
-        take equally long.
+        About the predictions times `slowdown`, not about a line fitted to them; NaN where all
+        networks take equally long.
         """
         squares = (self.measured - self.slowdown * self.predicted).square().sum()
         return (1 - squares / (self.measured - self.measured.mean()).square().sum()).item()
