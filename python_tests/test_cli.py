@@ -24,6 +24,7 @@ from proxyless_ext.data import load_pictures
 from proxyless_ext.latency import LatencyTable
 from proxyless_ext.runs import Run, load_checkpoint
 from proxyless_ext.spaces import Architecture
+from proxyless_ext.training.evaluation import Accuracy
 from proxyless_ext.training.networks import load_network
 
 COMMANDS = ("search", "derive", "train", "evaluate", "export", "report", "latency")
@@ -280,3 +281,36 @@ def test_train_a_network_in_the_published_format(tmp_path: Path, no_onnx: None) 
     assert (trained.name, trained.resolution, trained.num_classes) == ("small", 224, 10)
     assert len(trained.blocks) == len(CONFIG["blocks"])
     assert found["macs"] > 0
+
+
+def test_a_network_remembers_how_its_pixels_were_normalised(
+    finished: tuple[Run, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that other pictures are given to it alike, whatever is usual for their source."""
+    run, _ = finished
+    kept = Architecture.load(run.architecture_path).normalisation
+    config = load_config(run.config_path, {})
+    pictures = load_pictures(config.data, SPACE.resolution, config.seed)
+    assert kept is not None
+    assert kept == pictures.normalisation
+
+    for index in range(10):
+        for part in ("train", "val"):
+            folder = tmp_path / part / str(index)
+            folder.mkdir(parents=True)
+            for copy in range(2):
+                Image.new("RGB", (8, 8), (20 * index,) * 3).save(folder / f"{copy}.png")
+    used = []
+    monkeypatch.setattr(
+        "proxyless_ext.cli.network.validate_network",
+        lambda network, settings, given: used.append(given) or evaluate_nothing(),
+    )
+    proxyless("evaluate", run.folder, "--data", tmp_path)
+    assert used[0].normalisation == kept
+    picture, label = used[0].val[18]
+    expected = (20 * label / 255 - torch.tensor(kept.mean)) / torch.tensor(kept.std)
+    torch.testing.assert_close(picture[:, 4, 4], expected)
+
+
+def evaluate_nothing() -> Accuracy:
+    return Accuracy(accuracy=0.0, top5=0.0, loss=0.0)

@@ -20,9 +20,9 @@ from torchvision.datasets import CIFAR10
 
 from proxyless_ext.data import DataConfig, Pictures, load_pictures, pictures
 from proxyless_ext.data.parts import MemoryReader, Part
-from proxyless_ext.data.transforms import Normalisation, augment, fit, normalise
+from proxyless_ext.data.transforms import augment, fit, normalise
 from proxyless_ext.errors import UserError
-from proxyless_ext.spaces import validate
+from proxyless_ext.spaces import Normalisation, validate
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -543,7 +543,7 @@ def test_without_augmentation_training_pictures_are_as_those_for_validation():
 
 def test_normalisation():
     picture = torch.tensor([0, 51, 255], dtype=torch.uint8)[:, None, None]
-    normalised = normalise(Normalisation((0.5, 0.25, 0.0), (0.5, 2.0, 4.0)))(picture)
+    normalised = normalise(Normalisation(mean=(0.5, 0.25, 0.0), std=(0.5, 2.0, 4.0)))(picture)
     torch.testing.assert_close(normalised.flatten(), torch.tensor([-1.0, -0.025, 0.25]))
 
 

@@ -409,7 +409,7 @@ def test_saved_json_is_readable_and_plain(tmp_path):
     architecture.save(path)
     text = path.read_text()
     assert json.loads(text) == {  # json itself, so that other programs can read it too.
-        **architecture.model_dump(mode="json", exclude={"classes"}),
+        **architecture.model_dump(mode="json", exclude_none=True),
         "format": "proxyless_ext/architecture/1",
     }
     assert sum('"operation"' in line for line in text.splitlines()) == len(architecture.blocks)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .. import zoo
 from ..data import load_pictures
 from ..errors import UserError
 from ..export import export_onnx
@@ -19,7 +20,6 @@ from ..training.networks import (
     validate_network,
 )
 from ..training.setup import set_up_torch
-from ..zoo import NETWORKS, architecture, import_config
 from .app import app
 from .command import command, console
 from .options import (
@@ -73,11 +73,14 @@ def evaluate(run: RunArgument, data: DataOption = None, assignments: SetOption =
     # On the run's configuration, whose seed says which pictures were never trained on.
     settings = configuration(opened.config_path, assignments, data__source=data)
     set_up_torch(settings)
-    pictures = load_pictures(settings.data, network.architecture.resolution, settings.seed)
-    if pictures.classes != network.architecture.classes:
+    architecture = network.architecture
+    pictures = load_pictures(
+        settings.data, architecture.resolution, settings.seed, architecture.normalisation
+    )
+    if pictures.classes != architecture.classes:
         raise UserError(
             f"the classes of {settings.data.source} are not those the network was trained for "
-            f"({', '.join((network.architecture.classes or ())[:5])} ...); give pictures of those"
+            f"({', '.join((architecture.classes or ())[:5])} ...); give pictures of those"
         )
     scores = validate_network(network.to(settings.device), settings, pictures)
     console.print(
@@ -103,14 +106,14 @@ def read_architecture(source: str) -> Architecture:
     Raises:
         UserError: it is none of these.
     """
-    if source in NETWORKS:
-        return architecture(source)
+    if source in zoo.NETWORKS:
+        return zoo.architecture(source)
     path = Path(source)
     if path.is_dir():
         path = Run.open(path).architecture_path
     if not path.exists():
         raise UserError(
             f"'{source}' is no run folder, no file, and no network of the zoo "
-            f"({', '.join(NETWORKS)})"
+            f"({', '.join(zoo.NETWORKS)})"
         )
-    return import_config(path) if path.suffix == ".config" else Architecture.load(path)
+    return zoo.import_config(path) if path.suffix == ".config" else Architecture.load(path)

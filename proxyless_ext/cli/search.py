@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
+from ..report import write_report
 from ..runs import Run
+from ..search import Task, derive_again, run_search
 from .app import app
 from .command import command, console
 from .options import (
@@ -41,9 +43,6 @@ def search(
     assignments: SetOption = None,
 ) -> None:
     """Search a network on your pictures and this machine, train it, and report."""
-    from ..report import write_report
-    from ..search import Task, run_search
-
     settings = configuration(
         config,
         assignments,
@@ -75,8 +74,6 @@ def derive(
     ),
 ) -> None:
     """Derive a network from a finished search again, say for another latency target."""
-    from ..search import derive_again
-
     opened = Run.open(run)
     regularizer = None if target is None else "target"
     settings = configuration(
@@ -90,8 +87,6 @@ def derive(
 @command(app)
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the report of a run again."""
-    from ..report import write_report
-
     console.print(f"report: {write_report(Run.open(run).folder)}")
 
 

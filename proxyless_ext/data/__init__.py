@@ -4,11 +4,9 @@ from .bad_pictures import PictureError
 from .batches import batches, batches_per_epoch, endless
 from .config import DataConfig
 from .pictures import Pictures, PictureSet, load_pictures
-from .transforms import Normalisation
 
 __all__ = [
     "DataConfig",
-    "Normalisation",
     "PictureError",
     "PictureSet",
     "Pictures",

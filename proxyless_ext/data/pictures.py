@@ -12,11 +12,12 @@ from torch.utils.data import Dataset
 from ..errors import UserError
 from ..progress import progress_bar
 from ..seeding import generator
+from ..spaces import Normalisation
 from .bad_pictures import BadPictures, PictureError
 from .config import DataConfig
 from .parts import MemoryReader, Part
 from .sources import open_source
-from .transforms import SMALL, Normalisation, augment, fit, normalise
+from .transforms import SMALL, augment, fit, normalise
 
 MEMORY_LIMIT = 512 * 2**20
 """Bytes of pixels, per part, up to which small pictures are kept in memory."""
@@ -76,13 +77,16 @@ class Pictures:
     normalisation: Normalisation
 
 
-def load_pictures(config: DataConfig, resolution: int, seed: int) -> Pictures:
+def load_pictures(
+    config: DataConfig, resolution: int, seed: int, normalisation: Normalisation | None = None
+) -> Pictures:
     """Open the source, split it by the seed, and read small pictures into memory.
 
     Args:
         config: which pictures, and how to split and augment them.
         resolution: height and width of the pictures, in pixels.
         seed: of the splits.
+        normalisation: of a network trained before; the constants usual for the source if absent.
 
     Raises:
         UserError: the source cannot be used as it is, has too few pictures to split, or (unless
@@ -111,7 +115,8 @@ def load_pictures(config: DataConfig, resolution: int, seed: int) -> Pictures:
     draw = generator(seed, "split", "gates")
     weights, gates = train.split(config.gate_fraction, classes, "weights and gates", draw)
 
-    normalising = normalise(source.normalisation)
+    normalisation = normalisation or source.normalisation
+    normalising = normalise(normalisation)
 
     def picture_set(part: Part, transform: Transform) -> PictureSet:
         return PictureSet(part, transform, normalising, bad_pictures)
@@ -123,7 +128,7 @@ def load_pictures(config: DataConfig, resolution: int, seed: int) -> Pictures:
         train_weights=picture_set(weights, augmenting),
         train_gates=picture_set(gates, augmenting),
         val=picture_set(val, fit(resolution)),
-        normalisation=source.normalisation,
+        normalisation=normalisation,
     )
 
 

@@ -14,15 +14,15 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ..errors import UserError
+from ..spaces import Normalisation
 from .config import DataConfig
 from .folder import Listing, list_folder
 from .parts import FileReader, MemoryReader, Part
-from .transforms import Normalisation
 
-IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CIFAR10 = Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-FASHION_MNIST = Normalisation((0.2860,) * 3, (0.3530,) * 3)
-DIGITS = Normalisation((0.3055,) * 3, (0.3235,) * 3)  # Enlarged to 32x32.
+IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CIFAR10 = Normalisation(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+FASHION_MNIST = Normalisation(mean=(0.2860,) * 3, std=(0.3530,) * 3)
+DIGITS = Normalisation(mean=(0.3055,) * 3, std=(0.3235,) * 3)  # Enlarged to 32x32.
 
 
 @dataclass(frozen=True)

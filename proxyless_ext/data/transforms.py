@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torchvision.transforms import v2
 
+from ..spaces import Normalisation
 from .config import Augmentation
 
 SMALL = 64
 """The largest resolution, in pixels, at which pictures are treated as CIFAR's usually are."""
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Per-channel mean and standard deviation of pixels in 0..1."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 def fit(resolution: int) -> v2.Transform:

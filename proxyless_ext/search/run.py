@@ -57,6 +57,6 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
     objective = Objective.build(supernet.space, table, config.latency)
     choices = derive_choices(supernet, objective)
     derived = Architecture.load(run.architecture_path)
-    own = {"classes": derived.classes, "dropout": derived.dropout}
+    own = {name: getattr(derived, name) for name in ("classes", "normalisation", "dropout")}
     architecture = supernet.space.architecture(choices, "derived").model_copy(update=own)
     return architecture, objective.predicted_ms(choices)

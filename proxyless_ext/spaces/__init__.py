@@ -3,7 +3,7 @@
 Nothing here imports torch.
 """
 
-from .architecture import Architecture, BatchNorm, BlockConfig, Stem
+from .architecture import Architecture, BatchNorm, BlockConfig, Normalisation, Stem
 from .builtin import BUILTIN, MBCONV_CANDIDATES, cifar_mbconv, imagenet, make_divisible
 from .layers import Layer
 from .operations import MBConvSpec, Operation, parse_operation
@@ -21,6 +21,7 @@ __all__ = [
     "FirstBlock",
     "Layer",
     "MBConvSpec",
+    "Normalisation",
     "Operation",
     "Space",
     "Stage",

@@ -32,6 +32,13 @@ class Stem(Data):
     stride: Literal[1, 2] = 2
 
 
+class Normalisation(Data):
+    """Per-channel mean and standard deviation of pixels in 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 class BlockConfig(Data):
     """One block: an operation, and whether its input is added to its output."""
 
@@ -63,6 +70,7 @@ class Architecture(Data):
 
     The layout is the one of the paper (section 3, `imagenet` space): a 3x3 stem, the blocks in
     sequence, a 1x1 feature-mix layer, global average pooling, dropout and a linear classifier.
+    A trained network also knows its classes, and how the pixels it is given are normalised.
     """
 
     format: Literal["proxyless_ext/architecture/1"] = "proxyless_ext/architecture/1"
@@ -75,6 +83,7 @@ class Architecture(Data):
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: BatchNorm = BatchNorm()
     classes: tuple[str, ...] | None = None
+    normalisation: Normalisation | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Architecture:

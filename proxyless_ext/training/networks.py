@@ -22,10 +22,11 @@ from .train import Train
 
 
 def for_data(architecture: Architecture, config: Config, data: Pictures) -> Architecture:
-    """The architecture with the classes of `data` and the dropout of `config`."""
+    """The architecture with what it takes from `data`, and the dropout of `config`."""
     fields = {
         "num_classes": len(data.classes),
         "classes": data.classes,
+        "normalisation": data.normalisation,
         "dropout": config.train.dropout,
     }
     return architecture.model_copy(update=fields)
