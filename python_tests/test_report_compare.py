@@ -25,7 +25,7 @@ POINTS = [
     SearchedPoint("40 %", 0.75, 3.1, "searched"),
     SearchedPoint("1", 0.69, 3.0, "random"),
 ]
-CHECK = Check(torch.tensor([1.0, 3.0]).double(), torch.tensor([1.1, 2.9]).double())
+CHECK = Check(torch.tensor([0.5, 1.5]).double(), torch.tensor([1.1, 2.9]).double(), slowdown=2.0)
 
 
 def texts(path: Path) -> list[str]:
@@ -45,7 +45,11 @@ def test_pareto_and_prediction_say_what_they_show(tmp_path):
     written = texts(draw_pareto(POINTS, tmp_path / "pareto.svg"))
     assert {"20 %", "40 %", "1", "searched", "random", "Pareto front"} <= set(written)
     written = texts(draw_prediction(CHECK, tmp_path / "prediction.svg"))
-    assert {"predicted, ms", "measured, ms", "R² 0.988, median error 6.3 %"} <= set(written)
+    assert {
+        "predicted, times the slowdown of 2.000, ms",
+        "measured, ms",
+        "R² 0.988, median error 6.3 %",
+    } <= set(written)
 
 
 @pytest.mark.parametrize("name", ["chart.svg", "chart.png", "chart.pdf"])

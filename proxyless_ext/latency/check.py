@@ -35,28 +35,32 @@ class Check:
     slowdown: float
 
     @property
-    def r2(self) -> float:
-        """1 - SSE / SST of the measured latencies about the predicted ones.
+    def rescaled(self) -> Tensor:
+        """Predicted latencies at the machine's present speed, in ms."""
+        return self.slowdown * self.predicted
 
-        About the predictions times `slowdown`, not about a line fitted to them; NaN where all
-        networks take equally long.
+    @property
+    def r2(self) -> float:
+        """1 - SSE / SST of the measured latencies about the rescaled ones.
+
+        Not about a line fitted to them; NaN where all networks take equally long.
         """
-        squares = (self.measured - self.slowdown * self.predicted).square().sum()
+        squares = (self.measured - self.rescaled).square().sum()
         return (1 - squares / (self.measured - self.measured.mean()).square().sum()).item()
 
     @property
     def median_error(self) -> float:
-        """Median of |predicted - measured| / measured."""
+        """Median of |rescaled - measured| / measured."""
         return self._errors.quantile(0.5).item()
 
     @property
     def max_error(self) -> float:
-        """Largest |predicted - measured| / measured."""
+        """Largest |rescaled - measured| / measured."""
         return self._errors.max().item()
 
     @property
     def _errors(self) -> Tensor:
-        return (self.slowdown * self.predicted - self.measured).abs() / self.measured
+        return (self.rescaled - self.measured).abs() / self.measured
 
 
 def check_table(table: LatencyTable, space: Space, networks: int = 30, seed: int = 0) -> Check:

@@ -98,7 +98,7 @@ def draw_prediction(check: Check, path: Path) -> Path:
     Raises:
         UserError: `path` ends otherwise, or cannot be written.
     """
-    predicted, measured = check.predicted.tolist(), check.measured.tolist()
+    predicted, measured = check.rescaled.tolist(), check.measured.tolist()
     figure = new_figure(480, 500)
     axes = figure.subplots()
     reach = [0, 1.08 * max(*predicted, *measured)]
@@ -106,7 +106,8 @@ def draw_prediction(check: Check, path: Path) -> Path:
     axes.fill_between(reach, low, high, color=LINE, alpha=0.5, linewidth=0, label="± 10 %")
     axes.plot(reach, reach, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="equal")
     axes.plot(predicted, measured, "o", color=ORANGE, alpha=0.75, label="networks")
-    axes.set(xlabel="predicted, ms", ylabel="measured, ms", xlim=reach, ylim=reach, aspect="equal")
+    axes.set(xlabel=f"predicted, times the slowdown of {check.slowdown:.3f}, ms")
+    axes.set(ylabel="measured, ms", xlim=reach, ylim=reach, aspect="equal")
     axes.set_title(f"R² {check.r2:.3f}, median error {percent(check.median_error)}")
     add_legend(axes, columns=3)
     return save(figure, path)
