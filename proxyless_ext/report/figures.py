@@ -59,7 +59,7 @@ def latency_over_search(records: Sequence[Record], tolerance: float) -> str:
         latency.axhspan(low, high, color=LINE, alpha=0.5, linewidth=0, label=label)
         latency.axhline(target, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     _plot(latency, records, "expected_ms", BLUE, "expected over all paths")
-    _plot(latency, records, "derived_ms", ORANGE, "most probable network")
+    _plot(latency, records, "derived_ms", ORANGE, "most probable")
     _plot(weight, records, "trade_off", MUTED, None)
     latency.set(title="Predicted latency, ms")
     weight.set(title="Trade-off λ")
