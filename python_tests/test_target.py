@@ -57,6 +57,7 @@ def test_derived_latency_is_as_near_as_one_price_can_bring_it(seed: int, part: f
     assert below <= target_ms + 1e-9
     assert above >= target_ms - 1e-9
     assert below <= held <= above
+    assert abs(held - target_ms) <= min(target_ms - below, above - target_ms) + 1e-6
 
 
 def test_all_edges_pay_the_same_price_and_it_is_remembered() -> None:

@@ -65,7 +65,13 @@ class LatencyTarget:
                 low = middle
             else:
                 high = middle
-        return (low + high) / 2
+        # The derived network's latency falls in steps: take the side of the step that is nearer.
+        return min(low, high, key=lambda price: self._miss_ms(alpha, price, progress))
+
+    def _miss_ms(self, alpha: Tensor, price: float, progress: float) -> float:
+        """How far from the target the held latency is at a price."""
+        held_ms = self._held_ms(alpha - price * self.latencies, progress)
+        return abs(held_ms - self.target_ms)
 
     def _bracket(self, alpha: Tensor, progress: float, sign: float) -> float:
         """A price, without its `sign`, that takes the held latency to the target or past it."""
