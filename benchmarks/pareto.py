@@ -32,7 +32,8 @@ def main() -> None:
     for run in map(Run.open, arguments.runs):
         result = _read(run.result_path)
         print(_row(run, result))
-        label = f"{result['target_ms']:.3f} ms"
+        target = f"{result['target_ms']:.3f} ms"
+        label = "" if any(point.name == target for point in points) else target
         points.append(SearchedPoint(label, result["accuracy"], result["measured_ms"], "searched"))
         rivals = _read(run.comparison_path)["random"]
         points += [
