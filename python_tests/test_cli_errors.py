@@ -251,7 +251,7 @@ def test_a_table_of_another_space(here: Path) -> None:
 
 def test_no_cuda_device(here: Path) -> None:
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("this machine has a CUDA device")
     said = fails(*search_arguments("--set", "device=cuda"))
     assert said == "this machine has no usable CUDA device; set device to cpu"
     assert not (here / "run").exists()

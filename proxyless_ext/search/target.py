@@ -27,8 +27,7 @@ class LatencyTarget:
 
     Attributes:
         price: the sum of all prices paid, in log-odds per ms; negative where the target asks for
-            slower networks
-            than accuracy alone would choose.
+            slower networks than accuracy alone would choose.
     """
 
     def __init__(self, latencies: Tensor, fixed_ms: float, target_ms: float) -> None:

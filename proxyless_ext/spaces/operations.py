@@ -1,8 +1,7 @@
 """Candidate operations as data: a name, where it fits, and the key of its latency.
 
 Names are the field's shorthand: ``k5e6`` is an MBConv of kernel 5 and expansion 6, ``zero`` drops
-the layer, ``identity`` passes it through. Nothing here imports torch; `proxyless_ext.nn.build`
-makes modules.
+the layer, ``identity`` passes it through. Nothing here imports torch; `nn.network` makes modules.
 """
 
 from __future__ import annotations
