@@ -5,11 +5,7 @@
 namespace proxyless::cpu {
 namespace {
 
-const MBConvKernels& kernels(DType dtype, Isa isa) {
-#if defined(__x86_64__) && defined(__GNUC__)
-  if (dtype != DType::kFloat64 && isa == Isa::kAvx512) return kAvx512Kernels;
-  if (dtype != DType::kFloat64 && isa == Isa::kAvx2) return kAvx2Kernels;
-#endif
+const MBConvKernels& kernels(DType, Isa) {
   return kScalarKernels;
 }
 
