@@ -5,10 +5,15 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
 CXX_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp')
+# Builds the C++ tests in the folder $(1) with the CMake option $(2), and runs them.
+run_native_tests = $(BIN)/cmake -S . -B build/native/$(1) -G Ninja -DPROXYLESS_TESTS=ON $(2) \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) && \
+  $(BIN)/cmake --build build/native/$(1) && \
+  $(BIN)/ctest --test-dir build/native/$(1) --output-on-failure
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install search test test-slow lint format clean
+.PHONY: help install search test test-slow test-native lint format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +28,12 @@ test: $(INSTALLED)  ## Run the tests
 
 test-slow: $(INSTALLED)  ## Run the tests that take long
 	$(BIN)/python -m pytest -m slow
+
+test-native: $(INSTALLED)  ## Run the C++ tests under sanitizers, and under valgrind if it is there
+	$(call run_native_tests,sanitizers,-DPROXYLESS_SANITIZERS=ON)
+	@command -v valgrind >/dev/null || echo 'There is no valgrind here: its run is left out.'
+	! command -v valgrind || \
+	  { $(call run_native_tests,valgrind,-DCMAKE_TEST_LAUNCHER='valgrind;-q;--error-exitcode=1'); }
 
 lint: $(INSTALLED)  ## Check format, style and types
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)

@@ -1,10 +1,11 @@
-// The Python module proxyless_ext._C: how the library was built and which instruction sets it can
-// use here.
+// The Python module proxyless_ext._C: how the library was built, which instruction sets it can use
+// here, and the kernels on NumPy arrays.
 //
 // It is the thin outer layer over the kernels. Reading the environment and raising exceptions
 // happen here, so that kernels do neither; no tensor type is known here, so that the module needs
 // no torch, neither to build nor to load.
-#include <pybind11/pybind11.h>
+#include "bindings.h"
+
 #include <pybind11/stl.h>
 
 #include <cstdlib>
@@ -13,7 +14,6 @@
 #include <vector>
 
 #include "build_info.h"
-#include "kernels/cpu/isa.h"
 
 namespace py = pybind11;
 
@@ -28,19 +28,6 @@ std::vector<std::string> supported_isas() {
   return names;
 }
 
-std::string selected_isa() {
-  const char* value = std::getenv(kIsaVariable);
-  const std::string requested = value == nullptr ? "" : value;
-  if (const auto isa = cpu::choose_isa(requested)) return cpu::isa_name(*isa);
-
-  std::string choices;
-  for (const std::string& name : supported_isas()) {
-    choices += (choices.empty() ? "" : ", ") + name;
-  }
-  throw std::invalid_argument(std::string(kIsaVariable) + " is \"" + requested +
-                              "\", but this CPU can use only " + choices + ".");
-}
-
 py::dict build_info() {
   py::dict info;
   info["version"] = built::kVersion;
@@ -53,7 +40,25 @@ py::dict build_info() {
   return info;
 }
 
+cpu::Isa isa_called(const std::string& name, const std::string& source) {
+  if (const auto isa = cpu::choose_isa(name)) return *isa;
+
+  std::string choices;
+  for (const std::string& choice : supported_isas()) {
+    choices += (choices.empty() ? "" : ", ") + choice;
+  }
+  throw std::invalid_argument(source + " is \"" + name + "\", but this CPU can use only " +
+                              choices + ".");
+}
+
 }  // namespace
+
+cpu::Isa select_isa(const std::optional<std::string>& name) {
+  if (name) return isa_called(*name, "isa");
+  const char* value = std::getenv(kIsaVariable);
+  return isa_called(value == nullptr ? "" : value, kIsaVariable);
+}
+
 }  // namespace proxyless
 
 PYBIND11_MODULE(_C, m) {
@@ -65,7 +70,9 @@ PYBIND11_MODULE(_C, m) {
         "system and architecture.");
   m.def("supported_isas", &proxyless::supported_isas,
         "List the instruction sets that this CPU can use, best first.");
-  m.def("selected_isa", &proxyless::selected_isa,
-        "Name the instruction set that CPU kernels use: the best one, or the one that the "
-        "environment variable PROXYLESS_CPU_ISA names.");
+  m.def(
+      "selected_isa", [] { return proxyless::cpu::isa_name(proxyless::select_isa({})); },
+      "Name the instruction set that CPU kernels use: the best one, or the one that the "
+      "environment variable PROXYLESS_CPU_ISA names.");
+  proxyless::bind_mbconv(m);
 }

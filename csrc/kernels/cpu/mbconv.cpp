@@ -5,7 +5,11 @@
 namespace proxyless::cpu {
 namespace {
 
-const MBConvKernels& kernels(DType, Isa) {
+const MBConvKernels& kernels([[maybe_unused]] DType dtype, [[maybe_unused]] Isa isa) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (dtype != DType::kFloat64 && isa == Isa::kAvx512) return kAvx512Kernels;
+  if (dtype != DType::kFloat64 && isa == Isa::kAvx2) return kAvx2Kernels;
+#endif
   return kScalarKernels;
 }
 

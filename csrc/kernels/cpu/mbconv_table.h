@@ -14,5 +14,9 @@ struct MBConvKernels {
 };
 
 extern const MBConvKernels kScalarKernels;
+#if defined(__x86_64__) && defined(__GNUC__)
+extern const MBConvKernels kAvx2Kernels;
+extern const MBConvKernels kAvx512Kernels;
+#endif
 
 }  // namespace proxyless::cpu

@@ -1,0 +1,625 @@
+// The fused MBConv in plain C++, the reference for every other instruction set.
+//
+// Expansion, depthwise convolution and their BatchNorms are separate for every expanded channel, so
+// the block is worked through one expanded channel at a time, and of the expanded tensor only that
+// channel's plane ever exists. A plane holds one channel of all pictures, [N, H, W], and a
+// channel's batch statistics are those of its plane.
+//
+// Everything is computed in float64 whatever the storage. What the expand layer reads is laid out
+// first, as one plane for each value of a patch; then expand and project are sums of planes. Each
+// sum belongs to one task of a parallel loop, so that threads change no bit.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/cpu/mbconv_table.h"
+#include "kernels/math.h"
+#include "kernels/parallel.h"
+#include "kernels/storage.h"
+
+namespace proxyless::cpu {
+namespace {
+
+// Hands out the workspace piece by piece; without memory it only counts.
+class Workspace {
+ public:
+  explicit Workspace(void* memory) : memory_(static_cast<double*>(memory)) {}
+
+  double* take(int64_t count) {
+    double* piece = memory_ == nullptr ? nullptr : memory_ + taken_;
+    taken_ += count;
+    return piece;
+  }
+  int64_t bytes() const { return taken_ * static_cast<int64_t>(sizeof(double)); }
+
+ private:
+  double* memory_;
+  int64_t taken_ = 0;
+};
+
+// --- Sums of planes ---
+
+void fill(double* values, int64_t count, double value) { std::fill_n(values, count, value); }
+
+void add_scaled(double* sum, double factor, const double* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) sum[i] += factor * values[i];
+}
+
+double sum(const double* values, int64_t count) {
+  double total = 0;
+  for (int64_t i = 0; i < count; ++i) total += values[i];
+  return total;
+}
+
+double dot(const double* a, const double* b, int64_t count) {
+  double total = 0;
+  for (int64_t i = 0; i < count; ++i) total += a[i] * b[i];
+  return total;
+}
+
+// --- Planes and how pictures are stored ---
+
+struct Grid {
+  int64_t batch, height, width;
+
+  int64_t image() const { return height * width; }
+  int64_t pixels() const { return batch * image(); }
+};
+
+Grid input_grid(const MBConvShape& s) { return {s.batch, s.height, s.width}; }
+Grid mid_grid(const MBConvShape& s) { return {s.batch, s.mid_height(), s.mid_width()}; }
+Grid out_grid(const MBConvShape& s) { return {s.batch, s.out_height(), s.out_width()}; }
+
+Pixels dense(const void* data, const Grid& grid, int64_t channels) {
+  return {data, grid.image() * channels, grid.width * channels, channels};
+}
+
+// Calls body(pixel, offset): which pixel of the plane, and how many elements before its channel 0.
+template <class Body>
+void for_each_pixel(const Grid& grid, const Pixels& stored, const Body& body) {
+  int64_t pixel = 0;
+  for (int64_t n = 0; n < grid.batch; ++n) {
+    for (int64_t y = 0; y < grid.height; ++y) {
+      for (int64_t x = 0; x < grid.width; ++x, ++pixel) {
+        body(pixel, n * stored.batch_stride + y * stored.row_stride + x * stored.pixel_stride);
+      }
+    }
+  }
+}
+
+void load_plane(double* plane, const Pixels& from, DType dtype, const Grid& grid, int64_t channel) {
+  for_each_pixel(grid, from, [&](int64_t pixel, int64_t offset) {
+    plane[pixel] = read(from.data, dtype, offset + channel);
+  });
+}
+
+void store_plane(const double* plane, void* to, DType dtype, const Grid& grid, int64_t channels,
+                 int64_t channel) {
+  for_each_pixel(grid, dense(to, grid, channels), [&](int64_t pixel, int64_t offset) {
+    write(to, dtype, offset + channel, plane[pixel]);
+  });
+}
+
+// --- Convolutions ---
+
+// A convolution of planes, padded by half its kernel.
+struct Window {
+  Grid in, out;
+  int64_t kernel, stride;
+
+  int64_t taps() const { return kernel * kernel; }
+};
+
+Window expand_window(const MBConvShape& s) {
+  return {input_grid(s), mid_grid(s), s.expand_kernel, s.expand_stride};
+}
+Window depthwise_window(const MBConvShape& s) {
+  return {mid_grid(s), out_grid(s), s.kernel, s.stride};
+}
+
+// Calls body(tap, out, in) for every tap of every output pixel of one picture that falls on an
+// input pixel rather than on padding. The pixels are places in the whole planes.
+template <class Body>
+void for_each_tap(const Window& window, int64_t image, const Body& body) {
+  const int64_t padding = window.kernel / 2;
+  int64_t out = image * window.out.image();
+  for (int64_t out_y = 0; out_y < window.out.height; ++out_y) {
+    for (int64_t out_x = 0; out_x < window.out.width; ++out_x, ++out) {
+      for (int64_t ky = 0; ky < window.kernel; ++ky) {
+        const int64_t y = out_y * window.stride + ky - padding;
+        if (y < 0 || y >= window.in.height) continue;
+        for (int64_t kx = 0; kx < window.kernel; ++kx) {
+          const int64_t x = out_x * window.stride + kx - padding;
+          if (x < 0 || x >= window.in.width) continue;
+          body(ky * window.kernel + kx, out, image * window.in.image() + y * window.in.width + x);
+        }
+      }
+    }
+  }
+}
+
+// --- BatchNorm and ReLU6 of a plane ---
+
+using Norm = BatchNorm<double>;
+
+void measure(const double* plane, int64_t count, double* mean, double* var) {
+  *mean = sum(plane, count) / static_cast<double>(count);
+  double squares = 0;
+  for (int64_t i = 0; i < count; ++i) squares += (plane[i] - *mean) * (plane[i] - *mean);
+  *var = squares / static_cast<double>(count);
+}
+
+void activate(double* to, const double* plane, int64_t count, const Norm& norm) {
+  for (int64_t i = 0; i < count; ++i) to[i] = relu6(norm(plane[i]));
+}
+
+// Turns grad = dL/drelu6(norm(plane)) into dL/dnorm(plane).
+void activate_backward(double* grad, const double* plane, int64_t count, const Norm& norm) {
+  for (int64_t i = 0; i < count; ++i) grad[i] = relu6_backward(norm(plane[i]), grad[i]);
+}
+
+struct NormGradients {
+  double scale, shift;
+};
+
+// Turns grad = dL/dnorm(plane) into dL/dplane.
+NormGradients normalise_backward(double* grad, const double* plane, int64_t count, const Norm& norm,
+                                 bool batch_statistics) {
+  NormGradients d{0, sum(grad, count)};
+  for (int64_t i = 0; i < count; ++i) d.scale += grad[i] * norm.normalise(plane[i]);
+  for (int64_t i = 0; i < count; ++i) {
+    grad[i] = batch_statistics
+                  ? norm.backward(plane[i], grad[i], d.scale, d.shift, static_cast<double>(count))
+                  : norm.backward(grad[i]);
+  }
+  return d;
+}
+
+// --- The block ---
+
+// Lays out what the expand layer reads: a plane of the middle grid for each value of a patch.
+//   planes: [C, N, H, W], patches: [K, N, Hm, Wm]
+void unfold(double* patches, const double* planes, const MBConvShape& shape,
+            const ParallelFor& parallel) {
+  const Window window = expand_window(shape);
+  parallel_for(parallel, shape.in_channels, [&](int64_t c) {
+    const double* plane = planes + c * window.in.pixels();
+    double* of_channel = patches + c * window.taps() * window.out.pixels();
+    fill(of_channel, window.taps() * window.out.pixels(), 0);
+    for (int64_t n = 0; n < shape.batch; ++n) {
+      for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
+        of_channel[tap * window.out.pixels() + out] = plane[in];
+      });
+    }
+  });
+}
+
+// The transpose: adds up what the patches hold of each input pixel.
+void fold(double* planes, const double* patches, const MBConvShape& shape,
+          const ParallelFor& parallel) {
+  const Window window = expand_window(shape);
+  parallel_for(parallel, shape.in_channels, [&](int64_t c) {
+    double* plane = planes + c * window.in.pixels();
+    const double* of_channel = patches + c * window.taps() * window.out.pixels();
+    fill(plane, window.in.pixels(), 0);
+    for (int64_t n = 0; n < shape.batch; ++n) {
+      for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
+        plane[in] += of_channel[tap * window.out.pixels() + out];
+      });
+    }
+  });
+}
+
+// The input, and the layers up to the depthwise convolution, one expanded channel at a time.
+class Block {
+ public:
+  Block(Workspace& workspace, const MBConvShape& shape)
+      : x(workspace.take(shape.in_channels * input_grid(shape).pixels())),
+        patches(workspace.take(shape.patch() * shape.mid_pixels())),
+        mean(workspace.take(shape.norm_channels())),
+        var(workspace.take(shape.norm_channels())) {}
+
+  void load(const MBConvInput& input, const ParallelFor& parallel) {
+    input_ = &input;
+    parallel_ = parallel;
+    const MBConvShape& s = input.shape;
+    parallel_for(parallel, s.in_channels, [&](int64_t c) {
+      load_plane(x + c * input_grid(s).pixels(), input.x, input.dtype, input_grid(s), c);
+    });
+    if (s.has_expand()) unfold(patches, x, s, parallel);
+  }
+
+  void load_statistics(const void* given_mean, const void* given_var) {
+    const DType dtype = vector_dtype(input_->dtype);
+    for (int64_t i = 0; i < input_->shape.norm_channels(); ++i) {
+      mean[i] = read(given_mean, dtype, i);
+      var[i] = read(given_var, dtype, i);
+    }
+  }
+
+  // The layer's statistics of expanded channel k from those of the patches.
+  void expand_statistics(const double* moments, int64_t k) {
+    const int64_t patch = input_->shape.patch();
+    const double* covariance = moments + patch;
+    double m = 0, v = 0;
+    for (int64_t i = 0; i < patch; ++i) {
+      m += expand_weight(k, i) * moments[i];
+      for (int64_t j = 0; j < patch; ++j) {
+        v += expand_weight(k, i) * covariance[i * patch + j] * expand_weight(k, j);
+      }
+    }
+    mean[k] = m;
+    var[k] = v < 0 ? 0 : v;
+  }
+
+  // One plane of the expand convolution.
+  void expand(double* plane, int64_t k) const {
+    const Grid grid = mid_grid(input_->shape);
+    parallel_for(parallel_, grid.batch, [&](int64_t n) {
+      double* image = plane + n * grid.image();
+      fill(image, grid.image(), 0);
+      for (int64_t i = 0; i < input_->shape.patch(); ++i) {
+        add_scaled(image, expand_weight(k, i), patches + i * grid.pixels() + n * grid.image(),
+                   grid.image());
+      }
+    });
+  }
+
+  // One plane of the depthwise convolution.
+  void depthwise(double* plane, const double* activated, int64_t k) const {
+    const Window window = depthwise_window(input_->shape);
+    parallel_for(parallel_, window.out.batch, [&](int64_t n) {
+      fill(plane + n * window.out.image(), window.out.image(), 0);
+      for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
+        plane[out] += depthwise_weight(k, tap) * activated[in];
+      });
+    });
+  }
+
+  double expand_weight(int64_t k, int64_t i) const {
+    return read(input_->expand, input_->dtype, k * input_->shape.patch() + i);
+  }
+  double depthwise_weight(int64_t k, int64_t tap) const {
+    const int64_t taps = input_->shape.kernel * input_->shape.kernel;
+    return read(input_->depthwise, input_->dtype, k * taps + tap);
+  }
+  double project_weight(int64_t o, int64_t k) const {
+    return read(input_->project, input_->dtype, o * input_->shape.hidden + k);
+  }
+
+  // Where a BatchNorm's channels start among all.
+  int64_t depthwise_norm() const { return input_->shape.has_expand() ? input_->shape.hidden : 0; }
+  int64_t project_norm() const { return depthwise_norm() + input_->shape.hidden; }
+
+  Norm norm(int64_t i) const {
+    const DType dtype = vector_dtype(input_->dtype);
+    return Norm(mean[i], var[i], input_->eps, read(input_->scale, dtype, i),
+                read(input_->shift, dtype, i));
+  }
+
+  double* x;        // [C, N, H, W]
+  double* patches;  // [K, N, Hm, Wm]
+  double* mean;     // [S]
+  double* var;      // [S]
+
+ private:
+  const MBConvInput* input_ = nullptr;
+  ParallelFor parallel_{};
+};
+
+// The block before its last BatchNorm, whose statistics it takes too.
+struct Projection {
+  Projection(Workspace& workspace, const MBConvShape& shape)
+      : block(workspace, shape),
+        mid(workspace.take(shape.mid_pixels())),
+        out(workspace.take(shape.out_pixels())),
+        p(workspace.take(shape.out_channels * shape.out_pixels())) {}
+
+  void run(const MBConvInput& input, const double* moments, const void* mean, const void* var,
+           const ParallelFor& parallel) {
+    const MBConvShape& s = input.shape;
+    block.load(input, parallel);
+    if (!input.batch_statistics) block.load_statistics(mean, var);
+
+    fill(p, s.out_channels * s.out_pixels(), 0);
+    for (int64_t k = 0; k < s.hidden; ++k) {
+      const double* activated = block.x + k * s.mid_pixels();
+      if (s.has_expand()) {
+        block.expand(mid, k);
+        if (input.batch_statistics) block.expand_statistics(moments, k);
+        activate(mid, mid, s.mid_pixels(), block.norm(k));
+        activated = mid;
+      }
+      block.depthwise(out, activated, k);
+      const int64_t norm = block.depthwise_norm() + k;
+      if (input.batch_statistics) {
+        measure(out, s.out_pixels(), &block.mean[norm], &block.var[norm]);
+      }
+      activate(out, out, s.out_pixels(), block.norm(norm));
+      parallel_for(parallel, s.out_channels, [&](int64_t o) {
+        add_scaled(p + o * s.out_pixels(), block.project_weight(o, k), out, s.out_pixels());
+      });
+    }
+    if (!input.batch_statistics) return;
+    parallel_for(parallel, s.out_channels, [&](int64_t o) {
+      const int64_t norm = block.project_norm() + o;
+      measure(p + o * s.out_pixels(), s.out_pixels(), &block.mean[norm], &block.var[norm]);
+    });
+  }
+
+  Block block;
+  double* mid;  // [N, Hm, Wm]
+  double* out;  // [N, Ho, Wo]
+  double* p;    // [O, N, Ho, Wo]
+};
+
+void forward(const MBConvForward& args) {
+  const MBConvInput& input = args.input;
+  const MBConvShape& s = input.shape;
+  const Grid grid = out_grid(s);
+  Workspace workspace(args.workspace);
+  Projection projection(workspace, s);
+  projection.run(input, args.moments, args.mean, args.var, args.parallel);
+  const Block& block = projection.block;
+
+  parallel_for(args.parallel, s.out_channels, [&](int64_t o) {
+    double* plane = projection.p + o * grid.pixels();
+    if (args.p != nullptr) store_plane(plane, args.p, input.dtype, grid, s.out_channels, o);
+    const Norm norm = block.norm(block.project_norm() + o);
+    for (int64_t i = 0; i < grid.pixels(); ++i) plane[i] = norm(plane[i]);
+    if (args.residual) add_scaled(plane, 1, block.x + o * grid.pixels(), grid.pixels());
+    store_plane(plane, args.y, input.dtype, grid, s.out_channels, o);
+  });
+  if (!input.batch_statistics) return;
+  for (int64_t i = 0; i < s.norm_channels(); ++i) {
+    write(args.mean, vector_dtype(input.dtype), i, block.mean[i]);
+    write(args.var, vector_dtype(input.dtype), i, block.var[i]);
+  }
+}
+
+void gate_probe(const MBConvProbe& args) {
+  const MBConvShape& s = args.input.shape;
+  const Grid grid = out_grid(s);
+  Workspace workspace(args.workspace);
+  Projection projection(workspace, s);
+  projection.run(args.input, args.moments, args.mean, args.var, args.parallel);
+  const Block& block = projection.block;
+
+  *args.result = 0;
+  for (int64_t o = 0; o < s.out_channels; ++o) {
+    load_plane(projection.out, args.grad, args.input.dtype, grid, o);
+    const Norm norm = block.norm(block.project_norm() + o);
+    const double* p = projection.p + o * grid.pixels();
+    for (int64_t i = 0; i < grid.pixels(); ++i) *args.result += projection.out[i] * norm(p[i]);
+  }
+}
+
+class Backward {
+ public:
+  Backward(Workspace& workspace, const MBConvShape& shape)
+      : block_(workspace, shape),
+        expanded_(workspace.take(shape.mid_pixels())),
+        activated_(workspace.take(shape.mid_pixels())),
+        dmid_(workspace.take(shape.mid_pixels())),
+        filtered_(workspace.take(shape.out_pixels())),
+        projectable_(workspace.take(shape.out_pixels())),
+        dout_(workspace.take(shape.out_pixels())),
+        p_(workspace.take(shape.out_channels * shape.out_pixels())),
+        dp_(workspace.take(shape.out_channels * shape.out_pixels())),
+        dpatches_(workspace.take(shape.patch() * shape.mid_pixels())),
+        dx_(workspace.take(shape.in_channels * input_grid(shape).pixels())) {}
+
+  void run(const MBConvBackward& args) {
+    args_ = &args;
+    const MBConvShape& s = shape();
+    block_.load(args.input, args.parallel);
+    block_.load_statistics(args.mean, args.var);
+    norm_of_project();
+    fill(dpatches_, s.patch() * s.mid_pixels(), 0);
+    for (int64_t k = 0; k < s.hidden; ++k) {
+      recompute(k);
+      project(k);
+      depthwise(k);
+      if (s.has_expand()) expand(k);
+    }
+    if (args.dx != nullptr) input();
+  }
+
+ private:
+  const MBConvShape& shape() const { return args_->input.shape; }
+  DType dtype() const { return args_->input.dtype; }
+  bool weight_grads() const { return args_->dproject != nullptr; }
+
+  // From dL/dy to dL/dp.
+  void norm_of_project() {
+    const Grid grid = out_grid(shape());
+    parallel_for(args_->parallel, shape().out_channels, [&](int64_t o) {
+      double* p = p_ + o * grid.pixels();
+      double* dp = dp_ + o * grid.pixels();
+      load_plane(p, dense(args_->p, grid, shape().out_channels), dtype(), grid, o);
+      load_plane(dp, args_->grad, dtype(), grid, o);
+      normalise(dp, p, grid.pixels(), block_.project_norm() + o);
+    });
+  }
+
+  // What forward had of expanded channel k.
+  void recompute(int64_t k) {
+    const MBConvShape& s = shape();
+    if (s.has_expand()) {
+      block_.expand(expanded_, k);
+      activate(activated_, expanded_, s.mid_pixels(), block_.norm(k));
+    } else {
+      std::copy_n(block_.x + k * s.mid_pixels(), s.mid_pixels(), activated_);
+    }
+    block_.depthwise(filtered_, activated_, k);
+    activate(projectable_, filtered_, s.out_pixels(), block_.norm(block_.depthwise_norm() + k));
+  }
+
+  // From dL/dp to the gradient of what expanded channel k gives the project layer.
+  void project(int64_t k) {
+    const MBConvShape& s = shape();
+    const Grid grid = out_grid(s);
+    if (weight_grads()) {
+      parallel_for(args_->parallel, s.out_channels, [&](int64_t o) {
+        write(args_->dproject, dtype(), o * s.hidden + k,
+              dot(dp_ + o * grid.pixels(), projectable_, grid.pixels()));
+      });
+    }
+    parallel_for(args_->parallel, s.batch, [&](int64_t n) {
+      double* image = dout_ + n * grid.image();
+      fill(image, grid.image(), 0);
+      for (int64_t o = 0; o < s.out_channels; ++o) {
+        add_scaled(image, block_.project_weight(o, k), dp_ + o * grid.pixels() + n * grid.image(),
+                   grid.image());
+      }
+    });
+  }
+
+  // From there to the gradient of what expanded channel k gives the depthwise layer.
+  void depthwise(int64_t k) {
+    const Window window = depthwise_window(shape());
+    const int64_t norm = block_.depthwise_norm() + k;
+    activate_backward(dout_, filtered_, window.out.pixels(), block_.norm(norm));
+    normalise(dout_, filtered_, window.out.pixels(), norm);
+
+    if (weight_grads()) {
+      parallel_for(args_->parallel, window.taps(), [&](int64_t wanted) {
+        double total = 0;
+        for (int64_t n = 0; n < window.out.batch; ++n) {
+          for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
+            if (tap == wanted) total += dout_[out] * activated_[in];
+          });
+        }
+        write(args_->ddepthwise, dtype(), k * window.taps() + wanted, total);
+      });
+    }
+    double* dmid = shape().has_expand() ? dmid_ : dx_ + k * window.in.pixels();
+    parallel_for(args_->parallel, window.in.batch, [&](int64_t n) {
+      fill(dmid + n * window.in.image(), window.in.image(), 0);
+      for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
+        dmid[in] += block_.depthwise_weight(k, tap) * dout_[out];
+      });
+    });
+  }
+
+  // From there to what expanded channel k adds to the gradients of the patches.
+  void expand(int64_t k) {
+    const MBConvShape& s = shape();
+    const int64_t pixels = s.mid_pixels();
+    activate_backward(dmid_, expanded_, pixels, block_.norm(k));
+    normalise(dmid_, expanded_, pixels, k);
+    parallel_for(args_->parallel, s.patch(), [&](int64_t i) {
+      if (weight_grads()) {
+        write(args_->dexpand, dtype(), k * s.patch() + i,
+              dot(dmid_, block_.patches + i * pixels, pixels));
+      }
+      add_scaled(dpatches_ + i * pixels, block_.expand_weight(k, i), dmid_, pixels);
+    });
+  }
+
+  // Gathers dL/dx, which depthwise() has made already if there is no expand layer.
+  void input() {
+    const MBConvShape& s = shape();
+    const Grid grid = input_grid(s);
+    if (s.has_expand()) fold(dx_, dpatches_, s, args_->parallel);
+    parallel_for(args_->parallel, s.in_channels, [&](int64_t c) {
+      double* dx = dx_ + c * grid.pixels();
+      if (args_->residual) {
+        for_each_pixel(grid, args_->grad, [&](int64_t pixel, int64_t offset) {
+          dx[pixel] += read(args_->grad.data, dtype(), offset + c);
+        });
+      }
+      store_plane(dx, args_->dx, dtype(), grid, s.in_channels, c);
+    });
+  }
+
+  // BatchNorm `norm` of all: turns grad from dL/dnorm(plane) into dL/dplane.
+  void normalise(double* grad, const double* plane, int64_t count, int64_t norm) const {
+    const bool batch_statistics = args_->input.batch_statistics;
+    const NormGradients d =
+        normalise_backward(grad, plane, count, block_.norm(norm), batch_statistics);
+    if (!weight_grads()) return;
+    write(args_->dscale, vector_dtype(dtype()), norm, d.scale);
+    write(args_->dshift, vector_dtype(dtype()), norm, d.shift);
+  }
+
+  const MBConvBackward* args_ = nullptr;
+  Block block_;
+  double* expanded_;     // [N, Hm, Wm], the expand layer before its BatchNorm
+  double* activated_;    // [N, Hm, Wm], what the depthwise layer reads
+  double* dmid_;         // [N, Hm, Wm]
+  double* filtered_;     // [N, Ho, Wo], the depthwise layer before its BatchNorm
+  double* projectable_;  // [N, Ho, Wo], what the project layer reads
+  double* dout_;         // [N, Ho, Wo]
+  double* p_;            // [O, N, Ho, Wo]
+  double* dp_;           // [O, N, Ho, Wo]
+  double* dpatches_;     // [K, N, Hm, Wm]
+  double* dx_;           // [C, N, H, W]
+};
+
+void backward(const MBConvBackward& args) {
+  Workspace workspace(args.workspace);
+  Backward(workspace, args.input.shape).run(args);
+}
+
+// The planes of the input and of the patches, and nothing else: moments know no more of the shape.
+struct MomentsPlanes {
+  MomentsPlanes(Workspace& workspace, const MBConvShape& shape)
+      : x(workspace.take(shape.in_channels * input_grid(shape).pixels())),
+        patches(workspace.take(shape.patch() * shape.mid_pixels())) {}
+
+  double* x;        // [C, N, H, W]
+  double* patches;  // [K, N, Hm, Wm]
+};
+
+void moments(const MBConvMoments& args) {
+  const MBConvShape& s = args.shape;
+  const int64_t patch = s.patch(), pixels = s.mid_pixels();
+  const double count = static_cast<double>(pixels);
+  Workspace workspace(args.workspace);
+  const MomentsPlanes planes(workspace, s);
+  parallel_for(args.parallel, s.in_channels, [&](int64_t c) {
+    load_plane(planes.x + c * input_grid(s).pixels(), args.x, args.dtype, input_grid(s), c);
+  });
+  unfold(planes.patches, planes.x, s, args.parallel);
+
+  double* mean = args.moments;
+  double* covariance = args.moments + patch;
+  // Centring first keeps the digits that a difference of two large sums would lose.
+  parallel_for(args.parallel, patch, [&](int64_t i) {
+    double* plane = planes.patches + i * pixels;
+    mean[i] = sum(plane, pixels) / count;
+    for (int64_t pixel = 0; pixel < pixels; ++pixel) plane[pixel] -= mean[i];
+  });
+  parallel_for(args.parallel, patch, [&](int64_t i) {
+    for (int64_t j = 0; j < patch; ++j) {
+      covariance[i * patch + j] =
+          dot(planes.patches + i * pixels, planes.patches + j * pixels, pixels) / count;
+    }
+  });
+}
+
+template <class Buffers>
+int64_t bytes(const MBConvShape& shape) {
+  Workspace workspace(nullptr);
+  Buffers(workspace, shape);
+  return workspace.bytes();
+}
+
+MBConvPlan plan(const MBConvShape& shape, DType) {
+  MBConvPlan plan{};
+  plan.chunk = 1;
+  plan.chunks = shape.hidden;
+  plan.slices = shape.batch;
+  plan.moments_bytes = bytes<MomentsPlanes>(shape);
+  plan.forward_bytes = bytes<Projection>(shape);
+  plan.backward_bytes = bytes<Backward>(shape);
+  plan.probe_bytes = bytes<Projection>(shape);
+  return plan;
+}
+
+}  // namespace
+
+const MBConvKernels kScalarKernels{plan, moments, forward, gate_probe, backward};
+
+}  // namespace proxyless::cpu

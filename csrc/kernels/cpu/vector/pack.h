@@ -1,0 +1,104 @@
+// Weights in the order in which the matrix products read them.
+#pragma once
+
+#include "kernels/cpu/vector/block.h"
+
+namespace proxyless::cpu {
+
+// Numbers of columns are cut into panels of I::kBlock vectors; the last one may be narrower. A
+// panel holds its rows one after the other, so that panel p starts at p * kBlock * L * rows.
+template <class I>
+struct Panels {
+  static constexpr int64_t kColumns = I::kBlock * I::kLanes;
+
+  int64_t rows, columns;
+
+  int64_t vectors() const { return ceil_div(columns, I::kLanes); }
+  int64_t panels() const { return ceil_div(columns, kColumns); }
+  int64_t size() const { return rows * vectors() * I::kLanes; }
+  int64_t panel_vectors(int64_t panel) const {
+    return smaller(I::kBlock, vectors() - panel * I::kBlock);
+  }
+  const float* panel(const float* packed, int64_t index) const {
+    return packed + index * kColumns * rows;
+  }
+
+  // dst[panel][row][column] = element(row, column) for rows below `filled`, and 0 in the padding.
+  template <class Element>
+  void pack(float* dst, int64_t filled, const ParallelFor& parallel, const Element& element) const {
+    parallel_for(parallel, panels(), [&](int64_t index) {
+      const int64_t padded = panel_vectors(index) * I::kLanes;
+      const int64_t valid = smaller(padded, columns - index * kColumns);
+      float* out = dst + index * kColumns * rows;
+      for (int64_t row = 0; row < rows; ++row, out += padded) {
+        int64_t column = 0;
+        if (row < filled) {
+          for (; column < valid; ++column) out[column] = element(row, index * kColumns + column);
+        }
+        for (; column < padded; ++column) out[column] = 0.0f;
+      }
+    });
+  }
+};
+
+// The block's weights as float32, and the depthwise ones with their taps as vectors.
+template <class I>
+struct Weights {
+  static constexpr int L = I::kLanes;
+
+  const float *expand, *project;  // as in the arguments
+  float* depthwise;               // [planes][kernel][kernel][L]
+
+  template <class T>
+  void take(const Block<I>& block, Arena& arena) {
+    const MBConvShape& s = block.shape;
+    depthwise = arena.template take<float>(block.width * s.kernel * s.kernel);
+    if constexpr (sizeof(T) != sizeof(float)) {
+      expand = arena.template take<float>(s.hidden * block.patch);
+      project = arena.template take<float>(s.out_channels * s.hidden);
+    }
+  }
+
+  template <class T>
+  void fill(const Block<I>& block, const MBConvInput& input) {
+    const MBConvShape& s = block.shape;
+    expand = widened<T>(input.expand, s.hidden * block.patch, expand);
+    project = widened<T>(input.project, s.out_channels * s.hidden, project);
+    const int64_t taps = s.kernel * s.kernel;
+    const T* from = static_cast<const T*>(input.depthwise);
+    for (int64_t plane = 0; plane < block.planes; ++plane) {
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        float* out = depthwise + (plane * taps + tap) * L;
+        for (int64_t lane = 0; lane < L; ++lane) {
+          const int64_t channel = plane * L + lane;
+          out[lane] = channel < s.hidden ? scalar<T>(from + channel * taps + tap) : 0.0f;
+        }
+      }
+    }
+  }
+
+ private:
+  template <class T>
+  static float scalar(const T* value) {
+    float lanes[L];
+    I::store(lanes, I::load(value, 1));
+    return lanes[0];
+  }
+
+  template <class T>
+  static const float* widened(const void* from, int64_t count, const float* to) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return static_cast<const float*>(from);
+    } else {
+      float* out = const_cast<float*>(to);
+      const T* values = static_cast<const T*>(from);
+      for (int64_t i = 0; i < count; i += L) {
+        const int64_t lanes = smaller(L, count - i);
+        I::store(out + i, I::load(values + i, lanes), lanes);
+      }
+      return to;
+    }
+  }
+};
+
+}  // namespace proxyless::cpu

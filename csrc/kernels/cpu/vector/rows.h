@@ -1,0 +1,190 @@
+// Rows of X as the expand layer reads them, and rows of A1 made from them.
+#pragma once
+
+#include "kernels/cpu/vector/gemm.h"
+#include "kernels/cpu/vector/pack.h"
+
+namespace proxyless::cpu {
+
+// Pixels of one row and where they are: `values` [mid_w, patch] with rows `step` apart.
+struct PatchRow {
+  const float* values;
+  int64_t step;
+};
+
+template <class I, class T>
+class Input {
+ public:
+  static constexpr int L = I::kLanes;
+
+  Input(const Block<I>& block, const Pixels& x) : block_(block), x_(x) {}
+
+  // Whether rows of patches are X itself.
+  bool direct() const {
+    return sizeof(T) == sizeof(float) && block_.shape.expand_kernel == 1 &&
+           block_.shape.expand_stride == 1;
+  }
+  int64_t scratch_size() const { return direct() ? 0 : block_.mid_w * block_.patch; }
+
+  const T* row(int64_t image, int64_t y) const {
+    return static_cast<const T*>(x_.data) + image * x_.batch_stride + y * x_.row_stride;
+  }
+  int64_t step() const { return x_.pixel_stride; }
+
+  // Row `y` of the patches of an image; unless direct(), it is laid out in scratch.
+  PatchRow patches(int64_t image, int64_t y, float* scratch) const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (direct()) return {row(image, y), x_.pixel_stride};
+    }
+    const MBConvShape& s = block_.shape;
+    if (s.expand_kernel == 1) {
+      const T* from = row(image, y * s.expand_stride);
+      for (int64_t x = 0; x < block_.mid_w; ++x) {
+        widen(from + x * s.expand_stride * x_.pixel_stride, s.in_channels,
+              scratch + x * block_.patch);
+      }
+    } else {
+      unfold(image, y, scratch);
+    }
+    return {scratch, block_.patch};
+  }
+
+  // out[0..count) = from[0..count) as float32
+  static void widen(const T* from, int64_t count, float* out) {
+    for (int64_t i = 0; i < count; i += L) {
+      const int64_t lanes = smaller(L, count - i);
+      I::store(out + i, I::load(from + i, lanes), lanes);
+    }
+  }
+
+ private:
+  // Patches in the order of a convolution's weight: channel, then tap.
+  void unfold(int64_t image, int64_t y, float* scratch) const {
+    const MBConvShape& s = block_.shape;
+    const int64_t kernel = s.expand_kernel, half = kernel / 2;
+    for (int64_t ky = 0; ky < kernel; ++ky) {
+      const int64_t in_y = y * s.expand_stride + ky - half;
+      const bool in_rows = in_y >= 0 && in_y < s.height;
+      for (int64_t x = 0; x < block_.mid_w; ++x) {
+        float* out = scratch + x * block_.patch + ky * kernel;
+        for (int64_t kx = 0; kx < kernel; ++kx) {
+          const int64_t in_x = x * s.expand_stride + kx - half;
+          const bool inside = in_rows && in_x >= 0 && in_x < s.width;
+          const T* pixel = inside ? row(image, in_y) + in_x * x_.pixel_stride : nullptr;
+          for (int64_t c = 0; c < s.in_channels; ++c) {
+            out[c * kernel * kernel + kx] = inside ? value(pixel + c) : 0.0f;
+          }
+        }
+      }
+    }
+  }
+
+  static float value(const T* p) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return *p;
+    } else {
+      float lanes[L];
+      I::store(lanes, I::load(p, 1));
+      return lanes[0];
+    }
+  }
+
+  const Block<I>& block_;
+  const Pixels& x_;
+};
+
+// Expand layer with its BatchNorm folded into the weights: A1 = relu6(W X + shift).
+template <class I>
+struct FoldedExpand {
+  static constexpr int L = I::kLanes;
+
+  Panels<I> panels;  // [patch, hidden]
+  float* weights;
+  float* shift;  // [width]
+
+  void take(const Block<I>& block, Arena& arena) {
+    panels = {block.patch, block.shape.hidden};
+    weights = arena.template take<float>(block.shape.has_expand() ? panels.size() : 0);
+    shift = arena.template take<float>(block.shape.has_expand() ? block.width : 0);
+  }
+
+  // slope, offset [hidden]: BatchNorm as an affine function of the convolution's output.
+  void fill(const float* expand, const float* slope, const float* offset,
+            const ParallelFor& parallel) {
+    panels.pack(weights, panels.rows, parallel, [&](int64_t k, int64_t channel) {
+      return expand[channel * panels.rows + k] * slope[channel];
+    });
+    const int64_t padded = panels.vectors() * L;
+    for (int64_t c = 0; c < padded; ++c) shift[c] = c < panels.columns ? offset[c] : 0.0f;
+  }
+};
+
+// Row `y` of A1 of one block of planes: out[plane][x], planes plane_stride apart. Without an expand
+// layer A1 is X.
+template <class I, class T, int NV>
+void activation_row(const Block<I>& block, const Input<I, T>& input, const FoldedExpand<I>& folded,
+                    int64_t image, int64_t y, int64_t first_plane, float* scratch, float* out,
+                    int64_t plane_stride) {
+  constexpr int L = I::kLanes;
+  if (!block.shape.has_expand()) {
+    const int64_t tail = block.shape.hidden - (first_plane + NV - 1) * L;
+    const T* from = input.row(image, y) + first_plane * L;
+    for (int64_t x = 0; x < block.mid_w; ++x, from += input.step()) {
+      for (int v = 0; v < NV; ++v) {
+        const bool whole = v + 1 < NV || tail >= L;
+        I::store(out + v * plane_stride + x * L,
+                 whole ? I::load(from + v * L) : I::load(from + v * L, tail));
+      }
+    }
+    return;
+  }
+  const PatchRow row = input.patches(image, y, scratch);
+  const float* weights = folded.panels.panel(folded.weights, first_plane / I::kBlock);
+  const float* shift = folded.shift + first_plane * L;
+  for_groups<I::kRows>(block.mid_w, [&](auto known, int64_t first) {
+    constexpr int M = decltype(known)::value;
+    typename I::Vector acc[M][NV];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) acc[m][v] = I::load(shift + v * L);
+    }
+    multiply<I, M, NV>(acc, row.values + first * row.step, row.step, weights, block.patch);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        I::store(out + v * plane_stride + (first + m) * L, I::relu6(acc[m][v]));
+      }
+    }
+  });
+}
+
+// The rows of one block of planes that a depthwise convolution slides over: a ring of `rows` rows
+// with zeros beyond the sides, and one row of zeros for what is above and below the picture.
+template <class I>
+class Band {
+ public:
+  static constexpr int L = I::kLanes;
+
+  static int64_t size(int64_t rows, int64_t row_vectors) {
+    return I::kBlock * (rows + 1) * row_vectors * L;
+  }
+
+  Band(float* memory, int64_t rows, int64_t row_vectors, int64_t pad)
+      : memory_(memory), rows_(rows), row_vectors_(row_vectors), pad_(pad) {
+    const int64_t count = size(rows, row_vectors);
+    for (int64_t i = 0; i < count; i += L) I::store(memory + i, I::zero());
+  }
+
+  int64_t plane_stride() const { return (rows_ + 1) * row_vectors_ * L; }
+  // First pixel of row y; padding lies before it.
+  float* row(int64_t y) const { return memory_ + ((y % rows_) * row_vectors_ + pad_) * L; }
+  float* zero_row() const { return memory_ + (rows_ * row_vectors_ + pad_) * L; }
+
+ private:
+  float* memory_;
+  int64_t rows_, row_vectors_, pad_;
+};
+
+}  // namespace proxyless::cpu

@@ -1,0 +1,70 @@
+// Sums over pixels, exact enough for statistics: float32 within a run of pixels, float64 beyond.
+#pragma once
+
+#include "kernels/cpu/vector/loops.h"
+
+namespace proxyless::cpu {
+
+constexpr int64_t kRun = 128;  // pixels that are summed in float32
+
+// Mean and sum of squared deviations of `count` values.
+struct Spread {
+  double mean, deviations;
+  int64_t count;
+
+  // Of the union of both (Chan et al., Updating formulae for computing sample variances).
+  void merge(const Spread& other) {
+    if (other.count == 0) return;
+    const int64_t both = count + other.count;
+    const double delta = other.mean - mean;
+    const double share = static_cast<double>(other.count) / static_cast<double>(both);
+    mean += delta * share;
+    deviations += other.deviations + delta * delta * share * static_cast<double>(count);
+    count = both;
+  }
+};
+
+// Sums of one vector of channels around a pivot. Squares around one of the values, rather than
+// around zero, lose no digits where the mean is large against the deviation.
+template <class I>
+struct PivotSums {
+  static constexpr int L = I::kLanes;
+
+  float pivot[L];
+  double sum[L];
+  double square[L];
+  int64_t count;
+
+  void start() {
+    count = 0;
+    for (int i = 0; i < L; ++i) pivot[i] = 0.0f;
+    for (int i = 0; i < L; ++i) sum[i] = square[i] = 0.0;
+  }
+
+  // values: [pixels] vectors, `step` apart, of which the first `lanes` entries count.
+  void add(const float* values, int64_t step, int64_t pixels, int64_t lanes) {
+    if (count == 0) I::store(pivot, I::load(values, lanes));
+    count += pixels;
+    const typename I::Vector center = I::load(pivot);
+    while (pixels > 0) {
+      const int64_t run = smaller(pixels, kRun);
+      typename I::Vector s = I::zero(), q = I::zero();
+      for (int64_t p = 0; p < run; ++p, values += step) {
+        const typename I::Vector d =
+            I::sub(lanes == L ? I::load(values) : I::load(values, lanes), center);
+        s = I::add(s, d);
+        q = I::fma(d, d, q);
+      }
+      I::add_to(sum, s);
+      I::add_to(square, q);
+      pixels -= run;
+    }
+  }
+
+  Spread spread(int lane) const {
+    const double n = static_cast<double>(count), s = sum[lane];
+    return {static_cast<double>(pivot[lane]) + s / n, square[lane] - s * s / n, count};
+  }
+};
+
+}  // namespace proxyless::cpu

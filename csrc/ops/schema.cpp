@@ -1,0 +1,24 @@
+// The operators of the `proxyless` namespace. Every device's library implements them.
+//
+// What the arguments are is said in proxyless_ext/reference.py, which has the same functions.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(proxyless, m) {
+  m.def("mbconv_moments(Tensor x, int kernel, int stride) -> Tensor");
+  m.def(
+      "mbconv_forward(Tensor x, Tensor? expand, Tensor depthwise, Tensor project, Tensor scale, "
+      "Tensor shift, Tensor? mean, Tensor? var, float eps, int stride, int expand_stride, "
+      "bool residual, bool save) "
+      "-> (Tensor y, Tensor p, Tensor mean, Tensor var, Tensor moments)");
+  m.def(
+      "mbconv_backward(Tensor grad, Tensor x, Tensor? expand, Tensor depthwise, Tensor project, "
+      "Tensor scale, Tensor shift, Tensor p, Tensor mean, Tensor var, Tensor moments, float eps, "
+      "int stride, int expand_stride, bool residual, bool batch_statistics, bool input_grad, "
+      "bool weight_grads) "
+      "-> (Tensor dx, Tensor dexpand, Tensor ddepthwise, Tensor dproject, Tensor dscale, "
+      "Tensor dshift)");
+  m.def(
+      "mbconv_gate_probe(Tensor grad, Tensor x, Tensor? expand, Tensor depthwise, Tensor project, "
+      "Tensor scale, Tensor shift, Tensor? mean, Tensor? var, Tensor? moments, float eps, "
+      "int stride, int expand_stride) -> Tensor");
+}

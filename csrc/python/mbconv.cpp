@@ -1,0 +1,460 @@
+// The fused MBConv on NumPy arrays, to test and to look at the kernels without torch.
+//
+// This layer checks the arrays, allocates results and workspace, and runs the kernels. Pictures are
+// [N, H, W, C]; weights have the shapes of their convolutions.
+#include "kernels/cpu/mbconv.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bindings.h"
+#include "kernels/storage.h"
+#include "threads.h"
+
+namespace py = pybind11;
+
+namespace proxyless {
+namespace {
+
+using OptionalArray = std::optional<py::array>;
+using OptionalName = std::optional<std::string>;
+using Sizes = std::vector<int64_t>;
+
+void require(bool condition, const std::string& message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+// --- Sizes ---
+
+void require_positive(const char* name, int64_t value) {
+  require(value > 0, std::string(name) + " must be positive, not " + std::to_string(value) + ".");
+}
+
+void require_odd(const char* name, int64_t value) {
+  require(value % 2 == 1,
+          std::string(name) + " must be odd and positive, not " + std::to_string(value) + ".");
+}
+
+void check_sizes(const MBConvShape& s) {
+  require_positive("batch", s.batch);
+  require_positive("height", s.height);
+  require_positive("width", s.width);
+  require_positive("in_channels", s.in_channels);
+  require_positive("hidden", s.hidden);
+  require_positive("out_channels", s.out_channels);
+  require_odd("kernel", s.kernel);
+  require_positive("stride", s.stride);
+  require(s.has_expand() || s.hidden == s.in_channels,
+          "hidden must equal in_channels where there is no expand layer.");
+  if (s.has_expand()) {
+    require_odd("expand_kernel", s.expand_kernel);
+    require_positive("expand_stride", s.expand_stride);
+  }
+  // Counted in float64, which does not overflow; all tensors and workspaces together are less.
+  const double pixels =
+      static_cast<double>(s.batch) * static_cast<double>(s.height) * static_cast<double>(s.width);
+  const double channels = static_cast<double>(s.hidden) + static_cast<double>(s.out_channels);
+  const double expand_kernel = static_cast<double>(std::max<int64_t>(s.expand_kernel, 1));
+  const double kernel = static_cast<double>(s.kernel);
+  const double patch = static_cast<double>(s.in_channels) * expand_kernel * expand_kernel;
+  const double elements = (pixels + patch + kernel * kernel + channels) * (patch + channels);
+  require(elements < 1e16, "These sizes are too large: memory for them cannot be counted.");
+}
+
+// --- Arrays ---
+
+const char* dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return "float32";
+    case DType::kFloat64:
+      return "float64";
+    case DType::kBFloat16:
+      return "bfloat16";
+    case DType::kFloat16:
+      return "float16";
+  }
+  return "unknown";  // Only a value outside the enumeration comes here.
+}
+
+DType dtype_called(const std::string& name) {
+  for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
+    if (name == dtype_name(dtype)) return dtype;
+  }
+  throw std::invalid_argument("dtype is \"" + name +
+                              "\", but must be float32, float64, bfloat16 or float16.");
+}
+
+DType dtype_of_pictures(const py::array& x) {
+  if (py::isinstance<py::array_t<float>>(x)) return DType::kFloat32;
+  require(py::isinstance<py::array_t<double>>(x), "x must be float32 or float64.");
+  return DType::kFloat64;
+}
+
+void check_dtype(const char* name, const py::array& array, DType dtype) {
+  const bool same = dtype == DType::kFloat64 ? py::isinstance<py::array_t<double>>(array)
+                                             : py::isinstance<py::array_t<float>>(array);
+  require(same, std::string(name) + " must be " + dtype_name(dtype) + ".");
+}
+
+Sizes sizes_of(const py::array& array) {
+  return Sizes(array.shape(), array.shape() + array.ndim());
+}
+
+std::string to_string(const Sizes& sizes) {
+  std::string text;
+  for (const int64_t size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size);
+  return "[" + text + "]";
+}
+
+void check_dimensions(const char* name, const py::array& array, const char* dimensions,
+                      py::ssize_t count) {
+  require(array.ndim() == count && array.size() > 0, std::string(name) + " must be " + dimensions +
+                                                         " without a size of 0, not " +
+                                                         to_string(sizes_of(array)) + ".");
+}
+
+void check_shape(const char* name, const py::array& array, const Sizes& expected) {
+  require(sizes_of(array) == expected, std::string(name) + " must have the shape " +
+                                           to_string(expected) + ", not " +
+                                           to_string(sizes_of(array)) + ".");
+}
+
+// A dense array that a kernel reads.
+const void* dense(const char* name, const py::array& array, const Sizes& shape, DType dtype) {
+  check_shape(name, array, shape);
+  check_dtype(name, array, dtype);
+  require((array.flags() & py::array::c_style) != 0,
+          std::string(name) + " must be C-contiguous; pass numpy.ascontiguousarray of it.");
+  return array.data();
+}
+
+// Pictures that a kernel reads.
+Pixels pixels(const char* name, const py::array& array, DType dtype) {
+  check_dtype(name, array, dtype);
+  const py::ssize_t element = array.itemsize();
+  bool whole = reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<size_t>(element) == 0;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) whole &= array.strides(i) % element == 0;
+  require(whole && (array.shape(3) == 1 || array.strides(3) == element),
+          std::string(name) +
+              " must have adjacent channels and aligned elements; pass numpy.ascontiguousarray of "
+              "it.");
+  return {array.data(), array.strides(0) / element, array.strides(1) / element,
+          array.strides(2) / element};
+}
+
+py::array new_array(DType dtype, const Sizes& shape) {
+  return py::array(py::dtype(dtype_name(dtype)), shape);
+}
+
+// --- Running kernels ---
+
+struct FreeWorkspace {
+  void operator()(void* memory) const {
+    ::operator delete(memory, std::align_val_t{cpu::kWorkspaceAlignment});
+  }
+};
+
+template <class Args>
+void run(Args args, void (*kernel)(const Args&, cpu::Isa), cpu::Isa isa, int64_t workspace_bytes,
+         int64_t threads) {
+  require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024.");
+  const std::unique_ptr<void, FreeWorkspace> workspace(::operator new(
+      static_cast<std::size_t>(workspace_bytes), std::align_val_t{cpu::kWorkspaceAlignment}));
+  Threads pool(threads);
+  args.workspace = workspace.get();
+  args.parallel = pool.parallel_for();
+  const py::gil_scoped_release release;
+  kernel(args, isa);
+}
+
+// --- What the entry points share ---
+
+MBConvInput block_input(const py::array& x, const OptionalArray& expand, const py::array& depthwise,
+                        const py::array& project, const py::array& scale, const py::array& shift,
+                        double eps, int64_t stride, int64_t expand_stride) {
+  check_dimensions("x", x, "[N, H, W, C]", 4);
+  check_dimensions("depthwise", depthwise, "[hidden, 1, kernel, kernel]", 4);
+  check_dimensions("project", project, "[out_channels, hidden, 1, 1]", 4);
+  if (expand) check_dimensions("expand", *expand, "[hidden, C, expand_kernel, expand_kernel]", 4);
+
+  MBConvInput input{};
+  MBConvShape& s = input.shape;
+  s = {x.shape(0),
+       x.shape(1),
+       x.shape(2),
+       x.shape(3),
+       depthwise.shape(0),
+       project.shape(0),
+       expand ? expand->shape(2) : 0,
+       expand ? expand_stride : 1,
+       depthwise.shape(2),
+       stride};
+  check_sizes(s);
+  require(eps >= 0, "eps must not be negative.");
+
+  const DType dtype = dtype_of_pictures(x);
+  const Sizes norms{s.norm_channels()};
+  input.dtype = dtype;
+  input.x = pixels("x", x, dtype);
+  if (expand) {
+    input.expand = dense("expand", *expand,
+                         {s.hidden, s.in_channels, s.expand_kernel, s.expand_kernel}, dtype);
+  }
+  input.depthwise = dense("depthwise", depthwise, {s.hidden, 1, s.kernel, s.kernel}, dtype);
+  input.project = dense("project", project, {s.out_channels, s.hidden, 1, 1}, dtype);
+  input.scale = dense("scale", scale, norms, vector_dtype(dtype));
+  input.shift = dense("shift", shift, norms, vector_dtype(dtype));
+  input.eps = eps;
+  return input;
+}
+
+void check_residual(bool residual, const MBConvShape& s) {
+  require(!residual || (s.in_channels == s.out_channels && s.stride == 1 && s.expand_stride == 1),
+          "residual needs as many output as input channels, and strides of 1.");
+}
+
+const void* statistics(const char* name, const py::array& vector, const MBConvInput& input) {
+  return dense(name, vector, {input.shape.norm_channels()}, vector_dtype(input.dtype));
+}
+
+bool needs_moments(const MBConvInput& input) {
+  return input.batch_statistics && input.shape.has_expand();
+}
+
+Sizes moments_shape(const MBConvShape& s) { return {1 + s.patch(), s.patch()}; }
+
+const double* given_moments(const py::array& moments, const MBConvInput& input) {
+  return static_cast<const double*>(
+      dense("moments", moments, moments_shape(input.shape), DType::kFloat64));
+}
+
+py::array compute_moments(const MBConvShape& shape, DType dtype, const Pixels& x, cpu::Isa isa,
+                          int64_t threads) {
+  py::array moments = new_array(DType::kFloat64, moments_shape(shape));
+  MBConvMoments args{};
+  args.shape = shape;
+  args.dtype = dtype;
+  args.x = x;
+  args.moments = static_cast<double*>(moments.mutable_data());
+  run(args, cpu::mbconv_moments, isa, cpu::plan_mbconv(shape, dtype, isa).moments_bytes, threads);
+  return moments;
+}
+
+cpu::MBConvPlan plan_of(const MBConvInput& input, cpu::Isa isa) {
+  return cpu::plan_mbconv(input.shape, input.dtype, isa);
+}
+
+py::object array_or_none(const OptionalArray& array) {
+  return array ? py::object(*array) : py::object(py::none());
+}
+
+// --- The entry points ---
+
+py::dict plan(int64_t batch, int64_t height, int64_t width, int64_t in_channels, int64_t hidden,
+              int64_t out_channels, int64_t kernel, int64_t stride, int64_t expand_kernel,
+              int64_t expand_stride, const std::string& dtype, const OptionalName& isa) {
+  const MBConvShape shape{batch,        height,        width,         in_channels, hidden,
+                          out_channels, expand_kernel, expand_stride, kernel,      stride};
+  require(expand_kernel >= 0, "expand_kernel must be odd, or 0 for no expand layer.");
+  check_sizes(shape);
+  const cpu::MBConvPlan plan = cpu::plan_mbconv(shape, dtype_called(dtype), select_isa(isa));
+  py::dict result;
+  result["chunk"] = plan.chunk;
+  result["chunks"] = plan.chunks;
+  result["slices"] = plan.slices;
+  result["moments_bytes"] = plan.moments_bytes;
+  result["forward_bytes"] = plan.forward_bytes;
+  result["backward_bytes"] = plan.backward_bytes;
+  result["probe_bytes"] = plan.probe_bytes;
+  return result;
+}
+
+py::array moments(const py::array& x, int64_t kernel, int64_t stride, int64_t threads,
+                  const OptionalName& isa) {
+  check_dimensions("x", x, "[N, H, W, C]", 4);
+  require_odd("kernel", kernel);
+  require_positive("stride", stride);
+  const MBConvShape shape{x.shape(0), x.shape(1), x.shape(2), x.shape(3), 1,
+                          1,          kernel,     stride,     1,          1};
+  check_sizes(shape);
+  const DType dtype = dtype_of_pictures(x);
+  return compute_moments(shape, dtype, pixels("x", x, dtype), select_isa(isa), threads);
+}
+
+py::tuple forward(const py::array& x, const OptionalArray& expand, const py::array& depthwise,
+                  const py::array& project, const py::array& scale, const py::array& shift,
+                  const OptionalArray& mean, const OptionalArray& var, double eps, int64_t stride,
+                  int64_t expand_stride, bool residual, bool save, int64_t threads,
+                  const OptionalName& isa_name) {
+  MBConvForward args{};
+  MBConvInput& input = args.input;
+  input = block_input(x, expand, depthwise, project, scale, shift, eps, stride, expand_stride);
+  const MBConvShape& s = input.shape;
+  require(mean.has_value() == var.has_value(), "mean and var must be given together.");
+  check_residual(residual, s);
+  const cpu::Isa isa = select_isa(isa_name);
+
+  input.batch_statistics = !mean;
+  const DType vectors = vector_dtype(input.dtype);
+  const py::array used_mean = mean ? *mean : new_array(vectors, {s.norm_channels()});
+  const py::array used_var = var ? *var : new_array(vectors, {s.norm_channels()});
+  // Forward writes them only if they are new.
+  args.mean = const_cast<void*>(statistics("mean", used_mean, input));
+  args.var = const_cast<void*>(statistics("var", used_var, input));
+  OptionalArray patch_moments;
+  if (needs_moments(input)) {
+    patch_moments = compute_moments(s, input.dtype, input.x, isa, threads);
+    args.moments = given_moments(*patch_moments, input);
+  }
+  const Sizes output{s.batch, s.out_height(), s.out_width(), s.out_channels};
+  py::array y = new_array(input.dtype, output);
+  OptionalArray p;
+  if (save) p = new_array(input.dtype, output);
+  args.residual = residual;
+  args.y = y.mutable_data();
+  args.p = p ? p->mutable_data() : nullptr;
+  run(args, cpu::mbconv_forward, isa, plan_of(input, isa).forward_bytes, threads);
+  return py::make_tuple(y, array_or_none(p), used_mean, used_var, array_or_none(patch_moments));
+}
+
+double gate_probe(const py::array& grad, const py::array& x, const OptionalArray& expand,
+                  const py::array& depthwise, const py::array& project, const py::array& scale,
+                  const py::array& shift, const OptionalArray& mean, const OptionalArray& var,
+                  const OptionalArray& moments, double eps, int64_t stride, int64_t expand_stride,
+                  int64_t threads, const OptionalName& isa_name) {
+  MBConvProbe args{};
+  MBConvInput& input = args.input;
+  input = block_input(x, expand, depthwise, project, scale, shift, eps, stride, expand_stride);
+  const MBConvShape& s = input.shape;
+  require(mean.has_value() == var.has_value(), "mean and var must be given together.");
+  check_shape("grad", grad, {s.batch, s.out_height(), s.out_width(), s.out_channels});
+  const cpu::Isa isa = select_isa(isa_name);
+
+  input.batch_statistics = !mean;
+  if (mean) {
+    args.mean = statistics("mean", *mean, input);
+    args.var = statistics("var", *var, input);
+  }
+  OptionalArray patch_moments = moments;
+  if (needs_moments(input)) {
+    if (!moments) patch_moments = compute_moments(s, input.dtype, input.x, isa, threads);
+    args.moments = given_moments(*patch_moments, input);
+  }
+  double result = 0;
+  args.grad = pixels("grad", grad, input.dtype);
+  args.result = &result;
+  run(args, cpu::mbconv_gate_probe, isa, plan_of(input, isa).probe_bytes, threads);
+  return result;
+}
+
+py::tuple backward(const py::array& grad, const py::array& x, const OptionalArray& expand,
+                   const py::array& depthwise, const py::array& project, const py::array& scale,
+                   const py::array& shift, const py::array& p, const py::array& mean,
+                   const py::array& var, const OptionalArray& moments, double eps, int64_t stride,
+                   int64_t expand_stride, bool residual, bool batch_statistics, bool input_grad,
+                   bool weight_grads, int64_t threads, const OptionalName& isa_name) {
+  MBConvBackward args{};
+  MBConvInput& input = args.input;
+  input = block_input(x, expand, depthwise, project, scale, shift, eps, stride, expand_stride);
+  const MBConvShape& s = input.shape;
+  const Sizes output{s.batch, s.out_height(), s.out_width(), s.out_channels};
+  check_shape("grad", grad, output);
+  check_residual(residual, s);
+  const cpu::Isa isa = select_isa(isa_name);
+
+  input.batch_statistics = batch_statistics;
+  args.mean = statistics("mean", mean, input);
+  args.var = statistics("var", var, input);
+  if (needs_moments(input)) {
+    require(moments.has_value(),
+            "moments must be given with batch statistics and an expand layer.");
+    args.moments = given_moments(*moments, input);
+  }
+  args.p = dense("p", p, output, input.dtype);
+  args.grad = pixels("grad", grad, input.dtype);
+  args.residual = residual;
+
+  // Allocates a result like `array` and tells the kernel where it is.
+  const auto result_like = [](const py::array& array, void*& data) {
+    py::array result(array.dtype(), sizes_of(array));
+    data = result.mutable_data();
+    return result;
+  };
+  OptionalArray dx, dexpand, ddepthwise, dproject, dscale, dshift;
+  if (input_grad) dx = result_like(x, args.dx);
+  if (weight_grads) {
+    if (expand) dexpand = result_like(*expand, args.dexpand);
+    ddepthwise = result_like(depthwise, args.ddepthwise);
+    dproject = result_like(project, args.dproject);
+    dscale = result_like(scale, args.dscale);
+    dshift = result_like(shift, args.dshift);
+  }
+  run(args, cpu::mbconv_backward, isa, plan_of(input, isa).backward_bytes, threads);
+  return py::make_tuple(array_or_none(dx), array_or_none(dexpand), array_or_none(ddepthwise),
+                        array_or_none(dproject), array_or_none(dscale), array_or_none(dshift));
+}
+
+}  // namespace
+
+void bind_mbconv(py::module_& m) {
+  using py::arg;
+  m.def("mbconv_plan", &plan, arg("batch"), arg("height"), arg("width"), arg("in_channels"),
+        arg("hidden"), arg("out_channels"), arg("kernel"), arg("stride"), arg("expand_kernel") = 1,
+        arg("expand_stride") = 1, arg("dtype") = "float32", arg("isa") = py::none(),
+        R"(Say how the CPU kernels cut up a block, and what workspace they take.
+
+Without an expand layer, `expand_kernel` is 0. `chunk` counts the expanded channels that are worked
+on at a time, `chunks` the passes over the batch that takes, and `slices` the parts of the batch
+that threads can share; the entries ending in `_bytes` are the workspace of the entry points, in
+bytes. Raises ValueError for sizes that no block can have.)");
+  m.def("mbconv_moments", &moments, arg("x"), arg("kernel"), arg("stride"), arg("threads") = 1,
+        arg("isa") = py::none(),
+        R"(Compute mean and biased covariance of the patches that an expand layer reads.
+
+x: [N, H, W, C], float32 or float64. Returns float64 [1 + K, K] with K = C * kernel**2 in the order
+c, ky, kx; row 0 is the mean. `isa` is the instruction set, by default `selected_isa()`.)");
+  m.def("mbconv_forward", &forward, arg("x"), arg("expand"), arg("depthwise"), arg("project"),
+        arg("scale"), arg("shift"), arg("mean") = py::none(), arg("var") = py::none(),
+        arg("eps") = 1e-3, arg("stride") = 1, arg("expand_stride") = 1, arg("residual") = false,
+        arg("save") = true, arg("threads") = 1, arg("isa") = py::none(),
+        R"(Run a block, normalised by its batch's statistics unless `mean` and `var` are given.
+
+x: [N, H, W, C], with adjacent channels and else any strides; expand: [hidden, C, ke, ke] or None;
+depthwise: [hidden, 1, k, k]; project: [O, hidden, 1, 1]; scale, shift, mean, var: [S], the
+BatchNorms' channels in the order of the layers. All have one dtype, float32 or float64.
+
+Returns (y, p, mean, var, moments): the output [N, Ho, Wo, O], the project layer before its
+BatchNorm (None unless `save`), the statistics used (var is biased) and those of the patches (None
+unless batch statistics of an expand layer are taken). Raises ValueError naming a wrong argument.)");
+  m.def("mbconv_gate_probe", &gate_probe, arg("grad"), arg("x"), arg("expand"), arg("depthwise"),
+        arg("project"), arg("scale"), arg("shift"), arg("mean") = py::none(),
+        arg("var") = py::none(), arg("moments") = py::none(), arg("eps") = 1e-3, arg("stride") = 1,
+        arg("expand_stride") = 1, arg("threads") = 1, arg("isa") = py::none(),
+        R"(Compute <grad, y> for the y that `mbconv_forward` would give without residual.
+
+grad: [N, Ho, Wo, O]; the others as for `mbconv_forward`. `moments` are computed if they are needed
+and not given. Raises ValueError naming a wrong argument.)");
+  m.def("mbconv_backward", &backward, arg("grad"), arg("x"), arg("expand"), arg("depthwise"),
+        arg("project"), arg("scale"), arg("shift"), arg("p"), arg("mean"), arg("var"),
+        arg("moments") = py::none(), arg("eps") = 1e-3, arg("stride") = 1, arg("expand_stride") = 1,
+        arg("residual") = false, arg("batch_statistics") = true, arg("input_grad") = true,
+        arg("weight_grads") = true, arg("threads") = 1, arg("isa") = py::none(),
+        R"(Compute the gradients of a block, given grad = dL/dy [N, Ho, Wo, O].
+
+p, mean, var and moments are what `mbconv_forward` returned; the others as it was given them. With
+`batch_statistics` mean and var depend on x, else they are constants.
+
+Returns (dx, dexpand, ddepthwise, dproject, dscale, dshift), shaped like what they are the gradients
+of; None stands for those not asked for. Raises ValueError naming a wrong argument.)");
+}
+
+}  // namespace proxyless

@@ -1,0 +1,414 @@
+// The fused MBConv of one instruction set on awkward shapes: within its memory, the same whatever
+// the order of tasks and the memory's former contents, and equal to the scalar kernels.
+//
+// Usage: mbconv_test ISA
+#include "kernels/cpu/mbconv.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <map>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "expect.h"
+#include "guarded.h"
+#include "kernels/storage.h"
+#include "loops.h"
+#include "python/threads.h"
+
+namespace proxyless {
+namespace {
+
+using cpu::Isa;
+using testing::Expectations;
+using testing::Guarded;
+
+constexpr double kEps = 1e-3;
+constexpr unsigned char kNanGarbage = 0xff;  // NaN in every type
+constexpr unsigned char kOtherGarbage = 0x3c;
+
+const MBConvShape kShapes[] = {
+    // batch, height, width, C, hidden, O, expand_kernel, expand_stride, kernel, stride
+    {1, 1, 1, 1, 1, 1, 1, 1, 3, 1},      // every size 1
+    {1, 1, 1, 5, 30, 5, 1, 1, 7, 2},     // one pixel
+    {2, 2, 3, 4, 24, 4, 1, 1, 7, 1},     // smaller than the kernel
+    {3, 1, 9, 2, 7, 3, 1, 1, 5, 2},      // one row
+    {3, 9, 1, 8, 16, 8, 1, 1, 3, 1},     // one column
+    {2, 13, 11, 7, 41, 13, 1, 1, 5, 2},  // primes
+    {2, 7, 7, 17, 33, 17, 1, 1, 3, 1},   // a channel more than whole vectors
+    {1, 8, 6, 15, 95, 31, 1, 1, 7, 2},   // a channel less than whole vectors
+    {2, 10, 10, 16, 96, 24, 1, 1, 5, 1}, {3, 5, 4, 19, 19, 5, 0, 1, 3, 1},  // no expand layer
+    {1, 6, 7, 32, 32, 16, 0, 1, 5, 2},   {2, 3, 3, 33, 33, 33, 0, 1, 7, 1},
+    {2, 11, 13, 3, 16, 8, 3, 2, 3, 1},  // a stem in front of a separable block
+    {1, 7, 6, 3, 9, 4, 5, 1, 5, 2},      {2, 2, 1, 2, 5, 3, 7, 2, 3, 2},
+};
+
+// How far a result may be from the scalar kernels', relative to the array's largest value.
+double tolerance(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return 2e-4;
+    case DType::kFloat64:
+      return 1e-12;
+    case DType::kBFloat16:
+      return 2e-2;
+    case DType::kFloat16:
+      return 3e-3;
+  }
+  return 0;
+}
+
+// An array of numbers in guarded memory that is aligned to a number, but not to a vector.
+struct Array {
+  Array(DType type, int64_t elements, unsigned char garbage = kNanGarbage)
+      : dtype(type),
+        count(elements),
+        memory(elements * dtype_bytes(type), dtype_bytes(type), garbage) {}
+
+  void* data() const { return memory.data(); }
+  double* doubles() const { return reinterpret_cast<double*>(memory.data()); }
+
+  DType dtype;
+  int64_t count;
+  Guarded memory;
+};
+
+using Arrays = std::map<std::string, Array>;
+
+// Random numbers around `mean`, whatever the platform.
+void fill_normal(const Array& array, std::mt19937& random, double mean, double deviation) {
+  for (int64_t i = 0; i < array.count; ++i) {
+    double sum = 0;  // of 12 uniform numbers, which has the variance 1
+    for (int j = 0; j < 12; ++j) sum += static_cast<double>(random()) / 4294967296.0;
+    write(array.data(), array.dtype, i, mean + deviation * (sum - 6));
+  }
+}
+
+// Pictures with gaps between pixels, rows and images, in which there is NaN.
+struct Pictures {
+  Pictures(DType dtype, int64_t batch, int64_t height, int64_t width, int64_t channels,
+           std::mt19937& random)
+      : pixel_stride(channels + 3),
+        row_stride(width * pixel_stride + 1),
+        batch_stride(height * row_stride + 2),
+        // The last image ends with its last channel.
+        array(dtype, (batch - 1) * batch_stride + (height - 1) * row_stride +
+                         (width - 1) * pixel_stride + channels) {
+    Array dense(dtype, batch * height * width * channels);
+    fill_normal(dense, random, 0.5, 1.5);
+    int64_t from = 0;
+    for (int64_t n = 0; n < batch; ++n) {
+      for (int64_t y = 0; y < height; ++y) {
+        for (int64_t x = 0; x < width; ++x) {
+          for (int64_t c = 0; c < channels; ++c, ++from) {
+            write(array.data(), dtype, n * batch_stride + y * row_stride + x * pixel_stride + c,
+                  read(dense.data(), dtype, from));
+          }
+        }
+      }
+    }
+  }
+
+  Pixels pixels() const { return {array.data(), batch_stride, row_stride, pixel_stride}; }
+
+  int64_t pixel_stride, row_stride, batch_stride;
+  Array array;
+};
+
+struct Options {
+  bool batch_statistics;
+  bool residual;
+  bool input_grad;
+  bool weight_grads;  // and p, without which there is no backward for them
+};
+
+// A block with random inputs and weights.
+struct Problem {
+  Problem(const MBConvShape& s, DType type)
+      : shape(s),
+        dtype(type),
+        x(type, s.batch, s.height, s.width, s.in_channels, random),
+        grad(type, s.batch, s.out_height(), s.out_width(), s.out_channels, random),
+        expand(type, s.hidden * s.patch()),
+        depthwise(type, s.hidden * s.kernel * s.kernel),
+        project(type, s.out_channels * s.hidden),
+        scale(vector_dtype(type), s.norm_channels()),
+        shift(vector_dtype(type), s.norm_channels()),
+        mean(vector_dtype(type), s.norm_channels()),
+        var(vector_dtype(type), s.norm_channels()) {
+    const auto deviation = [](int64_t fan_in) {
+      return 1 / std::sqrt(static_cast<double>(fan_in));
+    };
+    fill_normal(expand, random, 0, deviation(std::max<int64_t>(1, s.patch())));
+    fill_normal(depthwise, random, 0, deviation(s.kernel * s.kernel));
+    fill_normal(project, random, 0, deviation(s.hidden));
+    fill_normal(scale, random, 2, 0.7);
+    fill_normal(shift, random, 1, 1);
+    fill_normal(mean, random, 0, 0.5);
+    fill_normal(var, random, 1, 0.1);
+  }
+
+  MBConvInput input(bool batch_statistics) const {
+    return {shape,
+            dtype,
+            x.pixels(),
+            shape.has_expand() ? expand.data() : nullptr,
+            depthwise.data(),
+            project.data(),
+            scale.data(),
+            shift.data(),
+            kEps,
+            batch_statistics};
+  }
+
+  std::vector<const Guarded*> memory() const {
+    return {&x.array.memory, &grad.array.memory, &expand.memory, &depthwise.memory, &project.memory,
+            &scale.memory,   &shift.memory,      &mean.memory,   &var.memory};
+  }
+
+  // A copy of what is in memory(), byte for byte.
+  std::vector<std::vector<unsigned char>> contents() const {
+    std::vector<std::vector<unsigned char>> copies;
+    for (const Guarded* part : memory()) {
+      copies.emplace_back(part->data(), part->data() + part->size());
+    }
+    return copies;
+  }
+
+  std::mt19937 random;  // first, since the others are filled from it
+  MBConvShape shape;
+  DType dtype;
+  Pictures x, grad;
+  Array expand, depthwise, project, scale, shift, mean, var;
+};
+
+// Runs the entry points one after the other. Kernels later in the chain read what `reference` had
+// for the earlier ones, if there is one, so that each is compared for itself.
+class Run {
+ public:
+  Run(const Problem& problem, const Options& options, Isa isa, const ParallelFor& parallel,
+      unsigned char garbage, const Arrays* reference = nullptr)
+      : problem_(problem),
+        options_(options),
+        isa_(isa),
+        parallel_(parallel),
+        garbage_(garbage),
+        reference_(reference),
+        plan_(cpu::plan_mbconv(problem.shape, problem.dtype, isa)) {
+    const bool has_moments = options.batch_statistics && problem.shape.has_expand();
+    if (has_moments) moments();
+    forward();
+    gate_probe();
+    backward();
+  }
+
+  const Arrays& results() const { return results_; }
+  bool intact() const { return intact_; }
+
+ private:
+  void moments() {
+    const MBConvShape& s = problem_.shape;
+    MBConvMoments args{};
+    args.shape = s;
+    args.dtype = problem_.dtype;
+    args.x = problem_.x.pixels();
+    args.moments = result("moments", DType::kFloat64, (1 + s.patch()) * s.patch()).doubles();
+    run(args, cpu::mbconv_moments, plan_.moments_bytes);
+  }
+
+  void forward() {
+    const MBConvShape& s = problem_.shape;
+    const DType vectors = vector_dtype(problem_.dtype);
+    const int64_t outputs = s.out_pixels() * s.out_channels;
+    MBConvForward args{};
+    args.input = problem_.input(options_.batch_statistics);
+    args.moments = moments_of_patches();
+    args.mean = problem_.mean.data();
+    args.var = problem_.var.data();
+    if (options_.batch_statistics) {
+      args.mean = result("mean", vectors, s.norm_channels()).data();
+      args.var = result("var", vectors, s.norm_channels()).data();
+    }
+    args.residual = options_.residual;
+    if (keeps_p()) args.p = result("p", problem_.dtype, outputs).data();
+    args.y = result("y", problem_.dtype, outputs).data();
+    run(args, cpu::mbconv_forward, plan_.forward_bytes);
+  }
+
+  void gate_probe() {
+    MBConvProbe args{};
+    args.input = problem_.input(options_.batch_statistics);
+    args.moments = moments_of_patches();
+    if (!options_.batch_statistics) {
+      args.mean = problem_.mean.data();
+      args.var = problem_.var.data();
+    }
+    args.grad = problem_.grad.pixels();
+    args.result = result("probe", DType::kFloat64, 1).doubles();
+    run(args, cpu::mbconv_gate_probe, plan_.probe_bytes);
+  }
+
+  void backward() {
+    if (!keeps_p()) return;
+    const MBConvShape& s = problem_.shape;
+    const DType dtype = problem_.dtype, vectors = vector_dtype(dtype);
+    MBConvBackward args{};
+    args.input = problem_.input(options_.batch_statistics);
+    args.moments = moments_of_patches();
+    args.mean = options_.batch_statistics ? earlier("mean").data() : problem_.mean.data();
+    args.var = options_.batch_statistics ? earlier("var").data() : problem_.var.data();
+    args.p = earlier("p").data();
+    args.grad = problem_.grad.pixels();
+    args.residual = options_.residual;
+    if (options_.input_grad) {
+      args.dx = result("dx", dtype, s.batch * s.height * s.width * s.in_channels).data();
+    }
+    if (options_.weight_grads) {
+      if (s.has_expand()) args.dexpand = result("dexpand", dtype, problem_.expand.count).data();
+      args.ddepthwise = result("ddepthwise", dtype, problem_.depthwise.count).data();
+      args.dproject = result("dproject", dtype, problem_.project.count).data();
+      args.dscale = result("dscale", vectors, s.norm_channels()).data();
+      args.dshift = result("dshift", vectors, s.norm_channels()).data();
+    }
+    run(args, cpu::mbconv_backward, plan_.backward_bytes);
+  }
+
+  bool keeps_p() const { return options_.input_grad || options_.weight_grads; }
+
+  const double* moments_of_patches() const {
+    return results_.count("moments") == 0 ? nullptr : earlier("moments").doubles();
+  }
+
+  const Array& earlier(const std::string& name) const {
+    return (reference_ != nullptr ? *reference_ : results_).at(name);
+  }
+
+  const Array& result(const std::string& name, DType dtype, int64_t count) {
+    return results_.emplace(name, Array(dtype, count, garbage_)).first->second;
+  }
+
+  template <class Args>
+  void run(Args& args, void (*kernel)(const Args&, Isa), int64_t workspace_bytes) {
+    const Guarded workspace(workspace_bytes, 0, garbage_);
+    args.workspace = workspace.data();
+    args.parallel = parallel_;
+    kernel(args, isa_);
+    intact_ &= workspace.intact();
+    for (const auto& entry : results_) intact_ &= entry.second.memory.intact();
+  }
+
+  const Problem& problem_;
+  const Options& options_;
+  Isa isa_;
+  ParallelFor parallel_;
+  unsigned char garbage_;
+  const Arrays* reference_;
+  cpu::MBConvPlan plan_;
+  Arrays results_;
+  bool intact_ = true;
+};
+
+bool identical(const Arrays& a, const Arrays& b) {
+  if (a.size() != b.size()) return false;
+  for (const auto& [name, array] : a) {
+    if (!(array.memory == b.at(name).memory)) return false;
+  }
+  return true;
+}
+
+// The largest difference, relative to the array's largest value or to 1 if that is less.
+double distance(const Array& actual, const Array& expected) {
+  double difference = 0, largest = 1;
+  for (int64_t i = 0; i < expected.count; ++i) {
+    const double a = read(actual.data(), actual.dtype, i);
+    const double e = read(expected.data(), expected.dtype, i);
+    if (!std::isfinite(a)) return HUGE_VAL;
+    difference = std::max(difference, std::fabs(a - e));
+    largest = std::max(largest, std::fabs(e));
+  }
+  return difference / largest;
+}
+
+std::string describe(const MBConvShape& s, DType dtype, const Options& options) {
+  const char* const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
+  std::string text = dtypes[static_cast<int>(dtype)];
+  for (const int64_t size : {s.batch, s.height, s.width, s.in_channels, s.hidden, s.out_channels}) {
+    text += " " + std::to_string(size);
+  }
+  text += " expand " + std::to_string(s.expand_kernel) + "/" + std::to_string(s.expand_stride);
+  text += " depthwise " + std::to_string(s.kernel) + "/" + std::to_string(s.stride);
+  if (options.batch_statistics) text += " batch statistics";
+  if (options.residual) text += " residual";
+  if (options.input_grad) text += " dx";
+  if (options.weight_grads) text += " dweights";
+  return text;
+}
+
+void test_block(Expectations& expectations, const MBConvShape& shape, DType dtype,
+                const Options& options, Isa isa) {
+  const auto expect = [&](bool holds, const std::string& what) {
+    expectations.expect(holds, describe(shape, dtype, options) + ": " + what);
+  };
+  const Problem problem(shape, dtype);
+  const auto inputs = problem.contents();
+  const Run scalar(problem, options, Isa::kScalar, testing::in_order(), kNanGarbage);
+  const Run run(problem, options, isa, testing::in_order(), kNanGarbage, &scalar.results());
+
+  expect(problem.contents() == inputs, "an input changed");
+  bool intact = run.intact();
+  for (const Guarded* part : problem.memory()) intact &= part->intact();
+  expect(intact, "memory outside the results and the workspace changed");
+  for (const auto& [name, expected] : scalar.results()) {
+    const double error = distance(run.results().at(name), expected);
+    expect(error <= tolerance(name == "moments" ? DType::kFloat32 : dtype),
+           name + " is " + std::to_string(error) + " from the scalar kernels'");
+  }
+
+  if (!options.input_grad || !options.weight_grads) return;  // Their sums are among all gradients'.
+  Threads threads(2);
+  const auto repeated = [&](const ParallelFor& parallel, unsigned char garbage) {
+    return Run(problem, options, isa, parallel, garbage, &scalar.results());
+  };
+  const auto same = [&](const Run& other) { return identical(run.results(), other.results()); };
+  expect(same(repeated(testing::in_order(), kOtherGarbage)),
+         "depends on the memory's old contents");
+  expect(same(repeated(testing::in_reverse(), kNanGarbage)), "depends on the order of tasks");
+  expect(same(repeated(threads.parallel_for(), kNanGarbage)), "depends on the number of threads");
+}
+
+}  // namespace
+}  // namespace proxyless
+
+int main(int argc, char** argv) {
+  using namespace proxyless;
+  if (argc != 2) {
+    std::printf("Usage: %s ISA\n", argv[0]);
+    return 2;
+  }
+  const std::optional<cpu::Isa> isa = cpu::choose_isa(argv[1]);
+  if (!isa) {
+    std::printf("This CPU cannot run %s.\n", argv[1]);
+    return testing::kSkipped;
+  }
+
+  testing::Expectations expectations;
+  for (const MBConvShape& s : kShapes) {
+    const bool residual = s.in_channels == s.out_channels && s.stride * s.expand_stride == 1;
+    for (const DType dtype :
+         {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
+      for (const bool batch_statistics : {true, false}) {
+        for (const Options& options : {Options{batch_statistics, residual, true, true},
+                                       Options{batch_statistics, false, true, false},
+                                       Options{batch_statistics, residual, false, true},
+                                       Options{batch_statistics, residual, false, false}}) {
+          test_block(expectations, s, dtype, options, *isa);
+        }
+      }
+    }
+  }
+  return expectations.exit_code();
+}
