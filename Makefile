@@ -13,7 +13,7 @@ run_native_tests = $(BIN)/cmake -S . -B build/native/$(1) -G Ninja -DPROXYLESS_T
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install search test test-slow test-native lint format clean
+.PHONY: help install search test test-slow test-native bench lint format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,10 @@ test-native: $(INSTALLED)  ## Run the C++ tests under sanitizers, and under valg
 	@command -v valgrind >/dev/null || echo 'There is no valgrind here: its run is left out.'
 	! command -v valgrind || \
 	  { $(call run_native_tests,valgrind,-DCMAKE_TEST_LAUNCHER='valgrind;-q;--error-exitcode=1'); }
+
+bench: $(INSTALLED)  ## Measure speed and memory, into build/bench
+	$(BIN)/python benchmarks/mbconv.py
+	$(BIN)/python benchmarks/supernet_step.py
 
 lint: $(INSTALLED)  ## Check format, style and types
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
@@ -56,6 +60,6 @@ $(INSTALLED): $(BUILD_INPUTS)
 	@for compiler in $${CXX:-c++ g++ clang++}; do command -v $$compiler >/dev/null && exit 0; done; \
 	  echo 'This needs a C++ compiler: install g++ or clang++, or name one with CXX=.' >&2; exit 1
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt cmake ninja pybind11 setuptools
+	$(BIN)/python -m pip install --constraint constraints.txt cmake ninja pybind11 setuptools torch
 	$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $@

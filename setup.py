@@ -4,6 +4,7 @@ The metadata is in pyproject.toml and every compiler flag in CMakeLists.txt. Arg
 into the environment variable CMAKE_ARGS, and the compiler into CXX.
 """
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -36,8 +37,19 @@ def find_pybind11() -> str:
     return pybind11.get_cmake_dir()
 
 
+def find_torch() -> str:
+    """Find the folder of torch, which has the headers and the library that the operators need."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        sys.exit(
+            "Building proxyless_ext needs torch, the one it will run with: "
+            "run `pip install torch` first, and then pip install with --no-build-isolation."
+        )
+    return spec.submodule_search_locations[0]
+
+
 class CMakeBuild(build_ext):
-    """Builds extension modules with CMake and ninja."""
+    """Builds everything compiled with CMake and ninja: the extension module and the operators."""
 
     def build_extension(self, ext: Extension) -> None:
         cmake = find_program("cmake")
@@ -52,6 +64,7 @@ class CMakeBuild(build_ext):
             f"-DPROXYLESS_VERSION={self.distribution.get_version()}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={find_pybind11()}",
+            f"-DPROXYLESS_TORCH={find_torch()}",
         ]
         configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         subprocess.run(configure, check=True)

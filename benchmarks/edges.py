@@ -11,7 +11,7 @@ import torch
 from measuring import SavedTensors
 from torch import Tensor, nn
 
-from proxyless_ext.nn import build_block
+from proxyless_ext import ops
 from proxyless_ext.seeding import generator
 from proxyless_ext.spaces import BlockConfig, Layer, MBConvSpec, Space
 
@@ -68,10 +68,10 @@ class Case:
     def layered_bytes(self) -> int:
         """The same if every layer reads its operands and writes its results once, as layers do.
 
-        In forward a convolution reads and writes one tensor each, a BatchNorm in training mode reads
-        twice and writes once, and ReLU6 reads and writes. In backward a convolution reads its
-        output's gradient twice, its input once and writes its input's gradient, a BatchNorm reads
-        input and gradient twice and writes once, and ReLU6 reads two and writes one.
+        In forward a convolution reads and writes one tensor each, a BatchNorm reads twice and
+        writes once, ReLU6 reads and writes. In backward a convolution reads its output's gradient
+        twice and its input once and writes its input's gradient, a BatchNorm reads input and
+        gradient twice and writes once, ReLU6 reads two and writes one.
         """
         spec, layer = self.spec, self.layer
         hidden = spec.expand_ratio * layer.in_channels
@@ -174,12 +174,37 @@ class Peer:
         return saved.bytes
 
 
-def _plain(edge: Edge) -> nn.Module:
+class FusedBlock(nn.Module):
+    """A block of PyTorch's layers, computed by the fused operator."""
+
+    def __init__(self, block: plain.Block) -> None:
+        super().__init__()
+        self.operation = block.operation
+        self.shortcut = block.shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = list(self.operation.children())
+        *expand, depthwise, project = (layer.conv for layer in layers)
+        norms = [layer.bn for layer in layers]
+        return ops.mbconv(
+            x,
+            expand[0].weight if expand else None,
+            depthwise.weight,
+            project.weight,
+            torch.cat([norm.weight for norm in norms]),
+            torch.cat([norm.bias for norm in norms]),
+            eps=norms[0].eps,
+            stride=depthwise.stride[0],
+            residual=self.shortcut,
+        ).y
+
+
+def _plain(edge: Edge) -> plain.Block:
     return plain.build_block(edge.case.block, edge.case.space.batch_norm)
 
 
 def _fused(edge: Edge) -> nn.Module:
-    return build_block(edge.case.block, edge.case.space.batch_norm)
+    return FusedBlock(_plain(edge))
 
 
 PEERS: dict[str, Callable[[Edge], Peer]] = {

@@ -110,37 +110,31 @@ def _draw_points(
 ) -> None:
     """The points of one peer; the first of each size says so."""
     colour, marker, label = LOOKS[name]
-    axes.scatter(
-        *zip(*points, strict=True), s=44, marker=marker, color=colour, zorder=3, label=label
-    )
+    x, y = zip(*points, strict=True)
+    axes.scatter(x, y, s=44, marker=marker, color=colour, zorder=3, label=label)
     for index, (size, point) in enumerate(zip(sizes, points, strict=True)):
         if size not in sizes[:index]:
-            axes.annotate(
-                str(size),
-                point,
-                xytext=(6, -5),
-                textcoords="offset points",
-                va="top",
-                color=colour,
-                fontsize=8.5,
-            )
+            _write(axes, str(size), point, (6, -5), va="top", color=colour, fontsize=8.5)
 
 
 def _draw_roofs(axes: Axes, roofs: dict[str, float], reached: list[float]) -> None:
+    """The roofs over the whole width of the figure, which shows the intensities `reached`."""
     peak, bandwidth = roofs["flops_per_second"] / 1e9, roofs["bytes_per_second"] / 1e9
     ridge = peak / bandwidth
     left, right = min(*reached, ridge) / 3, 1.7 * max(*reached, ridge)
-    axes.plot(
-        [left, ridge, right], [left * bandwidth, peak, peak], color=INK, linewidth=1.4, zorder=2
-    )
+    corners = [left, ridge, right]
+    axes.plot(corners, [left * bandwidth, peak, peak], color=INK, linewidth=1.4, zorder=2)
     axes.set_xlim(left, right)
-    beside = dict(textcoords="offset points")
     middle = (ridge * right) ** 0.5
-    axes.annotate(
-        f"matrix product: {peak:.0f} GFLOP/s", (middle, peak), (0, 5), ha="center", **beside
-    )
+    _write(axes, f"matrix product: {peak:.0f} GFLOP/s", (middle, peak), (0, 5), ha="center")
     low = 1.3 * left
-    axes.annotate(f"copy: {bandwidth:.0f} GB/s", (low, low * bandwidth), (10, -3), **beside)
+    _write(axes, f"copy: {bandwidth:.0f} GB/s", (low, low * bandwidth), (10, -3))
+
+
+def _write(
+    axes: Axes, words: str, point: tuple[float, float], offset: tuple[float, float], **look: Any
+) -> None:
+    axes.annotate(words, point, offset, textcoords="offset points", **look)
 
 
 @styled

@@ -7,7 +7,7 @@
 Forward and backward, with all gradients, of a block at the 21 edges of the ImageNet space in
 training mode. Edges of the same shapes are measured once and counted as often as they occur. Peers:
 
-    fused          proxyless_ext's block, channels-last
+    fused          proxyless_ext.ops.mbconv, channels-last
     fused_bf16     the same under autocast to bfloat16
     plain          PyTorch's layers, contiguous, as published
     channels_last  the same layers, channels-last
@@ -24,15 +24,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import figures
-import torch
 from edges import PEERS, RIVALS, Case, Edge, cases
 from measuring import Roofs, alternate, describe_conditions, relative_difference
 from options import new_parser, parse
 from results import Bar, bars_table, conditions_line, table, with_spread, write
+from torch import Tensor
 
 from proxyless_ext.spaces import imagenet
 
@@ -101,7 +100,7 @@ def _measure_edge(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
     peers = {name: edge.peer(name) for name in names}
     differences = {}
     for name, peer in peers.items():
-        differences[name] = _check(case, name, peer(), expected)
+        differences[name] = check(case, name, peer(), expected)
     del expected
     return {
         "name": case.name,
@@ -117,9 +116,12 @@ def _measure_edge(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
     }
 
 
-def _check(
-    case: Case, name: str, result: list[torch.Tensor], expected: list[torch.Tensor]
-) -> dict[str, float]:
+def check(case: Case, name: str, result: list[Tensor], expected: list[Tensor]) -> dict[str, float]:
+    """Relative differences of the output, and of the gradient that differs most.
+
+    Raises:
+        SystemExit: rounding does not explain them.
+    """
     kind = "bfloat16" if name == "fused_bf16" else "float32"
     output, *gradients = (
         relative_difference([one], [other]) for one, other in zip(result, expected, strict=True)

@@ -68,6 +68,7 @@ def main() -> None:
     (trainee,) = build([arguments.trainee], space, Batch(space, 2, 32)).values()
     _run(trainee, arguments.step)
     trainee.take(batch)
+    trainee.model.zero_grad()
     before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here.
     _run(trainee, arguments.step)

@@ -51,9 +51,7 @@ def conv_bn_relu6(
 class MBConv(nn.Sequential):
     """Inverted bottleneck as eight layers (five without expansion)."""
 
-    def __init__(
-        self, spec: MBConvSpec, block: BlockConfig, batch_norm: BatchNorm
-    ) -> None:
+    def __init__(self, spec: MBConvSpec, block: BlockConfig, batch_norm: BatchNorm) -> None:
         layer = partial(conv_bn_relu6, batch_norm=batch_norm)
         hidden = spec.expand_ratio * block.in_channels
         super().__init__()
@@ -176,7 +174,9 @@ class SuperNet(nn.Module):
         layer = partial(conv_bn_relu6, batch_norm=space.batch_norm)
         stem, edges = space.stem, space.edges
         self.mixed_ops = [
-            MixedOp([build_operation(edge.block(name), space.batch_norm) for name in edge.candidates])
+            MixedOp(
+                [build_operation(edge.block(name), space.batch_norm) for name in edge.candidates]
+            )
             for edge in edges
         ]
         self.stem = layer(stem.in_channels, stem.out_channels, 3, stem.stride)

@@ -64,8 +64,9 @@ def write(folder: Path, name: str, results: dict[str, Any], bars: Sequence[Bar],
 def conditions_line(conditions: dict[str, Any]) -> str:
     """Where the numbers below it come from, as one line."""
     load = conditions["load_average"][0]
+    commit, _, dirty = (conditions["commit"] or "unknown").partition("-")
     return (
         f"{conditions['cpu']}, {conditions['threads']} threads, {conditions['isa']} kernels, "
-        f"torch {conditions['torch']}, commit {(conditions['commit'] or 'unknown')[:12]}, "
+        f"torch {conditions['torch']}, commit {commit[:12]}{' and changes' if dirty else ''}, "
         f"load average {load:.2f} at the start."
     )

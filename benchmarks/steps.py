@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from proxyless_ext import gates
-from proxyless_ext.nn import SuperNet
+from proxyless_ext.nn import GateMode, SuperNet
 from proxyless_ext.seeding import generator
 from proxyless_ext.spaces import Space
 
@@ -90,7 +90,8 @@ class Trainee(ABC):
 
     def alpha_matrix(self) -> Tensor:
         """All alphas [E, N], -inf where an edge has no such candidate."""
-        alphas = [each for name, each in self.model.named_parameters() if name.endswith("alpha")]
+        named = self.model.named_parameters()
+        alphas: list[Tensor] = [each for name, each in named if name.endswith("alpha")]
         return pad_sequence(alphas, batch_first=True, padding_value=-torch.inf).detach()
 
     def loss(self) -> Tensor:
@@ -109,7 +110,7 @@ class Fused(Trainee):
         self.supernet.edges.activate(paths)
 
     def gate_step(self, seed: int, mode: plain.GateMode) -> Tensor:
-        ours = "two_path" if mode == "two_path" else "full"
+        ours: GateMode = "two_path" if mode == "two_path" else "full"
         with self.supernet.edges.gate_step(ours, generator(seed, "paths")) as step:
             self.loss().backward()
         assert step.gates.grad is not None

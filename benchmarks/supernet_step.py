@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 import figures

@@ -1,7 +1,8 @@
-"""The one door to the compiled code: loads it when it is first used, and says how to build it."""
+"""The one door to the compiled code: loads it, and says how to build it where it is missing."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -10,17 +11,33 @@ from .errors import UserError
 if TYPE_CHECKING:
     from ._C import BuildInfo
 
+_OPS = Path(__file__).with_name("_ops.so")
+
 
 def native() -> ModuleType:
     """Return the compiled module `proxyless_ext._C`."""
     try:
         import proxyless_ext._C
     except ImportError as error:
-        raise UserError(
-            f"The compiled part of proxyless_ext cannot be loaded ({error}): build it with "
-            "`pip install --no-build-isolation .` in the source folder."
-        ) from error
+        raise _missing(error) from error
     return proxyless_ext._C
+
+
+def load_ops() -> None:
+    """Load the operators, which are then in `torch.ops.proxyless`."""
+    import torch
+
+    try:
+        torch.ops.load_library(_OPS)
+    except OSError as error:
+        raise _missing(error) from error
+
+
+def _missing(error: Exception) -> UserError:
+    return UserError(
+        f"The compiled part of proxyless_ext cannot be loaded ({error}): build it with "
+        "`pip install --no-build-isolation .` in the source folder."
+    )
 
 
 def build_info() -> BuildInfo:

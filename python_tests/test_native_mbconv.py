@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,6 +23,7 @@ from proxyless_ext import _C
 
 Array = NDArray[np.floating]
 
+ROOT = Path(__file__).parents[1]
 EPS = 1e-3
 ISAS = _C.supported_isas()
 # Relative to the largest value of an array, or to 1 if that is less.
@@ -35,6 +40,13 @@ class Case:
     stride: int = 1
     expand_kernel: int = 1  # 0 without an expand layer
     expand_stride: int = 1
+
+    @property
+    def out_size(self) -> tuple[int, int, int]:
+        N, *sides = self.size
+        for stride in self.expand_stride, self.stride:
+            sides = [-(-side // stride) for side in sides]
+        return (N, sides[0], sides[1])
 
     @property
     def norms(self) -> int:
@@ -115,9 +127,7 @@ def random_statistics(case: Case, dtype: str) -> dict[str, Array]:
 
 
 def random_grad(case: Case, dtype: str) -> Array:
-    N, H, W = case.size
-    stride = case.stride * case.expand_stride
-    shape = (N, -(-H // stride), -(-W // stride), case.channels[2])
+    shape = (*case.out_size, case.channels[2])
     return np.random.default_rng(8).standard_normal(shape).astype(dtype)
 
 
@@ -170,7 +180,9 @@ class Plain:
         def activate(z: Tensor) -> Tensor:
             distance = torch.minimum(z.abs(), (z - 6).abs()).min().item()
             self.kink_distance = min(self.kink_distance, distance)
-            return F.relu6(z)
+            # F.relu6, but for the gradient at NaN, which that passes or not depending on where in
+            # memory the value lies.
+            return torch.where((z <= 0) | (z >= 6), z.detach().clamp(0, 6), z)
 
         z = self.x
         if expand:
@@ -263,7 +275,44 @@ def cases(draw: st.DrawFn) -> Case:
 @settings(max_examples=50, deadline=None)
 @given(case=cases(), dtype=st.sampled_from(["float64", "float32"]), frozen=st.booleans())
 def test_any_block_equals_plain_layers(isa: str, case: Case, dtype: str, frozen: bool) -> None:
+    # The gradients of two or three values through their own BatchNorm are next to nothing, a small
+    # difference of large numbers.
+    assume(dtype == "float64" or np.prod(case.out_size) >= 8)
     check_against_plain(case, isa, dtype, frozen, case.may_have_residual)
+
+
+def run_all(case: Case, block: Block, grad: Array, **options: object) -> list[object]:
+    """Everything that the entry points give for batch statistics."""
+    options = {**case.options, **options}
+    y, *saved = _C.mbconv_forward(*block, **options)
+    probe = _C.mbconv_gate_probe(grad, *block, **options)
+    return [y, *saved, probe, *_C.mbconv_backward(grad, *block, *saved, **options)]
+
+
+@cache
+def scalar_results(case: Case) -> list[object]:
+    return run_all(case, random_block(case, "float32"), random_grad(case, "float32"), isa="scalar")
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "scalar"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case((1, 130, 70), (2, 590, 3)),
+        Case((2, 65, 67), (602, 602, 2), kernel=5, expand_kernel=0),
+    ],
+    ids=str,
+)
+def test_blocks_of_several_chunks_equal_the_scalar_kernels(case: Case, isa: str) -> None:
+    sizes = (*case.size, *case.channels, case.kernel, case.stride, case.expand_kernel)
+    assert _C.mbconv_plan(*sizes, isa=isa)["chunks"] > 1
+    block, grad = random_block(case, "float32"), random_grad(case, "float32")
+    results = run_all(case, block, grad, isa=isa)
+    for actual, expected in zip(results, scalar_results(case), strict=True):
+        if expected is not None:
+            # Among so many values, some are on the other side of a kink for the one than for the
+            # other, so that no bound holds for each of them.
+            assert np.linalg.norm(actual - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -279,14 +328,6 @@ def test_moments_are_those_of_the_patches(kernel: int, stride: int, dtype: str, 
     covariance = np.cov(patches, bias=True)
     bound = 1e-5 * np.abs(covariance).max()
     np.testing.assert_allclose(moments[1:], covariance, rtol=0, atol=bound)
-
-
-def run_all(case: Case, block: Block, grad: Array, **options: object) -> list[object]:
-    """Everything that the entry points give for batch statistics."""
-    options = {**case.options, **options}
-    y, *saved = _C.mbconv_forward(*block, **options)
-    probe = _C.mbconv_gate_probe(grad, *block, **options)
-    return [y, *saved, probe, *_C.mbconv_backward(grad, *block, *saved, **options)]
 
 
 def assert_identical(actual: list[object], expected: list[object]) -> None:
@@ -523,11 +564,13 @@ def test_backward_refuses_what_it_cannot_compute(change: dict[str, object], mess
 
 @pytest.mark.slow
 def test_native_tests_pass_under_sanitizers(tmp_path: Path) -> None:
-    cmake = shutil.which("cmake", path=Path(sys.executable).parent)
-    ctest = shutil.which("ctest", path=Path(sys.executable).parent)
-    if cmake is None or ctest is None:
-        pytest.skip("needs cmake beside this Python")
-    for command in (
-        [cmake, "-S", ROOT, "-B", tmp_path, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"],
-    ):
-        subprocess.run(command, check=True)
+    scripts = Path(sys.executable).parent
+    if not (scripts / "ctest").exists():
+        pytest.skip("needs cmake and ninja beside this Python")
+    options = ["PROXYLESS_TESTS=ON", "PROXYLESS_SANITIZERS=ON", "CMAKE_BUILD_TYPE=RelWithDebInfo"]
+    ninja = f"CMAKE_MAKE_PROGRAM={scripts / 'ninja'}"
+    command = [scripts / "ctest", "--build-and-test", ROOT, tmp_path, "--build-generator", "Ninja"]
+    command += ["--build-options", *(f"-D{option}" for option in (*options, ninja))]
+    command += ["--test-command", scripts / "ctest", "--output-on-failure"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr

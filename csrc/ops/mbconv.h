@@ -1,20 +1,13 @@
-// What the devices' implementations of the mbconv operators share: checks of the arguments.
+// What the devices' implementations of the mbconv operators share: the checks of their arguments.
 //
-// Every check throws std::runtime_error with a sentence that names the argument. None looks at the
-// values of a tensor, which on a GPU would have to be waited for.
+// A check throws std::invalid_argument with a sentence that names the argument. None looks at the
+// values in a tensor, which on a GPU would have to be waited for.
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
-
-#include <optional>
-
 #include "kernels/mbconv.h"
+#include "ops/tensors.h"
 
 namespace proxyless::ops {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // The arguments that forward, backward and probe have in common.
 struct MBConvArguments {
@@ -28,22 +21,32 @@ struct MBConvArguments {
   int64_t stride, expand_stride;
 };
 
-MBConvShape check_block(const MBConvArguments& args);
-MBConvShape check_moments(const Tensor& x, int64_t kernel, int64_t stride);
+MBConvShape check_moments(const Tensor& x,  // [N, C, H, W]
+                          int64_t kernel, int64_t stride);
 
-// Further arguments of an operator, against the block's shape.
-void check_residual(const MBConvShape& shape);
-// Whether they are given; both are or none.
-bool check_statistics(const MBConvArguments& args, const MBConvShape& shape,
-                      const OptionalTensor& mean, const OptionalTensor& var);
-// A tensor of x's device, [N, O, Ho, Wo].
-void check_output_like(const char* name, const Tensor& tensor, const Tensor& x,
-                       const MBConvShape& shape);
-void check_moments_given(const Tensor& moments, const Tensor& x, const MBConvShape& shape);
-void check_finite(const char* name, const void* values, const MBConvShape& shape, DType dtype);
+MBConvShape check_forward(const MBConvArguments& args,
+                          const OptionalTensor& mean,  // [S]
+                          const OptionalTensor& var,   // [S]
+                          bool residual);
 
+MBConvShape check_backward(const MBConvArguments& args,
+                           const Tensor& grad,     // [N, O, Ho, Wo]
+                           const Tensor& p,        // [N, O, Ho, Wo]
+                           const Tensor& mean,     // [S]
+                           const Tensor& var,      // [S]
+                           const Tensor& moments,  // [1 + K, K], or [0] if not used
+                           bool residual, bool batch_statistics);
+
+MBConvShape check_gate_probe(const MBConvArguments& args,
+                             const Tensor& grad,              // [N, O, Ho, Wo]
+                             const OptionalTensor& mean,      // [S]
+                             const OptionalTensor& var,       // [S]
+                             const OptionalTensor& moments);  // [1 + K, K]
+
+// How pictures like `x` and their weights are stored.
 DType dtype_of(const Tensor& x);
-// Of per-channel vectors.
+
+// How per-channel vectors that go with `x` are stored.
 ScalarType vector_type(const Tensor& x);
 
 }  // namespace proxyless::ops

@@ -1,26 +1,22 @@
 // The Python module proxyless_ext._C: how the library was built, which instruction sets it can use
 // here, and the kernels on NumPy arrays.
 //
-// It is the thin outer layer over the kernels. Reading the environment and raising exceptions
-// happen here, so that kernels do neither; no tensor type is known here, so that the module needs
+// It is a thin outer layer over the kernels. No tensor type is known here, so that the module needs
 // no torch, neither to build nor to load.
 #include "bindings.h"
 
 #include <pybind11/stl.h>
 
-#include <cstdlib>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "build_info.h"
+#include "host/isa_choice.h"
 
 namespace py = pybind11;
 
 namespace proxyless {
 namespace {
-
-constexpr char kIsaVariable[] = "PROXYLESS_CPU_ISA";
 
 std::vector<std::string> supported_isas() {
   std::vector<std::string> names;
@@ -40,23 +36,10 @@ py::dict build_info() {
   return info;
 }
 
-cpu::Isa isa_called(const std::string& name, const std::string& source) {
-  if (const auto isa = cpu::choose_isa(name)) return *isa;
-
-  std::string choices;
-  for (const std::string& choice : supported_isas()) {
-    choices += (choices.empty() ? "" : ", ") + choice;
-  }
-  throw std::invalid_argument(source + " is \"" + name + "\", but this CPU can use only " +
-                              choices + ".");
-}
-
 }  // namespace
 
 cpu::Isa select_isa(const std::optional<std::string>& name) {
-  if (name) return isa_called(*name, "isa");
-  const char* value = std::getenv(kIsaVariable);
-  return isa_called(value == nullptr ? "" : value, kIsaVariable);
+  return name ? isa_called(*name, "isa") : isa_of_environment();
 }
 
 }  // namespace proxyless

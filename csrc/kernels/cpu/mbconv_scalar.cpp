@@ -404,6 +404,7 @@ class Backward {
         filtered_(workspace.take(shape.out_pixels())),
         projectable_(workspace.take(shape.out_pixels())),
         dout_(workspace.take(shape.out_pixels())),
+        dtaps_(workspace.take(shape.kernel * shape.kernel)),
         p_(workspace.take(shape.out_channels * shape.out_pixels())),
         dp_(workspace.take(shape.out_channels * shape.out_pixels())),
         dpatches_(workspace.take(shape.patch() * shape.mid_pixels())),
@@ -483,15 +484,15 @@ class Backward {
     normalise(dout_, filtered_, window.out.pixels(), norm);
 
     if (weight_grads()) {
-      parallel_for(args_->parallel, window.taps(), [&](int64_t wanted) {
-        double total = 0;
-        for (int64_t n = 0; n < window.out.batch; ++n) {
-          for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
-            if (tap == wanted) total += dout_[out] * activated_[in];
-          });
-        }
-        write(args_->ddepthwise, dtype(), k * window.taps() + wanted, total);
-      });
+      fill(dtaps_, window.taps(), 0);
+      for (int64_t n = 0; n < window.out.batch; ++n) {
+        for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
+          dtaps_[tap] += dout_[out] * activated_[in];
+        });
+      }
+      for (int64_t tap = 0; tap < window.taps(); ++tap) {
+        write(args_->ddepthwise, dtype(), k * window.taps() + tap, dtaps_[tap]);
+      }
     }
     double* dmid = shape().has_expand() ? dmid_ : dx_ + k * window.in.pixels();
     parallel_for(args_->parallel, window.in.batch, [&](int64_t n) {
@@ -551,6 +552,7 @@ class Backward {
   double* filtered_;     // [N, Ho, Wo], the depthwise layer before its BatchNorm
   double* projectable_;  // [N, Ho, Wo], what the project layer reads
   double* dout_;         // [N, Ho, Wo]
+  double* dtaps_;        // [kernel, kernel]
   double* p_;            // [O, N, Ho, Wo]
   double* dp_;           // [O, N, Ho, Wo]
   double* dpatches_;     // [K, N, Hm, Wm]

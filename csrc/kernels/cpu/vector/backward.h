@@ -576,12 +576,10 @@ class Backward {
       sum_slices(sums, chunk_ * taps * L, block_.slices(), taps * L);
       for (int64_t c = 0; c < smaller(L, s.hidden - (first + plane) * L); ++c) {
         T* out = static_cast<T*>(args_.ddepthwise) + ((first + plane) * L + c) * taps;
-        for (int64_t tap = 0; tap < taps; ++tap) store_value(sums[tap * L + c], out + tap);
+        for (int64_t tap = 0; tap < taps; ++tap) write_scalar<I>(out + tap, sums[tap * L + c]);
       }
     });
   }
-
-  static void store_value(float value, T* to) { I::store(to, I::set1(value), 1); }
 
   // Sums of the expand layer's BatchNorm and dW1 of a chunk.
   void reduce_expand(int64_t first, int64_t planes) {
@@ -660,22 +658,27 @@ class Backward {
     if (!folds && in_place() && !args_.residual) return;
     const int64_t rows = s.batch * s.height;
     parallel_for(args_.parallel, rows, [&](int64_t row) {
-      T* out = static_cast<T*>(args_.dx) + row * s.width * s.in_channels;
-      for (int64_t x = 0; x < s.width; ++x, out += s.in_channels) {
-        if (folds) {
-          fold_pixel(row / s.height, row % s.height, x, out);
-          continue;
-        }
+      for (int64_t x = 0; x < s.width; ++x) {
         const int64_t pixel = row * s.width + x;
-        const float* from = dx_ + pixel * s.in_channels;
-        for (int64_t c = 0; c < s.in_channels; c += L) {
-          const int64_t lanes = smaller(L, s.in_channels - c);
-          auto value = I::load(from + c, lanes);
-          if (args_.residual) value = I::add(value, I::load(grad_pixel(pixel) + c, lanes));
-          I::store(out + c, value, lanes);
+        T* out = static_cast<T*>(args_.dx) + pixel * s.in_channels;
+        const T* residual = args_.residual ? grad_pixel(pixel) : nullptr;
+        if (folds) {
+          fold_pixel(row / s.height, row % s.height, x, residual, out);
+        } else {
+          store_pixel(dx_ + pixel * s.in_channels, residual, out);
         }
       }
     });
+  }
+
+  void store_pixel(const float* dx, const T* residual, T* out) const {
+    const int64_t channels = block_.shape.in_channels;
+    for (int64_t c = 0; c < channels; c += L) {
+      const int64_t lanes = smaller(L, channels - c);
+      auto value = I::load(dx + c, lanes);
+      if (residual != nullptr) value = I::add(value, I::load(residual + c, lanes));
+      I::store(out + c, value, lanes);
+    }
   }
 
   // dX += (X - mean(X)) W1^T diag(square) W1 + constant W1
@@ -751,11 +754,11 @@ class Backward {
   }
 
   // dX of one pixel from the gradients of all patches it is in.
-  void fold_pixel(int64_t image, int64_t y, int64_t x, T* out) const {
+  void fold_pixel(int64_t image, int64_t y, int64_t x, const T* residual, T* out) const {
     const MBConvShape& s = block_.shape;
     const int64_t kernel = s.expand_kernel, half = kernel / 2, stride = s.expand_stride;
     for (int64_t c = 0; c < s.in_channels; ++c) {
-      float sum = 0.0f;
+      float sum = residual == nullptr ? 0.0f : read_scalar<I>(residual + c);
       for (int64_t ky = 0; ky < kernel; ++ky) {
         const int64_t at_y = y + half - ky;
         if (at_y < 0 || at_y % stride != 0 || at_y / stride >= block_.mid_h) continue;
@@ -767,7 +770,7 @@ class Backward {
           sum += dx_[pixel * block_.patch + (c * kernel + ky) * kernel + kx];
         }
       }
-      store_value(sum, out + c);
+      write_scalar<I>(out + c, sum);
     }
   }
 

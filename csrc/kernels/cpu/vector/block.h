@@ -27,6 +27,19 @@ class Arena {
   int64_t used_ = 0;
 };
 
+// One stored value.
+template <class I, class T>
+float read_scalar(const T* value) {
+  float lanes[I::kLanes];
+  I::store(lanes, I::load(value, 1));
+  return lanes[0];
+}
+
+template <class I, class T>
+void write_scalar(T* to, float value) {
+  I::store(to, I::set1(value), 1);
+}
+
 // Where rows may be cut for parallel work, so that small batches keep several cores busy.
 struct Unit {
   int64_t image, first_row, last_row;

@@ -71,20 +71,13 @@ struct Weights {
         float* out = depthwise + (plane * taps + tap) * L;
         for (int64_t lane = 0; lane < L; ++lane) {
           const int64_t channel = plane * L + lane;
-          out[lane] = channel < s.hidden ? scalar<T>(from + channel * taps + tap) : 0.0f;
+          out[lane] = channel < s.hidden ? read_scalar<I>(from + channel * taps + tap) : 0.0f;
         }
       }
     }
   }
 
  private:
-  template <class T>
-  static float scalar(const T* value) {
-    float lanes[L];
-    I::store(lanes, I::load(value, 1));
-    return lanes[0];
-  }
-
   template <class T>
   static const float* widened(const void* from, int64_t count, const float* to) {
     if constexpr (sizeof(T) == sizeof(float)) {

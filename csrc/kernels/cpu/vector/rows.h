@@ -72,20 +72,10 @@ class Input {
           const bool inside = in_rows && in_x >= 0 && in_x < s.width;
           const T* pixel = inside ? row(image, in_y) + in_x * x_.pixel_stride : nullptr;
           for (int64_t c = 0; c < s.in_channels; ++c) {
-            out[c * kernel * kernel + kx] = inside ? value(pixel + c) : 0.0f;
+            out[c * kernel * kernel + kx] = inside ? read_scalar<I>(pixel + c) : 0.0f;
           }
         }
       }
-    }
-  }
-
-  static float value(const T* p) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      return *p;
-    } else {
-      float lanes[L];
-      I::store(lanes, I::load(p, 1));
-      return lanes[0];
     }
   }
 

@@ -1,0 +1,254 @@
+"""What PyTorch has to know of the compiled operators beside their kernels.
+
+That is the shapes of their results (for torch.compile and meta tensors), gradients, the types they
+compute in under autocast, and what they cost. The library must be loaded before this is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from .errors import UserError
+
+_ops = torch.ops.proxyless
+
+# --- Shapes ---
+
+
+@torch.library.register_fake("proxyless::mbconv_moments")
+def _(x: Tensor, kernel: int, stride: int) -> Tensor:
+    return _moments(x, kernel)
+
+
+@torch.library.register_fake("proxyless::mbconv_forward")
+def _(
+    x: Tensor,
+    expand: Tensor | None,
+    depthwise: Tensor,
+    project: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    stride: int,
+    expand_stride: int,
+    residual: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _check_devices(x, expand=expand, depthwise=depthwise, project=project, scale=scale, shift=shift)
+    height, width = (_strided(_strided(size, expand_stride), stride) for size in x.shape[2:])
+    output = (x.shape[0], project.shape[0], height, width)
+    return (
+        _picture(x, *output),
+        _picture(x, *output) if save else x.new_empty(0),
+        scale.new_empty(scale.shape),
+        scale.new_empty(scale.shape),
+        _moments(x, expand.shape[-1])
+        if mean is None and expand is not None
+        else x.new_empty(0, dtype=torch.float64),
+    )
+
+
+@torch.library.register_fake("proxyless::mbconv_backward")
+def _(
+    grad: Tensor,
+    x: Tensor,
+    expand: Tensor | None,
+    depthwise: Tensor,
+    project: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    p: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    moments: Tensor,
+    eps: float,
+    stride: int,
+    expand_stride: int,
+    residual: bool,
+    batch_statistics: bool,
+    input_grad: bool,
+    weight_grads: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _check_devices(x, grad=grad, p=p, depthwise=depthwise)
+
+    def gradient(weight: Tensor | None) -> Tensor:
+        shape = weight.shape if weight is not None and weight_grads else (0,)
+        return (x if weight is None else weight).new_empty(shape)
+
+    return (
+        _picture(x, *x.shape) if input_grad else x.new_empty(0),
+        gradient(expand),
+        gradient(depthwise),
+        gradient(project),
+        gradient(scale),
+        gradient(shift),
+    )
+
+
+@torch.library.register_fake("proxyless::mbconv_gate_probe")
+def _(
+    grad: Tensor,
+    x: Tensor,
+    expand: Tensor | None,
+    depthwise: Tensor,
+    project: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    moments: Tensor | None,
+    eps: float,
+    stride: int,
+    expand_stride: int,
+) -> Tensor:
+    _check_devices(x, grad=grad, expand=expand, depthwise=depthwise, project=project, scale=scale)
+    return scale.new_empty(())
+
+
+def _picture(like: Tensor, *sizes: int) -> Tensor:
+    return torch.empty(
+        sizes, dtype=like.dtype, device=like.device, memory_format=torch.channels_last
+    )
+
+
+def _moments(x: Tensor, kernel: int) -> Tensor:
+    patch = x.shape[1] * kernel**2
+    return x.new_empty((1 + patch, patch), dtype=torch.float64)
+
+
+def _strided(size: int, stride: int) -> int:
+    """The size of a convolution's output, padded by half the kernel."""
+    return (size + stride - 1) // stride
+
+
+def _check_devices(x: Tensor, **tensors: Tensor | None) -> None:
+    """Refuse meta tensors among others: they would make the results so, without values."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.device != x.device:
+            raise UserError(f"mbconv: {name} must be on the same device as x")
+
+
+# --- Gradients ---
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    tensors, mean, settings = inputs[:6], inputs[6], inputs[8:12]
+    kept = output[1:]
+    ctx.save_for_backward(*tensors, *kept)
+    ctx.arguments = (*settings, mean is None)
+    ctx.mark_non_differentiable(*kept)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    needed = ctx.needs_input_grad
+    if grad is None:
+        return (None,) * len(needed)
+    gradients = _ops.mbconv_backward(
+        grad, *ctx.saved_tensors, *ctx.arguments, needed[0], any(needed[1:])
+    )
+    asked = [gradient if needed[i] else None for i, gradient in enumerate(gradients)]
+    return (*asked, *[None] * (len(needed) - len(asked)))
+
+
+def _refuse(sentence: str) -> Callable[..., NoReturn]:
+    def backward(ctx: Any, *grads: Tensor) -> NoReturn:
+        raise UserError(sentence)
+
+    return backward
+
+
+torch.library.register_autograd(
+    "proxyless::mbconv_forward", _backward, setup_context=_keep_for_backward
+)
+# Without these, gradients would silently stop here.
+for _name, _sentence in {
+    "mbconv_moments": "mbconv_moments has no gradient; give it a detached x",
+    "mbconv_gate_probe": "mbconv_gate_probe has no gradient; give it detached tensors",
+    "mbconv_backward": "mbconv has no second derivative; call backward without create_graph",
+}.items():
+    torch.library.register_autograd(f"proxyless::{_name}", _refuse(_sentence))
+
+# --- Autocast ---
+
+# The places of the pictures and the convolutions' weights, which take the autocast type as they do
+# in plain layers, and of the BatchNorms' vectors, which stay float32.
+_AUTOCAST = {
+    "mbconv_moments": (range(1), range(0)),
+    "mbconv_forward": (range(4), range(4, 8)),
+    "mbconv_gate_probe": (range(5), range(5, 9)),
+}
+_library = torch.library.Library("proxyless", "FRAGMENT")
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Like autocast, which leaves float64 as it is."""
+    castable = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(dtype) if castable and value.dtype != torch.float64 else value
+
+
+def _autocast(name: str, device: str) -> Callable[..., Any]:
+    pictures, vectors = _AUTOCAST[name]
+    op = getattr(_ops, name)
+
+    def kernel(*args: Any) -> Any:
+        dtypes = dict.fromkeys(pictures, torch.get_autocast_dtype(device))
+        dtypes |= dict.fromkeys(vectors, torch.float32)
+        with torch.autocast(device, enabled=False):
+            return op(*(_cast(a, dtypes[i]) if i in dtypes else a for i, a in enumerate(args)))
+
+    return kernel
+
+
+for _name in _AUTOCAST:
+    for _device in ("cpu", "cuda"):
+        _library.impl(_name, _autocast(_name, _device), f"Autocast{_device.upper()}")
+
+# --- Cost ---
+
+# Operations of the convolutions, counted as those of plain layers. Formulas get shapes as tensors.
+
+
+def _layer_flops(args: Sequence[Any], output: torch.Size, expand_stride: int) -> list[int]:
+    """Of expand, depthwise and project, given mbconv_forward's first arguments."""
+    x, expand, depthwise, project = args[:4]
+    in_pixels = x[0] * _strided(x[2], expand_stride) * _strided(x[3], expand_stride)
+    out_pixels = output[0] * output[2] * output[3]
+    return [
+        2 * in_pixels * math.prod(expand) if expand else 0,
+        2 * out_pixels * math.prod(depthwise),
+        2 * out_pixels * math.prod(project),
+    ]
+
+
+@register_flop_formula(_ops.mbconv_forward)
+def _forward_flops(*args: Any, out_shape: tuple[torch.Size, ...]) -> int:
+    return sum(_layer_flops(args, out_shape[0], expand_stride=args[10]))
+
+
+@register_flop_formula(_ops.mbconv_gate_probe)
+def _probe_flops(grad: torch.Size, *args: Any, out_shape: torch.Size) -> int:
+    return sum(_layer_flops(args, grad, expand_stride=args[11]))
+
+
+@register_flop_formula(_ops.mbconv_backward)
+def _backward_flops(grad: torch.Size, *args: Any, out_shape: tuple[torch.Size, ...]) -> int:
+    input_grad, weight_grads = args[15:17]
+    expand, depthwise, project = _layer_flops(args, grad, expand_stride=args[12])
+    flops = expand + depthwise  # Both are run again,
+    flops += project  # and gradients go back through project,
+    if expand or input_grad:
+        flops += depthwise
+    if input_grad:
+        flops += expand
+    if weight_grads:
+        flops += expand + depthwise + project
+    return flops

@@ -1,0 +1,169 @@
+"""The compiled operators as typed functions; `reference.py` has the same in plain PyTorch.
+
+Importing this loads them. Where they are missing, calling one is a UserError that says how to build
+them, and everything else works.
+
+Under autocast the pictures and the convolutions' weights take its type, as in plain layers, and the
+BatchNorms' vectors float32. Of what the operators give, only `y` of `mbconv` has gradients: first
+ones, with respect to x, the weights, scale and shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from ._library import load_ops
+from .errors import UserError
+
+try:
+    load_ops()
+except UserError as error:
+    _missing = str(error)
+else:
+    from . import _registrations  # noqa: F401
+
+    _missing = ""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _with_user_errors(op: Callable[_P, _R]) -> Callable[_P, _R]:
+    @wraps(op)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if _missing:
+            raise UserError(_missing)
+        try:
+            return op(*args, **kwargs)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    return call
+
+
+class MBConvResult(NamedTuple):
+    """What `mbconv` gives.
+
+    Attributes:
+        y: [N, O, Ho, Wo], channels last in memory.
+        mean: [S], by which the BatchNorms normalised.
+        var: [S], the same of the variances, which are biased: divided by the number of values. Both
+            are NaN if they were to come from an empty batch.
+    """
+
+    y: Tensor
+    mean: Tensor
+    var: Tensor
+
+
+@_with_user_errors
+def mbconv(
+    x: Tensor,
+    expand: Tensor | None,
+    depthwise: Tensor,
+    project: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor | None = None,
+    var: Tensor | None = None,
+    *,
+    eps: float,
+    stride: int = 1,
+    expand_stride: int = 1,
+    residual: bool = False,
+) -> MBConvResult:
+    """Inverted bottleneck (MobileNetV2, section 3) without its expanded tensor.
+
+    Expand, depthwise and project convolutions, each with a BatchNorm, the first two with ReLU6. All
+    pad by half their kernels. Channels-last input is read as it lies; any other is copied.
+
+    Args:
+        x: [N, C, H, W], float32, float64, bfloat16 or float16.
+        expand: [hidden, C, ke, ke], in x's type like all weights; without it, hidden is C.
+        depthwise: [hidden, 1, k, k].
+        project: [O, hidden, 1, 1].
+        scale, shift: the BatchNorms' weights and biases, one after the other [S], where S is the
+            sum of their channels; float32, or float64 if x is.
+        mean, var: [S], what to normalise by instead of the batch's statistics. They get no
+            gradient.
+        eps: added to the variances.
+        stride: of the depthwise convolution, 1 or 2.
+        expand_stride: of the expand convolution, 1 or 2.
+        residual: add x.
+
+    Raises:
+        UserError: an argument does not fit, or the compiled operators are missing.
+    """
+    inputs = (x, expand, depthwise, project, scale, shift)
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    y, _, mean, var, _ = torch.ops.proxyless.mbconv_forward(
+        *inputs, mean, var, eps, stride, expand_stride, residual, save
+    )
+    return MBConvResult(y, mean, var)
+
+
+@_with_user_errors
+def mbconv_moments(x: Tensor, kernel: int = 1, stride: int = 1) -> Tensor:
+    """Mean and covariance of the patches of x that an expand convolution reads.
+
+    BatchNorm statistics of expand layers follow from them; candidates that read the same x share
+    them in `mbconv_gate_probe`.
+
+    Args:
+        x: [N, C, H, W].
+        kernel: the convolution's.
+        stride: the convolution's, 1 or 2.
+
+    Returns:
+        float64 [1 + K, K] with K = C kernel^2: the mean, then the covariance divided by the number
+        of patches.
+
+    Raises:
+        UserError: an argument does not fit, or the compiled operators are missing.
+    """
+    moments: Tensor = torch.ops.proxyless.mbconv_moments(x, kernel, stride)
+    return moments
+
+
+@_with_user_errors
+def mbconv_gate_probe(
+    grad: Tensor,
+    x: Tensor,
+    expand: Tensor | None,
+    depthwise: Tensor,
+    project: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor | None = None,
+    var: Tensor | None = None,
+    moments: Tensor | None = None,
+    *,
+    eps: float,
+    stride: int = 1,
+    expand_stride: int = 1,
+) -> Tensor:
+    """<grad, y> for the y of `mbconv` without residual, without making y.
+
+    This is the gradient of the gate of a candidate that did not run (ProxylessNAS, section 3.2).
+
+    Args:
+        grad: dL/dy [N, O, Ho, Wo].
+        moments: those of `mbconv_moments`, where they are there already. The other arguments are
+            those of `mbconv`.
+
+    Returns:
+        0-dim, of scale's type.
+
+    Raises:
+        UserError: an argument does not fit, or the compiled operators are missing.
+    """
+    probe: Tensor = torch.ops.proxyless.mbconv_gate_probe(
+        grad, x, expand, depthwise, project, scale, shift, mean, var, moments, eps, stride,
+        expand_stride,
+    )  # fmt: skip
+    return probe
