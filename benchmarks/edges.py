@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import plain
 import torch
@@ -183,7 +184,7 @@ class FusedBlock(nn.Module):
         self.shortcut = block.shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = list(self.operation.children())
+        layers: list[Any] = list(self.operation.children())
         *expand, depthwise, project = (layer.conv for layer in layers)
         norms = [layer.bn for layer in layers]
         return ops.mbconv(

@@ -8,12 +8,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 
 #include "host/isa_choice.h"
+#include "host/workspace.h"
 #include "kernels/cpu/mbconv.h"
 #include "ops/mbconv.h"
 
@@ -73,23 +73,6 @@ class Block {
 
 // --- Running a kernel ---
 
-// Memory for as long as this object, aligned as kernels want it.
-class Workspace {
- public:
-  Workspace(int64_t bytes, const Tensor& like)
-      : memory_(new_dense({bytes + static_cast<int64_t>(cpu::kWorkspaceAlignment)},
-                          ScalarType::Byte, like)) {}
-
-  void* data() const {
-    void* data = memory_.mutable_data_ptr();
-    std::size_t space = cpu::kWorkspaceAlignment;
-    return std::align(cpu::kWorkspaceAlignment, 0, data, space);
-  }
-
- private:
-  Tensor memory_;
-};
-
 ParallelFor torch_threads() {
   const auto run = [](void*, int64_t tasks, void (*body)(void* body_context, int64_t task),
                       void* body_context) {
@@ -110,7 +93,8 @@ template <class Args>
 void run(void (*kernel)(const Args&, cpu::Isa), Args& args, const MBConvShape& shape,
          int64_t cpu::MBConvPlan::* bytes, const Tensor& x) {
   const cpu::Isa isa = selected_isa();
-  const Workspace workspace(cpu::plan_mbconv(shape, dtype_of(x), isa).*bytes, x);
+  const Workspace workspace(
+      static_cast<std::size_t>(cpu::plan_mbconv(shape, dtype_of(x), isa).*bytes));
   args.workspace = workspace.data();
   args.parallel = torch_threads();
   kernel(args, isa);

@@ -8,14 +8,13 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <memory>
-#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "bindings.h"
+#include "host/workspace.h"
 #include "kernels/storage.h"
 #include "threads.h"
 
@@ -157,20 +156,13 @@ py::array new_array(DType dtype, const Sizes& shape) {
 
 // --- Running kernels ---
 
-struct FreeWorkspace {
-  void operator()(void* memory) const {
-    ::operator delete(memory, std::align_val_t{cpu::kWorkspaceAlignment});
-  }
-};
-
 template <class Args>
 void run(Args args, void (*kernel)(const Args&, cpu::Isa), cpu::Isa isa, int64_t workspace_bytes,
          int64_t threads) {
   require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024.");
-  const std::unique_ptr<void, FreeWorkspace> workspace(::operator new(
-      static_cast<std::size_t>(workspace_bytes), std::align_val_t{cpu::kWorkspaceAlignment}));
+  const Workspace workspace(static_cast<std::size_t>(workspace_bytes));
   Threads pool(threads);
-  args.workspace = workspace.get();
+  args.workspace = workspace.data();
   args.parallel = pool.parallel_for();
   const py::gil_scoped_release release;
   kernel(args, isa);
