@@ -34,6 +34,6 @@ def test_forward_and_backward(benchmark: BenchmarkFixture, case: Case, name: str
     """Time one peer at the edges of one shape, after a look at its results."""
     edge = Edge(case)
     peer = edge.peer(name)
-    check(case, name, peer(), edge.peer("plain")())
+    check(case, name, peer(), edge.expected())
     benchmark.extra_info |= {"edges": case.edges, "flops": case.flops, "bytes": case.least_bytes}
     benchmark.pedantic(peer, rounds=5, warmup_rounds=1)

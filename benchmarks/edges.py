@@ -131,6 +131,10 @@ class Edge:
         """The peer called `name`, one of `PEERS`, with this edge's weights."""
         return PEERS[name](self)
 
+    def expected(self) -> list[Tensor]:
+        """What every peer should give, from PyTorch's layers in float64."""
+        return Peer(self, _plain(self), torch.contiguous_format, torch.float64)()
+
 
 class Peer:
     """A training step of one block: forward, and backward with the gradients of all it can give.
@@ -139,7 +143,7 @@ class Peer:
         edge: weights, input and gradient.
         block: the module, to be given the edge's weights.
         layout: of input and gradient.
-        dtype: of the computation, under autocast if it is not float32.
+        dtype: of the computation; bfloat16 under autocast.
         compiled: whether torch.compile makes it faster.
     """
 
@@ -153,10 +157,12 @@ class Peer:
     ) -> None:
         block.load_state_dict(edge.state)
         self._block = block.to(memory_format=layout)
+        if dtype == torch.float64:
+            block.to(dtype)
         self._parameters = [weight for _, weight in sorted(block.named_parameters())]
         self._x = edge.x.to(dtype, memory_format=layout).requires_grad_()
         self._grad = edge.grad.to(dtype, memory_format=layout)
-        self._autocast = partial(torch.autocast, "cpu", dtype, enabled=dtype != torch.float32)
+        self._autocast = partial(torch.autocast, "cpu", dtype, enabled=dtype == torch.bfloat16)
         self._forward: Callable[[Tensor], Tensor] = block
         if compiled:
             torch.compiler.reset()  # Else the blocks before it would count as its recompilations.

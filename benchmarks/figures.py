@@ -51,9 +51,10 @@ def draw_times(results: dict[str, Any], path: Path) -> None:
     ends = list(zip(floors, *times.values(), strict=True))
     axes.hlines(rows, list(map(min, ends)), list(map(max, ends)), LINE, linewidth=3, zorder=1)
     axes.scatter(floors, rows, marker="|", s=190, linewidth=2, color=INK, zorder=2, label="floor")
-    for name in peers:
+    for order, name in enumerate(peers):
         colour, marker, label = LOOKS[name]
-        axes.scatter(times[name], rows, s=38, marker=marker, color=colour, zorder=3, label=label)
+        over = 3 - 0.1 * order
+        axes.scatter(times[name], rows, s=38, marker=marker, color=colour, zorder=over, label=label)
     axes.set_yticks(rows, [_shapes(edge) for edge in edges], color=INK)
     axes.set_ylim(len(edges) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -76,7 +77,7 @@ def _write_speedups(axes: Axes, times: dict[str, list[float]], rivals: list[str]
     axes.text(1.09, 1.015, "best rival / fused", ha="right", color=MUTED, transform=axes.transAxes)
     for row, fused in enumerate(times["fused"]):
         ratio = min(times[name][row] for name in rivals) / fused
-        axes.text(1.09, row, f"{ratio:.1f}x", ha="right", va="center", transform=at_right)
+        axes.text(1.09, row, f"{ratio:.2f}x", ha="right", va="center", transform=at_right)
 
 
 @styled

@@ -13,11 +13,11 @@ training mode. Edges of the same shapes are measured once and counted as often a
     channels_last  the same layers, channels-last
     compiled       the same by torch.compile, channels-last
 
-All results are compared with those of `plain` first. Then the peers take turns; a time is the
-median of all rounds. The floor of an edge is max(flops / sgemm, bytes / copy): its convolutions at
-the speed of a matrix product, or its input, output and weights and their gradients at the speed of
-a copy, whichever takes longer; both are measured between the edges. Writes mbconv.json, mbconv.md
-and the figures mbconv_times.svg and mbconv_roofline.svg.
+All results are first compared with those of the layers in float64. Then the peers take turns; a
+time is the median of all rounds. The floor of an edge is max(flops / sgemm, bytes / copy): its
+convolutions at the speed of a matrix product, or its input, output and weights and the gradients of
+these at the speed of a copy, whichever takes longer; both are measured between the edges. Writes
+mbconv.json, mbconv.md and the figures mbconv_times.svg and mbconv_roofline.svg.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from torch import Tensor
 
 from proxyless_ext.spaces import imagenet
 
-# Relative difference from `plain` that rounding may cause. Where rounding moves a value across a
-# kink of ReLU6, a gradient is let through or not, so gradients differ by more than outputs.
-OUTPUT_TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
-GRADIENT_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-1}
+# How far rounding may take the output and each gradient from float64, relatively. Where it moves a
+# value across a kink of ReLU6, a gradient is let through or not. PyTorch's layers in channels-last
+# need the most: their BatchNorms sum up in float32.
+OUTPUT_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+GRADIENT_TOLERANCE = {"float32": 5e-2, "bfloat16": 3e-1}
 
 
 def main() -> None:
@@ -96,7 +97,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _measure_edge(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
     edge = Edge(case)
-    expected = edge.peer("plain")()
+    expected = edge.expected()
     peers = {name: edge.peer(name) for name in names}
     differences = {}
     for name, peer in peers.items():
@@ -117,7 +118,7 @@ def _measure_edge(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
 
 
 def check(case: Case, name: str, result: list[Tensor], expected: list[Tensor]) -> dict[str, float]:
-    """Relative differences of the output, and of the gradient that differs most.
+    """Relative differences from `expected` of the output, and of the gradient that differs most.
 
     Raises:
         SystemExit: rounding does not explain them.
@@ -129,7 +130,7 @@ def check(case: Case, name: str, result: list[Tensor], expected: list[Tensor]) -
     gradient = max(gradients)
     if not (output <= OUTPUT_TOLERANCE[kind] and gradient <= GRADIENT_TOLERANCE[kind]):
         raise SystemExit(
-            f"{name} and plain differ at {case.name}: the output by {output:.1e}, "
+            f"{name} at {case.name} differs from float64: the output by {output:.1e}, "
             f"a gradient by {gradient:.1e}"
         )
     return {"output": output, "gradient": gradient}

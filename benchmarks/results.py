@@ -57,7 +57,7 @@ def write(folder: Path, name: str, results: dict[str, Any], bars: Sequence[Bar],
     folder.mkdir(parents=True, exist_ok=True)
     judged = [{**asdict(bar), "is_met": bar.is_met} for bar in bars]
     (folder / f"{name}.json").write_text(json.dumps({**results, "bars": judged}, indent=2) + "\n")
-    (folder / f"{name}.md").write_text(text + "\n")
+    (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

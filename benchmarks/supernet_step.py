@@ -16,10 +16,10 @@ Modes of gate steps, of the published algorithm: ``recompute`` runs the inactive
 a time in backward, ``full`` keeps the graphs of all, ``two_path`` runs two. `fused` computes what
 the first two do, the gates' gradients over all candidates, in one way.
 
-First every result is compared with that of the layers in float64: rounding may take `fused` no
-farther from it than it takes the others. Then the peers take turns; a time is the median of all
-rounds. Peaks of memory come from fresh processes, see peak_memory.py. Writes supernet_step.json,
-supernet_step.md and the figure supernet_step.svg.
+First every result is compared with that of the layers in float64: `fused` may be at most four times
+as far from it as PyTorch's layers in float32. Then the peers take turns; a time is the median of
+all rounds. Peaks of memory come from fresh processes, see peak_memory.py. Writes
+supernet_step.json, supernet_step.md and the figure supernet_step.svg.
 """
 
 from __future__ import annotations

@@ -46,6 +46,11 @@ def _with_user_errors(op: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether the operators can run on this device."""
+    return device.type == "cpu"
+
+
 class MBConvResult(NamedTuple):
     """What `mbconv` gives.
 

@@ -167,6 +167,8 @@ MBConvShape check_moments(const Tensor& x, int64_t kernel, int64_t stride) {
   shape.width = x.size(3);
   shape.expand_kernel = kernel;
   shape.expand_stride = stride;
+  // Any block will do that has such an expand layer.
+  shape.hidden = shape.out_channels = shape.kernel = shape.stride = 1;
   check_countable(shape);
   return shape;
 }

@@ -31,8 +31,6 @@ void require(bool condition, const std::string& message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
-// --- Sizes ---
-
 void require_positive(const char* name, int64_t value) {
   require(value > 0, std::string(name) + " must be positive, not " + std::to_string(value) + ".");
 }
@@ -67,8 +65,6 @@ void check_sizes(const MBConvShape& s) {
   const double elements = (pixels + patch + kernel * kernel + channels) * (patch + channels);
   require(elements < 1e16, "These sizes are too large: memory for them cannot be counted.");
 }
-
-// --- Arrays ---
 
 const char* dtype_name(DType dtype) {
   switch (dtype) {
@@ -154,8 +150,6 @@ py::array new_array(DType dtype, const Sizes& shape) {
   return py::array(py::dtype(dtype_name(dtype)), shape);
 }
 
-// --- Running kernels ---
-
 template <class Args>
 void run(Args args, void (*kernel)(const Args&, cpu::Isa), cpu::Isa isa, int64_t workspace_bytes,
          int64_t threads) {
@@ -167,8 +161,6 @@ void run(Args args, void (*kernel)(const Args&, cpu::Isa), cpu::Isa isa, int64_t
   const py::gil_scoped_release release;
   kernel(args, isa);
 }
-
-// --- What the entry points share ---
 
 MBConvInput block_input(const py::array& x, const OptionalArray& expand, const py::array& depthwise,
                         const py::array& project, const py::array& scale, const py::array& shift,
@@ -248,8 +240,6 @@ cpu::MBConvPlan plan_of(const MBConvInput& input, cpu::Isa isa) {
 py::object array_or_none(const OptionalArray& array) {
   return array ? py::object(*array) : py::object(py::none());
 }
-
-// --- The entry points ---
 
 py::dict plan(int64_t batch, int64_t height, int64_t width, int64_t in_channels, int64_t hidden,
               int64_t out_channels, int64_t kernel, int64_t stride, int64_t expand_kernel,

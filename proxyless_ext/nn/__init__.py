@@ -1,7 +1,8 @@
 """Modules: candidates, MixedOp, the supernet and the networks derived from it."""
 
 from .edges import Edges, GateMode, GateStep
-from .layers import ConvBNAct, Identity, MBConv, Zero
+from .layers import ConvBNAct, Identity, Zero
+from .mbconv import MBConv
 from .mixed_op import MixedOp
 from .network import Classifier, Network, SuperNet, build_block
 from .profile import count_macs, count_parameters

@@ -3,22 +3,37 @@
 Its gates' gradients come from an identity function behind the active candidate: on the way back it
 meets G = dL/dy and computes dL/dg_j = <G, o_j(x)> (paper, section 3.2). Candidates that are not
 active run there, one at a time, without graphs and without moving BatchNorm statistics, so a gate
-step needs the memory of one path.
+step needs the memory of one path. Those that have a `gate_probe` need not even make o_j(x).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .. import ops
 from ..errors import UserError
 from .statistics import frozen_statistics
 
 ALPHA_STD = 1e-3
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A candidate that can tell <grad, o(x)> without o(x)."""
+
+    def gate_probe(self, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor | None:
+        """<grad, o(x)> [], or None if the candidate has to run.
+
+        It leaves BatchNorm statistics alone. `moments` gives `ops.mbconv_moments` of x, computed
+        once for all candidates, on the first call.
+        """
+        ...
 
 
 class MixedOp(nn.Module):
@@ -74,6 +89,26 @@ class MixedOp(nn.Module):
             )
         return output
 
+    def probe(self, index: int, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor:
+        """<grad, o(x)> [] of one candidate, in float32 at least; `moments` are those of `Probed`.
+
+        Raises:
+            UserError: o(x) has not the shape of grad, or what `run_candidate` raises.
+        """
+        candidate = self.candidates[index]
+        if isinstance(candidate, Probed):
+            product = candidate.gate_probe(grad, x, moments)
+            if product is not None:
+                return product
+        with frozen_statistics(candidate):
+            output = self.run_candidate(index, x)
+        if output.shape != grad.shape:
+            raise UserError(
+                f"candidate {index} of a MixedOp gives the shape {list(output.shape)} and "
+                f"the active one {list(grad.shape)}; make all give the same"
+            )
+        return _dot(grad, output)
+
     def open_gates(self, gates: Tensor, involved: Sequence[int]) -> None:
         """Until `close_gates`, backward adds dL/dgates of the `involved` candidates.
 
@@ -115,19 +150,13 @@ class _GateGradient(torch.autograd.Function):
         gate_grad = grad.new_zeros(
             ctx.num_gates, dtype=torch.promote_types(grad.dtype, torch.float32)
         )
+        moments = cache(partial(ops.mbconv_moments, x))
         for index in ctx.involved:
             if index == ctx.active:
                 gate_grad[index] = _dot(grad, output)
                 continue
-            candidate = ctx.mixed.candidates[index]
-            with torch.autocast(device, dtype, enabled), frozen_statistics(candidate):
-                other = ctx.mixed.run_candidate(index, x)
-            if other.shape != output.shape:
-                raise UserError(
-                    f"candidate {index} of a MixedOp gives the shape {list(other.shape)} and "
-                    f"candidate {ctx.active} {list(output.shape)}; make all give the same"
-                )
-            gate_grad[index] = _dot(grad, other)
+            with torch.autocast(device, dtype, enabled):
+                gate_grad[index] = ctx.mixed.probe(index, grad, x, moments)
         return grad, gate_grad, None, None, None
 
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from ..spaces import Architecture, BatchNorm, BlockConfig, Edge, Space, Stem
 from ..spaces.operations import IdentitySpec, MBConvSpec, parse_operation
 from .edges import Edges
-from .layers import ConvBNAct, Identity, MBConv, Zero
+from .fused import is_untouched
+from .layers import ConvBNAct, Identity, Zero
+from .mbconv import MBConv
 from .mixed_op import MixedOp
 
 
@@ -23,6 +25,10 @@ class Residual(nn.Module):
         self.operation = operation
 
     def forward(self, x: Tensor) -> Tensor:
+        # The block's own addition would be part of what its hooks see.
+        if is_untouched(self.operation, MBConv):
+            added: Tensor = self.operation(x, residual=True)
+            return added
         output: Tensor = x + self.operation(x)
         return output
 
@@ -78,8 +84,24 @@ class Backbone(nn.Module):
         self.classifier = Classifier(feature_mix, num_classes, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.feature_mix(self.blocks(self.stem(x))))
+        logits: Tensor = self.classifier(self.feature_mix(self._blocks_behind_stem(x)))
         return logits
+
+    def _blocks_behind_stem(self, x: Tensor) -> Tensor:
+        """Stem and blocks; a first block without an expand layer takes the stem for one.
+
+        So the stem's output, one of the largest there are, is not kept.
+        """
+        first, *others = self.blocks
+        operation = first.operation if isinstance(first, Plain) else None
+        plain = is_untouched(self.blocks, nn.Sequential) and is_untouched(first, Plain)
+        if not plain or not isinstance(operation, MBConv) or not is_untouched(operation, MBConv):
+            output: Tensor = self.blocks(self.stem(x))
+            return output
+        x = operation.forward_behind(self.stem, x)
+        for block in others:
+            x = block(x)
+        return x
 
 
 class Network(Backbone):

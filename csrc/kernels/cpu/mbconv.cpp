@@ -7,8 +7,10 @@ namespace {
 
 const MBConvKernels& kernels([[maybe_unused]] DType dtype, [[maybe_unused]] Isa isa) {
 #if defined(__x86_64__) && defined(__GNUC__)
-  if (dtype != DType::kFloat64 && isa == Isa::kAvx512) return kAvx512Kernels;
-  if (dtype != DType::kFloat64 && isa == Isa::kAvx2) return kAvx2Kernels;
+  if (dtype == DType::kFloat64) return kScalarKernels;
+  if (dtype == DType::kBFloat16 && isa == Isa::kAvx512Bf16) return kAvx512Bf16Kernels;
+  if (isa == Isa::kAvx512Bf16 || isa == Isa::kAvx512) return kAvx512Kernels;
+  if (isa == Isa::kAvx2) return kAvx2Kernels;
 #endif
   return kScalarKernels;
 }

@@ -9,7 +9,6 @@
 // first, as one plane for each value of a patch; then expand and project are sums of planes. Each
 // sum belongs to one task of a parallel loop, so that threads change no bit.
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #include "kernels/cpu/mbconv_table.h"
@@ -37,12 +36,10 @@ class Workspace {
   int64_t taken_ = 0;
 };
 
-// --- Sums of planes ---
-
 void fill(double* values, int64_t count, double value) { std::fill_n(values, count, value); }
 
-void add_scaled(double* sum, double factor, const double* values, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) sum[i] += factor * values[i];
+void add_scaled(double* to, double factor, const double* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] += factor * values[i];
 }
 
 double sum(const double* values, int64_t count) {
@@ -57,8 +54,7 @@ double dot(const double* a, const double* b, int64_t count) {
   return total;
 }
 
-// --- Planes and how pictures are stored ---
-
+// The extents of a plane.
 struct Grid {
   int64_t batch, height, width;
 
@@ -100,8 +96,6 @@ void store_plane(const double* plane, void* to, DType dtype, const Grid& grid, i
   });
 }
 
-// --- Convolutions ---
-
 // A convolution of planes, padded by half its kernel.
 struct Window {
   Grid in, out;
@@ -138,8 +132,6 @@ void for_each_tap(const Window& window, int64_t image, const Body& body) {
   }
 }
 
-// --- BatchNorm and ReLU6 of a plane ---
-
 using Norm = BatchNorm<double>;
 
 void measure(const double* plane, int64_t count, double* mean, double* var) {
@@ -174,8 +166,6 @@ NormGradients normalise_backward(double* grad, const double* plane, int64_t coun
   }
   return d;
 }
-
-// --- The block ---
 
 // Lays out what the expand layer reads: a plane of the middle grid for each value of a patch.
 //   planes: [C, N, H, W], patches: [K, N, Hm, Wm]

@@ -17,6 +17,7 @@ extern const MBConvKernels kScalarKernels;
 #if defined(__x86_64__) && defined(__GNUC__)
 extern const MBConvKernels kAvx2Kernels;
 extern const MBConvKernels kAvx512Kernels;
+extern const MBConvKernels kAvx512Bf16Kernels;  // for kBFloat16 only
 #endif
 
 }  // namespace proxyless::cpu

@@ -18,6 +18,11 @@ struct Avx2 {
   static constexpr int kRows = 6;
   static constexpr int kBlock = 2;
 
+  static constexpr bool kBFloat16Only = false;
+  // What products of pictures stored as T are made of.
+  template <class T>
+  using Operand = float;
+
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector set1(float value) { return _mm256_set1_ps(value); }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }

@@ -18,6 +18,11 @@ struct Avx512 {
   static constexpr int kRows = 8;
   static constexpr int kBlock = 3;
 
+  static constexpr bool kBFloat16Only = false;
+  // What products of pictures stored as T are made of.
+  template <class T>
+  using Operand = float;
+
   static Vector zero() { return _mm512_setzero_ps(); }
   static Vector set1(float value) { return _mm512_set1_ps(value); }
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
@@ -83,8 +88,10 @@ struct Avx512 {
     _mm512_storeu_pd(sums + 8, _mm512_add_pd(_mm512_loadu_pd(sums + 8), _mm512_cvtps_pd(high)));
   }
 
- private:
+ protected:
   static __mmask16 mask(int64_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+
+ private:
   static Vector widen(__m256i bits) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }

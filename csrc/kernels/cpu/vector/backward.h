@@ -19,20 +19,22 @@
 
 namespace proxyless::cpu {
 
-// BatchNorm's backward as an affine function: dx = slope * grad + square * (x - mean) + constant.
+// BatchNorm's backward as an affine function: dx = slope * grad + square * (x - mean) + constant,
+// of which given statistics leave slope * grad.
 template <class I>
 struct NormGradient {
   float *slope, *square, *constant, *mean;  // [padded channels]
+  bool batch;                               // statistics of the batch
 
-  void take(int64_t channels, Arena& arena) {
+  void take(int64_t channels, bool batch_statistics, Arena& arena) {
+    batch = batch_statistics;
     const int64_t padded = round_up(channels, I::kLanes);
     for (float** vector : {&slope, &square, &constant, &mean}) {
       *vector = arena.template take<float>(padded);
     }
   }
 
-  // For channel `index`, from sum(grad) and sum(grad (x - mean)) over `pixels` pixels; the sums are
-  // 0 for given statistics.
+  // For channel `index`, from sum(grad) and sum(grad (x - mean)) over `pixels` pixels.
   void fill(int64_t index, double scale, double mean_, double inv_std, double sum, double product,
             double pixels) {
     slope[index] = static_cast<float>(scale * inv_std);
@@ -46,10 +48,15 @@ struct NormGradient {
     }
   }
 
+  // For channels [index, index + kLanes).
   PROXYLESS_INLINE typename I::Vector operator()(typename I::Vector grad, typename I::Vector x,
                                                  int64_t index) const {
-    const auto rest = I::fma(I::load(square + index), I::sub(x, I::load(mean + index)),
-                             I::load(constant + index));
+    // Not by factors of 0, which would let NaN of x through.
+    auto rest = I::zero();
+    if (batch) {
+      rest = I::fma(I::load(square + index), I::sub(x, I::load(mean + index)),
+                    I::load(constant + index));
+    }
     return I::fma(I::load(slope + index), grad, rest);
   }
 };
@@ -57,6 +64,8 @@ struct NormGradient {
 template <class I, class T>
 class Backward {
   static constexpr int L = I::kLanes;
+  using Operand = typename I::template Operand<T>;
+  static constexpr bool kFloatOperand = kSame<Operand, float>;
 
   // sum(grad) and sum(grad (x - mean)) of a vector of channels
   struct Products {
@@ -75,40 +84,40 @@ class Backward {
         norms_(in_.shape) {
     const MBConvShape& s = block_.shape;
     const int64_t slices = block_.slices(), taps = s.kernel * s.kernel;
-    chunk_ = block_.chunk_planes(2);
+    chunk_ = block_.chunk_planes(2 * sizeof(T));
     out_vectors_ = ceil_div(s.out_channels, L);
     patch_vectors_ = ceil_div(block_.patch, L);
     mid_group_ = larger(1, smaller(kTile / block_.mid_w, block_.mid_h));
     weights_.template take<T>(block_, arena_);
     folded_.take(block_, arena_);
     norms_.take(arena_);
-    project_norm_.take(s.out_channels, arena_);
-    depthwise_norm_.take(block_.width, arena_);
+    project_norm_.take(s.out_channels, batch(), arena_);
+    depthwise_norm_.take(block_.width, batch(), arena_);
     head_ = arena_.template take<Products>(tiles_.tasks * out_vectors_);
-    dp_ = arena_.template take<float>(block_.out_pixels * s.out_channels);
+    dp_ = arena_.template take<Operand>(block_.out_pixels * s.out_channels);
     project_panels_ = {s.out_channels, s.hidden};
-    project_ = arena_.template take<float>(project_panels_.size());
-    d_ = arena_.template take<float>(chunk_ * block_.out_pixels * L);
-    dz2_ = arena_.template take<float>(chunk_ * block_.out_pixels * L);
+    project_ = arena_.template take<Operand>(project_panels_.size());
+    d_ = arena_.template take<T>(chunk_ * block_.out_pixels * L);
+    dz2_ = arena_.template take<T>(chunk_ * block_.out_pixels * L);
     products_ = arena_.template take<Products>(slices * chunk_);
     dproject_ = arena_.template take<float>(slices * s.out_channels * chunk_ * L);
     dtaps_ = arena_.template take<float>(slices * chunk_ * taps * L);
     flipped_ = arena_.template take<float>(block_.width * taps);
     if (s.has_expand()) {
-      expand_norm_.take(block_.width, arena_);
+      expand_norm_.take(block_.width, batch(), arena_);
       q_ = arena_.template take<float>(slices * block_.patch * chunk_ * L);
       dz1_sums_ = arena_.template take<double>(slices * chunk_ * L);
       square_panels_ = {block_.patch, block_.patch};
       covariance_ = arena_.template take<float>(square_panels_.size());
       back_panels_ = {block_.width, block_.patch};
-      back_ = arena_.template take<float>(back_panels_.size());
+      back_ = arena_.template take<Operand>(back_panels_.size());
       padded_ = arena_.template take<float>(s.hidden * patch_vectors_ * L);
       scaled_ = arena_.template take<float>(s.hidden * block_.patch);
       correction_ = arena_.template take<float>(block_.patch * patch_vectors_ * L);
       correction_offset_ = arena_.template take<float>(patch_vectors_ * L);
     }
     if (!in_place()) dx_ = arena_.template take<float>(block_.mid_pixels * input_channels());
-    scratch_stride_ = larger(pass_.scratch_size() + kBlock * group_pixels() * L, expand_scratch());
+    scratch_stride_ = larger(depthwise_scratch(), expand_scratch());
     scratch_ = arena_.template take<float>(slices * scratch_stride_);
   }
 
@@ -140,7 +149,7 @@ class Backward {
   bool batch() const { return in_.batch_statistics; }
   // dX is summed up where it is to be.
   bool in_place() const {
-    const bool same = !block_.shape.has_expand() || input_.direct();
+    const bool same = !block_.shape.has_expand() || input_.template direct<float>();
     return sizeof(T) == sizeof(float) && same;
   }
   int64_t input_channels() const {
@@ -245,7 +254,7 @@ class Backward {
         dscale().project[c] = static_cast<float>(product * r);
       }
       project_norm_.fill(c, static_cast<double>(scale().project[c]), norms_.mean().project[c], r,
-                         batch() ? sum : 0.0, batch() ? product : 0.0, pixels(block_.out_pixels));
+                         sum, product, pixels(block_.out_pixels));
     }
     project_norm_.fill_padding(channels);
     parallel_for(args_.parallel, tiles_.tasks, [&](int64_t task) {
@@ -270,45 +279,59 @@ class Backward {
   void depthwise(int64_t slice, int64_t first, int64_t planes) const {
     float* scratch = scratch_ + slice * scratch_stride_;
     float* a2 = scratch + pass_.scratch_size();
+    float* da2 = a2 + kBlock * group_pixels() * L;
+    float* wide = da2 + kBlock * group_pixels() * L;
     const int64_t channels = block_.shape.out_channels, plane_stride = block_.out_pixels * L;
-    const int64_t row = chunk_ * L;
+    const int64_t row = chunk_ * L, tile_stride = group_pixels() * L;
     float* dproject = slice_dproject(slice);
     for (int64_t i = 0; i < channels * row; i += L) I::store(dproject + i, I::zero());
     for (int64_t plane = 0; plane < planes; plane += kBlock) {
       with_count<kBlock>(smaller(kBlock, planes - plane), [&](auto known) {
         constexpr int NV = decltype(known)::value;
-        float* d = d_ + plane * plane_stride;
-        float* dz2 = dz2_ + plane * plane_stride;
+        T* d = d_ + plane * plane_stride;
+        T* dz2 = dz2_ + plane * plane_stride;
         Products* products = products_ + slice * chunk_ + plane;
         for (int v = 0; v < NV; ++v) {
-          for (int lane = 0; lane < L; ++lane)
+          for (int lane = 0; lane < L; ++lane) {
             products[v].sum[lane] = products[v].product[lane] = 0.0;
+          }
         }
-        const float* panel = project_panels_.panel(project_, (first + plane) / kBlock);
+        const Operand* panel = project_panels_.panel(project_, (first + plane) / kBlock);
         pass_.template run<NV>(
             slice, first + plane, scratch, d, plane_stride, row_group(block_),
             [&](int64_t image, int64_t y, int64_t rows) {
               const int64_t pixel = (image * block_.out_h + y) * block_.out_w;
               const int64_t count = rows * block_.out_w;
-              const float* dp = dp_ + pixel * channels;
-              multiply_rows<I, NV>(dp, channels, count, panel, channels, dz2 + pixel * L,
-                                   plane_stride);
+              const Operand* dp = dp_ + pixel * channels;
+              multiply_rows<I, NV>(dp, channels, count, panel, channels, da2, tile_stride);
               for (int v = 0; v < NV; ++v) {
-                relu6_rows(d + v * plane_stride + pixel * L, dz2 + v * plane_stride + pixel * L,
-                           count, (first + plane + v) * L, a2 + v * group_pixels() * L,
-                           products[v]);
+                relu6_rows(d + v * plane_stride + pixel * L, da2 + v * tile_stride, count,
+                           (first + plane + v) * L, a2 + v * tile_stride,
+                           dz2 + v * plane_stride + pixel * L, products[v]);
               }
               if (weight_grads()) {
-                accumulate_transposed<I, NV>(dp, channels, channels, a2, group_pixels() * L, L,
-                                             count, dproject + plane * L, row);
+                accumulate_transposed<I, NV>(as_floats(dp, count * channels, wide), channels,
+                                             channels, a2, tile_stride, L, count,
+                                             dproject + plane * L, row);
               }
             });
       });
     }
   }
 
-  // A2 from D, dZ2 from dA2 in place, and their sums.
-  void relu6_rows(const float* d, float* dz2, int64_t count, int64_t channel, float* a2,
+  // The values themselves, or, if they are not float32, a copy in `wide`.
+  static const float* as_floats(const float* values, int64_t, float*) { return values; }
+  template <class Value>
+  static const float* as_floats(const Value* values, int64_t count, float* wide) {
+    for (int64_t i = 0; i < count; i += L) {
+      const int64_t lanes = smaller(L, count - i);
+      I::store(wide + i, I::load(values + i, lanes), lanes);
+    }
+    return wide;
+  }
+
+  // A2 from D, dZ2 from dA2, and their sums.
+  void relu6_rows(const T* d, const float* da2, int64_t count, int64_t channel, float* a2, T* dz2,
                   Products& products) const {
     const auto slope = I::load(norms_.depthwise_slope() + channel);
     const auto offset = I::load(norms_.depthwise_offset() + channel);
@@ -322,7 +345,7 @@ class Backward {
     for (int64_t i = 0; i < count * L; i += L) {
       const auto value = I::load(d + i);
       const auto z = I::fma(value, slope, offset);
-      const auto grad = I::relu6_backward(I::load(dz2 + i), z);
+      const auto grad = I::relu6_backward(I::load(da2 + i), z);
       I::store(a2 + i, I::relu6(z));
       I::store(dz2 + i, grad);
       sum = I::add(sum, grad);
@@ -379,14 +402,24 @@ class Backward {
     }
   }
 
+  int64_t depthwise_scratch() const {
+    const int64_t wide = kFloatOperand ? 0 : group_pixels() * block_.shape.out_channels;
+    return pass_.scratch_size() + 2 * kBlock * group_pixels() * L + round_up(wide, L);
+  }
+
+  // Of the patches of a group of rows, as float32 for Q.
   int64_t patches_size() const {
-    const bool copied = block_.shape.has_expand() && !input_.direct();
-    return copied ? round_up(mid_group_ * block_.mid_w * block_.patch, L) : 0;
+    const bool copied = block_.shape.has_expand() && !input_.template direct<float>();
+    return copied ? round_up(mid_group_ * block_.mid_w * block_.patch + 1, L) : 0;
+  }
+  // Of a row of them as an operand of the expand layer, where that is something else.
+  int64_t operands_size() const {
+    return kFloatOperand ? 0 : input_.template scratch_size<Operand>();
   }
   int64_t grad_vectors() const { return block_.out_w + 2 * block_.pad; }
   int64_t expand_scratch() const {
-    return patches_size() + Band<I>::size(block_.shape.kernel, grad_vectors()) +
-           Band<I>::size(1, block_.row_vectors) + kBlock * mid_group_ * block_.mid_w * L;
+    return patches_size() + operands_size() + Band<I>::size(block_.shape.kernel, grad_vectors()) +
+           Band<I>::size(1, block_.row_vectors) + 2 * kBlock * mid_group_ * block_.mid_w * L;
   }
 
   void expand(int64_t slice, int64_t first, int64_t planes) const {
@@ -418,7 +451,7 @@ class Backward {
                    float* scratch) const {
     const MBConvShape& s = block_.shape;
     const int64_t width = block_.mid_w;
-    float* memory = scratch + patches_size();
+    float* memory = scratch + patches_size() + operands_size();
     const Band<I> grads(memory, s.kernel, grad_vectors(), block_.pad);
     memory += Band<I>::size(s.kernel, grad_vectors());
     const Band<I> a1(memory, 1, block_.row_vectors, block_.pad);
@@ -434,8 +467,10 @@ class Backward {
         const int64_t last = smaller((y + r + block_.pad) / s.stride, block_.out_h - 1);
         for (; made <= last; ++made) grad_row<NV>(first, plane, unit.image, made, grads);
         float* patches = scratch + (patches_size() > 0 ? r * width * block_.patch : 0);
-        activation_row<I, T, NV>(block_, input_, folded_, unit.image, y + r, first + plane, patches,
-                                 a1.row(0), a1.plane_stride());
+        activation_row<I, T, Operand, NV>(block_, input_, folded_, unit.image, y + r, first + plane,
+                                          operand_scratch(scratch, patches), a1.row(0),
+                                          a1.plane_stride());
+        if (!kFloatOperand && patches_size() > 0) input_.patches(unit.image, y + r, patches);
         for (int v = 0; v < NV; ++v) {
           float* out = dz1 + v * dz1_stride + r * width * L;
           transposed_row(grads, v, first + plane + v, y + r, out);
@@ -450,6 +485,15 @@ class Backward {
         }
       }
       finish_group<NV>(slice, first, plane, unit.image, y, rows, scratch, dz1, dz1_stride);
+    }
+  }
+
+  // Where the expand layer's operands of a row go: with the patches if they are the same.
+  Operand* operand_scratch(float* scratch, float* patches) const {
+    if constexpr (kFloatOperand) {
+      return patches;
+    } else {
+      return reinterpret_cast<Operand*>(scratch + patches_size());
     }
   }
 
@@ -532,25 +576,39 @@ class Backward {
       return;
     }
     float* q = q_ + slice * block_.patch * chunk_ * L + plane * L;
-    const bool dense = !input_.direct() || in_.x.row_stride == block_.mid_w * in_.x.pixel_stride;
-    const int64_t step = input_.direct() ? in_.x.pixel_stride : block_.patch;
+    const bool dense = patches_size() > 0 || in_.x.row_stride == block_.mid_w * in_.x.pixel_stride;
+    const int64_t step = patches_size() > 0 ? block_.patch : in_.x.pixel_stride;
     const int64_t run = dense ? count : block_.mid_w;
     for (int64_t i = 0; i < count; i += run) {
       const float* x = patches + i * block_.patch;
-      if (input_.direct()) x = input_.patches(image, y + i / block_.mid_w, nullptr).values;
+      if (patches_size() == 0) {
+        x = input_.patches(image, y + i / block_.mid_w, static_cast<float*>(nullptr)).values;
+      }
       accumulate_transposed<I, NV>(x, step, block_.patch, dz1 + i * L, dz1_stride, L, run, q,
                                    chunk_ * L);
     }
     if (args_.dx == nullptr) return;
+    const Operand* operand = as_operand(dz1, NV * dz1_stride);
     for (int64_t panel = 0; panel < back_panels_.panels(); ++panel) {
       with_count<kBlock>(back_panels_.panel_vectors(panel), [&](auto known) {
         constexpr int NO = decltype(known)::value;
-        const int64_t column = panel * Panels<I>::kColumns;
-        multiply_planes<I, NO>(dz1, dz1_stride, NV, count,
+        const int64_t column = panel * Panels<I, Operand>::kColumns;
+        multiply_planes<I, NO>(operand, dz1_stride, NV, count,
                                back_panels_.panel(back_, panel) + (first + plane) * L * NO * L,
                                first + plane > 0, dx_ + pixel * block_.patch + column, block_.patch,
                                smaller(NO * L, block_.patch - column));
       });
+    }
+  }
+
+  // The values themselves, or, if an operand is something else, a copy behind them.
+  static const Operand* as_operand(const float* values, int64_t count) {
+    if constexpr (kFloatOperand) {
+      return values;
+    } else {
+      Operand* out = reinterpret_cast<Operand*>(const_cast<float*>(values) + count);
+      for (int64_t i = 0; i < count; i += L) I::store(out + i, I::load(values + i));
+      return out;
     }
   }
 
@@ -619,8 +677,8 @@ class Backward {
       dshift().expand[c] = static_cast<float>(sum);
       dscale().expand[c] = static_cast<float>(product * r);
     }
-    expand_norm_.fill(c, static_cast<double>(scale().expand[c]), norms_.mean().expand[c], r,
-                      batch() ? sum : 0.0, batch() ? product : 0.0, pixels(block_.mid_pixels));
+    expand_norm_.fill(c, static_cast<double>(scale().expand[c]), norms_.mean().expand[c], r, sum,
+                      product, pixels(block_.mid_pixels));
   }
 
   // dW1 of channels [from, to), at most I::kRows.
@@ -628,8 +686,8 @@ class Backward {
     const int64_t K = block_.patch, row = chunk_ * L;
     const float m = static_cast<float>(block_.mid_pixels);
     for (int64_t panel = 0; panel < square_panels_.panels(); ++panel) {
-      const int64_t column = panel * Panels<I>::kColumns;
-      const int64_t columns = smaller(Panels<I>::kColumns, K - column);
+      const int64_t column = panel * Panels<I, float>::kColumns;
+      const int64_t columns = smaller(Panels<I, float>::kColumns, K - column);
       float products[I::kRows][kBlock * L] = {};
       if (batch()) {
         with_count<kBlock>(square_panels_.panel_vectors(panel), [&](auto known) {
@@ -726,10 +784,10 @@ class Backward {
     });
   }
 
-  void correct_row(int64_t index, const PatchRow& x) const {
+  void correct_row(int64_t index, const PatchRow<float>& x) const {
     const int64_t K = block_.patch;
     for (int64_t panel = 0; panel < square_panels_.panels(); ++panel) {
-      const int64_t column = panel * Panels<I>::kColumns;
+      const int64_t column = panel * Panels<I, float>::kColumns;
       with_count<kBlock>(square_panels_.panel_vectors(panel), [&](auto known) {
         constexpr int NV = decltype(known)::value;
         const float* weights = square_panels_.panel(covariance_, panel);
@@ -781,24 +839,25 @@ class Backward {
   Input<I, T> input_;
   Tiles tiles_;
   Weights<I> weights_;
-  FoldedExpand<I> folded_;
+  FoldedExpand<I, Operand> folded_;
   DepthwisePass<I, T> pass_;
   Norms<I> norms_;
   NormGradient<I> expand_norm_, depthwise_norm_, project_norm_;
-  Panels<I> project_panels_, back_panels_, square_panels_;
+  Panels<I, Operand> project_panels_, back_panels_;
+  Panels<I, float> square_panels_;
   int64_t chunk_, out_vectors_, patch_vectors_, mid_group_, scratch_stride_;
   Products* head_;            // [tasks, out_vectors_]
   Products* products_;        // [slices, chunk_]
-  float* dp_;                 // [out_pixels, out_channels]
-  float* project_;            // packed W2 [out_channels, hidden]
-  float *d_, *dz2_;           // [chunk_, out_pixels, L]
+  Operand* dp_;               // [out_pixels, out_channels]
+  Operand* project_;          // packed W2 [out_channels, hidden]
+  T *d_, *dz2_;               // [chunk_, out_pixels, L]
   float* dproject_;           // [slices, out_channels, chunk_ * L]
   float* dtaps_;              // [slices, chunk_, kernel, kernel, L]
   float* flipped_;            // [planes, kernel, kernel, L]
   float* q_;                  // [slices, patch, chunk_ * L]
   double* dz1_sums_;          // [slices, chunk_, L]
   float* covariance_;         // packed cov(X) [patch, patch], in the end the correction
-  float* back_;               // packed slope W1 [width, patch]
+  Operand* back_;             // packed slope W1 [width, patch]
   float* padded_;             // W1 [hidden, patch padded to vectors]
   float* scaled_;             // square W1 [hidden, patch]
   float* correction_;         // W1^T diag(square) W1 [patch, patch padded to vectors]

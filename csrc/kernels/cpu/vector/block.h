@@ -83,11 +83,10 @@ struct Block {
         row_vectors(mid_w + 2 * pad),
         segments(larger(1, smaller(ceil_div(kSlices, s.batch), out_h / kMinUnitRows))) {}
 
-  // Planes of a chunk whose buffers of `bytes_per_plane` are to stay in the cache.
-  int64_t chunk_planes(int64_t buffers) const {
-    const int64_t plane_bytes = buffers * out_pixels * L * static_cast<int64_t>(sizeof(float));
-    const int64_t blocks = larger(1, kChunkBytes / (plane_bytes * I::kBlock));
-    return smaller(planes, blocks * I::kBlock);
+  // Planes of a chunk that keeps `value_bytes` of each value between two passes.
+  int64_t chunk_planes(int64_t value_bytes) const {
+    const int64_t block_bytes = value_bytes * out_pixels * L * I::kBlock;
+    return smaller(planes, larger(1, kChunkBytes / block_bytes) * I::kBlock);
   }
 
   int64_t units() const { return shape.batch * segments; }

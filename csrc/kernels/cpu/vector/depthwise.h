@@ -15,9 +15,9 @@ constexpr int kMaxKernel = 63;      // checked by the callers
 
 // out[x * out_step] = sum over r < rows, t < taps of in[r][x * stride + t] * weights[r][t], for x
 // in [0, count); every entry of in and weights is a vector, and so are the steps.
-template <class I, int kTaps, int kStride>
+template <class I, int kTaps, int kStride, class Out>
 inline void convolve_row(const float* const* in, const float* const* weights, int64_t rows,
-                         float* out, int64_t out_step, int64_t count) {
+                         Out* out, int64_t out_step, int64_t count) {
   constexpr int L = I::kLanes;
   for_groups<kDepthwiseGroup>(count, [&](auto known, int64_t first) {
     constexpr int M = decltype(known)::value;
@@ -47,9 +47,9 @@ inline void convolve_row(const float* const* in, const float* const* weights, in
 }
 
 // The same for any number of taps and any stride.
-template <class I>
+template <class I, class Out>
 inline void convolve_any_row(const float* const* in, const float* const* weights, int64_t rows,
-                             int64_t taps, int64_t stride, float* out, int64_t out_step,
+                             int64_t taps, int64_t stride, Out* out, int64_t out_step,
                              int64_t count) {
   constexpr int L = I::kLanes;
   for_groups<kDepthwiseGroup>(count, [&](auto known, int64_t first) {
@@ -70,9 +70,9 @@ inline void convolve_any_row(const float* const* in, const float* const* weights
   });
 }
 
-template <class I>
+template <class I, class Out>
 inline void convolve(const float* const* in, const float* const* weights, int64_t rows,
-                     int64_t taps, int64_t stride, float* out, int64_t out_step, int64_t count) {
+                     int64_t taps, int64_t stride, Out* out, int64_t out_step, int64_t count) {
   const int64_t kind = stride == 1 || stride == 2 ? taps * 10 + stride : 0;
   switch (kind) {
     case 11:

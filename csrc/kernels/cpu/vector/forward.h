@@ -20,14 +20,15 @@ namespace proxyless::cpu {
 template <class I, class T>
 class DepthwisePass {
   static constexpr int L = I::kLanes;
+  using Operand = typename I::template Operand<T>;
 
  public:
-  DepthwisePass(const Block<I>& block, const Input<I, T>& input, const FoldedExpand<I>& folded,
-                const Weights<I>& weights)
+  DepthwisePass(const Block<I>& block, const Input<I, T>& input,
+                const FoldedExpand<I, Operand>& folded, const Weights<I>& weights)
       : block_(block), input_(input), folded_(folded), weights_(weights) {}
 
   int64_t scratch_size() const {
-    return round_up(input_.scratch_size(), L) +
+    return input_.template scratch_size<Operand>() +
            Band<I>::size(block_.shape.kernel, block_.row_vectors);
   }
 
@@ -35,10 +36,10 @@ class DepthwisePass {
   // runs done(image, first_row, rows).
   //   d: [NV][out_pixels] vectors, planes plane_stride apart
   template <int NV, class Done>
-  void run(int64_t slice, int64_t first_plane, float* scratch, float* d, int64_t plane_stride,
+  void run(int64_t slice, int64_t first_plane, float* scratch, T* d, int64_t plane_stride,
            int64_t group, const Done& done) const {
     const int64_t kernel = block_.shape.kernel, stride = block_.shape.stride;
-    float* memory = scratch + round_up(input_.scratch_size(), L);
+    float* memory = scratch + input_.template scratch_size<Operand>();
     Band<I> band(memory, kernel, block_.row_vectors, block_.pad);
     const int64_t parts = block_.slices();
     for (int64_t u = part_begin(block_.units(), parts, slice);
@@ -50,10 +51,11 @@ class DepthwisePass {
         for (int64_t r = y; r < y + rows; ++r) {
           const int64_t top = r * stride - block_.pad;
           for (; made < smaller(top + kernel, block_.mid_h); ++made) {
-            activation_row<I, T, NV>(block_, input_, folded_, unit.image, made, first_plane,
-                                     scratch, band.row(made), band.plane_stride());
+            activation_row<I, T, Operand, NV>(block_, input_, folded_, unit.image, made,
+                                              first_plane, reinterpret_cast<Operand*>(scratch),
+                                              band.row(made), band.plane_stride());
           }
-          float* out = d + (unit.image * block_.out_h + r) * block_.out_w * L;
+          T* out = d + (unit.image * block_.out_h + r) * block_.out_w * L;
           for (int v = 0; v < NV; ++v) {
             depthwise_row(band, top, first_plane + v, v, out + v * plane_stride);
           }
@@ -64,7 +66,7 @@ class DepthwisePass {
   }
 
  private:
-  void depthwise_row(const Band<I>& band, int64_t top, int64_t plane, int64_t v, float* out) const {
+  void depthwise_row(const Band<I>& band, int64_t top, int64_t plane, int64_t v, T* out) const {
     const int64_t kernel = block_.shape.kernel;
     const float* weights = weights_.depthwise + plane * kernel * kernel * L;
     const float* rows[kMaxKernel];
@@ -80,7 +82,7 @@ class DepthwisePass {
 
   const Block<I>& block_;
   const Input<I, T>& input_;
-  const FoldedExpand<I>& folded_;
+  const FoldedExpand<I, Operand>& folded_;
   const Weights<I>& weights_;
 };
 
@@ -94,6 +96,7 @@ int64_t row_group(const Block<I>& block) {
 template <class I, class T>
 class ProjectedPass {
   static constexpr int L = I::kLanes;
+  using Operand = typename I::template Operand<T>;
 
  public:
   ProjectedPass(const MBConvInput& args, const double* moments, const ParallelFor& parallel,
@@ -106,14 +109,14 @@ class ProjectedPass {
         tiles_(block_.out_pixels),
         pass_(block_, input_, folded_, weights_),
         norms_(args.shape) {
-    chunk_ = block_.chunk_planes(1);
+    chunk_ = block_.chunk_planes(sizeof(T));
     out_vectors_ = ceil_div(block_.shape.out_channels, L);
     weights_.template take<T>(block_, arena);
     folded_.take(block_, arena);
     norms_.take(arena);
     panels_ = {block_.width, block_.shape.out_channels};
-    project_ = arena.template take<float>(panels_.size());
-    d_ = arena.template take<float>(chunk_ * block_.out_pixels * L);
+    project_ = arena.template take<Operand>(panels_.size());
+    d_ = arena.template take<T>(chunk_ * block_.out_pixels * L);
     sums_ = arena.template take<PivotSums<I>>(block_.slices() * chunk_);
     scratch_stride_ = larger(block_.slices() * pass_.scratch_size(), tiles_.tasks * tile_size());
     scratch_ = arena.template take<float>(scratch_stride_);
@@ -165,14 +168,14 @@ class ProjectedPass {
     for (int64_t plane = 0; plane < planes; plane += I::kBlock) {
       with_count<I::kBlock>(smaller(I::kBlock, planes - plane), [&](auto known) {
         constexpr int NV = decltype(known)::value;
-        float* d = d_ + plane * block_.out_pixels * L;
+        T* d = d_ + plane * block_.out_pixels * L;
         PivotSums<I>* sums = sums_ + slice * chunk_ + plane;
         for (int v = 0; v < NV; ++v) sums[v].start();
         pass_.template run<NV>(
             slice, first + plane, scratch, d, block_.out_pixels * L, row_group(block_),
             [&](int64_t image, int64_t y, int64_t rows) {
               if (!args_.batch_statistics) return;
-              const float* values = d + (image * block_.out_h + y) * block_.out_w * L;
+              const T* values = d + (image * block_.out_h + y) * block_.out_w * L;
               for (int v = 0; v < NV; ++v) {
                 sums[v].add(values + v * block_.out_pixels * L, L, rows * block_.out_w, L);
               }
@@ -183,12 +186,12 @@ class ProjectedPass {
 
   void project(int64_t task, int64_t first, int64_t planes, int64_t pixel, int64_t count,
                float* p) const {
-    float* a2 = scratch_ + task * tile_size();
+    Operand* a2 = reinterpret_cast<Operand*>(scratch_ + task * tile_size());
     for (int64_t plane = 0; plane < planes; ++plane) {
       const auto slope = I::load(norms_.depthwise_slope() + (first + plane) * L);
       const auto offset = I::load(norms_.depthwise_offset() + (first + plane) * L);
-      const float* d = d_ + (plane * block_.out_pixels + pixel) * L;
-      float* out = a2 + plane * kTile * L;
+      const T* d = d_ + (plane * block_.out_pixels + pixel) * L;
+      Operand* out = a2 + plane * kTile * L;
       for (int64_t i = 0; i < count * L; i += L) {
         I::store(out + i, I::relu6(I::fma(I::load(d + i), slope, offset)));
       }
@@ -197,7 +200,7 @@ class ProjectedPass {
     for (int64_t panel = 0; panel < panels_.panels(); ++panel) {
       with_count<I::kBlock>(panels_.panel_vectors(panel), [&](auto known) {
         constexpr int NV = decltype(known)::value;
-        const int64_t column = panel * Panels<I>::kColumns;
+        const int64_t column = panel * Panels<I, Operand>::kColumns;
         multiply_planes<I, NV>(
             a2, kTile * L, planes, count, panels_.panel(project_, panel) + first * L * NV * L,
             first > 0, p + pixel * channels + column, channels, smaller(NV * L, channels - column));
@@ -212,13 +215,13 @@ class ProjectedPass {
   Input<I, T> input_;
   Tiles tiles_;
   Weights<I> weights_;
-  FoldedExpand<I> folded_;
+  FoldedExpand<I, Operand> folded_;
   DepthwisePass<I, T> pass_;
   Norms<I> norms_;
-  Panels<I> panels_;
+  Panels<I, Operand> panels_;
   int64_t chunk_, out_vectors_, scratch_stride_;
-  float* project_;      // packed
-  float* d_;            // [chunk_, out_pixels, L]
+  Operand* project_;    // packed
+  T* d_;                // [chunk_, out_pixels, L]
   PivotSums<I>* sums_;  // [slices, chunk_]
   float* scratch_;
 };

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/cpu/vector/loops.h"
+#include "kernels/cpu/vector/storage.h"
 
 namespace proxyless::cpu {
 
@@ -23,6 +24,34 @@ PROXYLESS_INLINE void multiply(typename I::Vector (&acc)[M][NV], const float* a,
       const typename I::Vector value = I::set1(a[m * lda + k]);
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) acc[m][v] = I::fma(value, row[v], acc[m][v]);
+    }
+  }
+}
+
+// The same for pairs of bfloat16; b [ceil(depth / 2), NV vectors of pairs].
+template <class I, int M, int NV>
+PROXYLESS_INLINE void multiply(typename I::Vector (&acc)[M][NV], const BFloat16* a, int64_t lda,
+                               const BFloat16* b, int64_t depth) {
+  constexpr int kPairs = 2 * I::kLanes;
+  int64_t k = 0;
+  for (; k + 1 < depth; k += 2, b += NV * kPairs) {
+    typename I::Pairs row[NV];
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) row[v] = I::load_pairs(b + v * kPairs);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const typename I::Pairs pair = I::set_pair(a + m * lda + k);
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) acc[m][v] = I::fma(pair, row[v], acc[m][v]);
+    }
+  }
+  if (k == depth) return;
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    const typename I::Pairs pair = I::set_half_pair(a + m * lda + k);
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      acc[m][v] = I::fma(pair, I::load_pairs(b + v * kPairs), acc[m][v]);
     }
   }
 }
@@ -46,8 +75,8 @@ PROXYLESS_INLINE void multiply_transposed(typename I::Vector (&acc)[M][NV], cons
 }
 
 // out[v][m] = sum_k a[m * lda + k] * panel[k][v]: vectors of columns out_plane apart, rows out_row.
-template <class I, int NV>
-inline void multiply_rows(const float* a, int64_t lda, int64_t rows, const float* panel,
+template <class I, int NV, class Operand>
+inline void multiply_rows(const Operand* a, int64_t lda, int64_t rows, const Operand* panel,
                           int64_t depth, float* out, int64_t out_plane,
                           int64_t out_row = I::kLanes) {
   for_groups<I::kRows>(rows, [&](auto known, int64_t first) {
@@ -71,9 +100,9 @@ inline void multiply_rows(const float* a, int64_t lda, int64_t rows, const float
 //   planes: [planes, >= pixels, kLanes], planes plane_stride apart
 //   panel:  [planes * kLanes, NV vectors]
 //   out:    [pixels, cols] with rows ldo apart; cols may end within the last vector
-template <class I, int NV>
-inline void multiply_planes(const float* planes, int64_t plane_stride, int64_t plane_count,
-                            int64_t pixels, const float* panel, bool accumulate, float* out,
+template <class I, int NV, class Operand>
+inline void multiply_planes(const Operand* planes, int64_t plane_stride, int64_t plane_count,
+                            int64_t pixels, const Operand* panel, bool accumulate, float* out,
                             int64_t ldo, int64_t cols) {
   constexpr int L = I::kLanes;
   const int64_t tail = cols - (NV - 1) * L;

@@ -9,22 +9,26 @@
 namespace proxyless::cpu {
 
 // body(a storage value) for the storage type of `dtype`; float64 has kernels of its own.
-template <class Body>
-void with_storage(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::kBFloat16:
-      return body(BFloat16{});
-    case DType::kFloat16:
-      return body(Half{});
-    default:
-      return body(float{});
+template <class I, class Body>
+void with_storage([[maybe_unused]] DType dtype, const Body& body) {
+  if constexpr (I::kBFloat16Only) {
+    body(BFloat16{});
+  } else {
+    switch (dtype) {
+      case DType::kBFloat16:
+        return body(BFloat16{});
+      case DType::kFloat16:
+        return body(Half{});
+      default:
+        return body(float{});
+    }
   }
 }
 
 template <class I>
 MBConvPlan plan(const MBConvShape& shape, DType dtype) {
   MBConvPlan plan{};
-  with_storage(dtype, [&](auto storage) {
+  with_storage<I>(dtype, [&](auto storage) {
     using T = decltype(storage);
     MBConvInput input{};
     input.shape = shape;
@@ -52,26 +56,28 @@ MBConvPlan plan(const MBConvShape& shape, DType dtype) {
 
 template <class I>
 void moments(const MBConvMoments& args) {
-  with_storage(args.dtype,
-               [&](auto storage) { Moments<I, decltype(storage)>(args, args.workspace).run(); });
+  with_storage<I>(args.dtype,
+                  [&](auto storage) { Moments<I, decltype(storage)>(args, args.workspace).run(); });
 }
 
 template <class I>
 void forward(const MBConvForward& args) {
-  with_storage(args.input.dtype,
-               [&](auto storage) { Forward<I, decltype(storage)>(args, args.workspace).run(); });
+  with_storage<I>(args.input.dtype,
+                  [&](auto storage) { Forward<I, decltype(storage)>(args, args.workspace).run(); });
 }
 
 template <class I>
 void gate_probe(const MBConvProbe& args) {
-  with_storage(args.input.dtype,
-               [&](auto storage) { GateProbe<I, decltype(storage)>(args, args.workspace).run(); });
+  with_storage<I>(args.input.dtype, [&](auto storage) {
+    GateProbe<I, decltype(storage)>(args, args.workspace).run();
+  });
 }
 
 template <class I>
 void backward(const MBConvBackward& args) {
-  with_storage(args.input.dtype,
-               [&](auto storage) { Backward<I, decltype(storage)>(args, args.workspace).run(); });
+  with_storage<I>(args.input.dtype, [&](auto storage) {
+    Backward<I, decltype(storage)>(args, args.workspace).run();
+  });
 }
 
 template <class I>

@@ -20,7 +20,8 @@ class Moments {
     rows_ = larger(1, smaller(kTile / block_.mid_w, block_.mid_h));
     sums_ = arena_.template take<double>(block_.slices() * row * (1 + row));
     mean_ = arena_.template take<float>(row);
-    scratch_stride_ = input_.scratch_size() + rows_ * block_.mid_w * row + row * row;
+    scratch_stride_ =
+        input_.template scratch_size<float>() + rows_ * block_.mid_w * row + row * row;
     scratch_ = arena_.template take<float>(block_.slices() * scratch_stride_);
   }
 
@@ -79,7 +80,7 @@ class Moments {
     for (int64_t k = 0; k < vectors_ * L; ++k) sums[k] = 0.0;
     float* scratch = scratch_ + slice * scratch_stride_;
     for_rows(slice, 1, [&](int64_t image, int64_t y, int64_t) {
-      const PatchRow row = input_.patches(image, y, scratch);
+      const PatchRow<float> row = input_.patches(image, y, scratch);
       for (int64_t v = 0; v < vectors_; ++v) {
         const int64_t lanes = smaller(L, block_.patch - v * L);
         for (int64_t x0 = 0; x0 < block_.mid_w; x0 += kTile) {
@@ -98,11 +99,11 @@ class Moments {
     double* sums = slice_sums(slice) + row;
     for (int64_t k = 0; k < row * row; ++k) sums[k] = 0.0;
     float* patches = scratch_ + slice * scratch_stride_;
-    float* centred = patches + input_.scratch_size();
+    float* centred = patches + input_.template scratch_size<float>();
     float* products = centred + rows_ * block_.mid_w * row;
     for_rows(slice, rows_, [&](int64_t image, int64_t y, int64_t rows) {
       for (int64_t r = 0; r < rows; ++r) {
-        const PatchRow from = input_.patches(image, y + r, patches);
+        const PatchRow<float> from = input_.patches(image, y + r, patches);
         for (int64_t x = 0; x < block_.mid_w; ++x) {
           float* out = centred + (r * block_.mid_w + x) * row;
           for (int64_t v = 0; v < vectors_; ++v) {

@@ -5,40 +5,51 @@
 
 namespace proxyless::cpu {
 
-// Numbers of columns are cut into panels of I::kBlock vectors; the last one may be narrower. A
-// panel holds its rows one after the other, so that panel p starts at p * kBlock * L * rows.
-template <class I>
+// Columns are cut into panels of I::kBlock vectors; the last one may be narrower. A panel holds its
+// rows one after the other, so that panel p starts at p * kColumns * padded_rows(). Rows of
+// bfloat16 go in pairs: both values of a column side by side.
+template <class I, class Operand>
 struct Panels {
   static constexpr int64_t kColumns = I::kBlock * I::kLanes;
+  static constexpr int64_t kTogether = sizeof(float) / sizeof(Operand);
 
   int64_t rows, columns;
 
+  int64_t padded_rows() const { return round_up(rows, kTogether); }
   int64_t vectors() const { return ceil_div(columns, I::kLanes); }
   int64_t panels() const { return ceil_div(columns, kColumns); }
-  int64_t size() const { return rows * vectors() * I::kLanes; }
+  int64_t size() const { return padded_rows() * vectors() * I::kLanes; }
   int64_t panel_vectors(int64_t panel) const {
     return smaller(I::kBlock, vectors() - panel * I::kBlock);
   }
-  const float* panel(const float* packed, int64_t index) const {
-    return packed + index * kColumns * rows;
+  const Operand* panel(const Operand* packed, int64_t index) const {
+    return packed + index * kColumns * padded_rows();
   }
 
   // dst[panel][row][column] = element(row, column) for rows below `filled`, and 0 in the padding.
   template <class Element>
-  void pack(float* dst, int64_t filled, const ParallelFor& parallel, const Element& element) const {
+  void pack(Operand* dst, int64_t filled, const ParallelFor& parallel,
+            const Element& element) const {
     parallel_for(parallel, panels(), [&](int64_t index) {
       const int64_t padded = panel_vectors(index) * I::kLanes;
       const int64_t valid = smaller(padded, columns - index * kColumns);
-      float* out = dst + index * kColumns * rows;
-      for (int64_t row = 0; row < rows; ++row, out += padded) {
+      Operand* out = dst + index * kColumns * padded_rows();
+      for (int64_t row = 0; row < padded_rows(); ++row) {
+        Operand* values = out + row / kTogether * kTogether * padded + row % kTogether;
         int64_t column = 0;
         if (row < filled) {
-          for (; column < valid; ++column) out[column] = element(row, index * kColumns + column);
+          for (; column < valid; ++column) {
+            put(values + column * kTogether, element(row, index * kColumns + column));
+          }
         }
-        for (; column < padded; ++column) out[column] = 0.0f;
+        for (; column < padded; ++column) put(values + column * kTogether, 0.0f);
       }
     });
   }
+
+ private:
+  static void put(float* to, float value) { *to = value; }
+  static void put(BFloat16* to, float value) { write_scalar<I>(to, value); }
 };
 
 // The block's weights as float32, and the depthwise ones with their taps as vectors.

@@ -7,10 +7,16 @@
 namespace proxyless::cpu {
 
 // Pixels of one row and where they are: `values` [mid_w, patch] with rows `step` apart.
+template <class Value>
 struct PatchRow {
-  const float* values;
+  const Value* values;
   int64_t step;
 };
+
+template <class A, class B>
+constexpr bool kSame = false;
+template <class A>
+constexpr bool kSame<A, A> = true;
 
 template <class I, class T>
 class Input {
@@ -19,12 +25,16 @@ class Input {
 
   Input(const Block<I>& block, const Pixels& x) : block_(block), x_(x) {}
 
-  // Whether rows of patches are X itself.
+  // Whether rows of patches, as Values, are X itself.
+  template <class Value>
   bool direct() const {
-    return sizeof(T) == sizeof(float) && block_.shape.expand_kernel == 1 &&
-           block_.shape.expand_stride == 1;
+    return kSame<T, Value> && block_.shape.expand_kernel == 1 && block_.shape.expand_stride == 1;
   }
-  int64_t scratch_size() const { return direct() ? 0 : block_.mid_w * block_.patch; }
+  // Values that one row of patches takes in scratch; a pair may be read at its end.
+  template <class Value>
+  int64_t scratch_size() const {
+    return direct<Value>() ? 0 : round_up(block_.mid_w * block_.patch + 1, L);
+  }
 
   const T* row(int64_t image, int64_t y) const {
     return static_cast<const T*>(x_.data) + image * x_.batch_stride + y * x_.row_stride;
@@ -32,16 +42,20 @@ class Input {
   int64_t step() const { return x_.pixel_stride; }
 
   // Row `y` of the patches of an image; unless direct(), it is laid out in scratch.
-  PatchRow patches(int64_t image, int64_t y, float* scratch) const {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (direct()) return {row(image, y), x_.pixel_stride};
+  template <class Value>
+  PatchRow<Value> patches(int64_t image, int64_t y, Value* scratch) const {
+    if constexpr (kSame<T, Value>) {
+      if (direct<Value>()) return {row(image, y), x_.pixel_stride};
     }
     const MBConvShape& s = block_.shape;
     if (s.expand_kernel == 1) {
       const T* from = row(image, y * s.expand_stride);
       for (int64_t x = 0; x < block_.mid_w; ++x) {
-        widen(from + x * s.expand_stride * x_.pixel_stride, s.in_channels,
-              scratch + x * block_.patch);
+        const T* pixel = from + x * s.expand_stride * x_.pixel_stride;
+        for (int64_t c = 0; c < s.in_channels; c += L) {
+          const int64_t lanes = smaller(L, s.in_channels - c);
+          I::store(scratch + x * block_.patch + c, I::load(pixel + c, lanes), lanes);
+        }
       }
     } else {
       unfold(image, y, scratch);
@@ -49,33 +63,36 @@ class Input {
     return {scratch, block_.patch};
   }
 
-  // out[0..count) = from[0..count) as float32
-  static void widen(const T* from, int64_t count, float* out) {
-    for (int64_t i = 0; i < count; i += L) {
-      const int64_t lanes = smaller(L, count - i);
-      I::store(out + i, I::load(from + i, lanes), lanes);
-    }
-  }
-
  private:
   // Patches in the order of a convolution's weight: channel, then tap.
-  void unfold(int64_t image, int64_t y, float* scratch) const {
+  template <class Value>
+  void unfold(int64_t image, int64_t y, Value* scratch) const {
     const MBConvShape& s = block_.shape;
     const int64_t kernel = s.expand_kernel, half = kernel / 2;
     for (int64_t ky = 0; ky < kernel; ++ky) {
       const int64_t in_y = y * s.expand_stride + ky - half;
       const bool in_rows = in_y >= 0 && in_y < s.height;
       for (int64_t x = 0; x < block_.mid_w; ++x) {
-        float* out = scratch + x * block_.patch + ky * kernel;
+        Value* out = scratch + x * block_.patch + ky * kernel;
         for (int64_t kx = 0; kx < kernel; ++kx) {
           const int64_t in_x = x * s.expand_stride + kx - half;
           const bool inside = in_rows && in_x >= 0 && in_x < s.width;
           const T* pixel = inside ? row(image, in_y) + in_x * x_.pixel_stride : nullptr;
           for (int64_t c = 0; c < s.in_channels; ++c) {
-            out[c * kernel * kernel + kx] = inside ? read_scalar<I>(pixel + c) : 0.0f;
+            copy_value(inside ? pixel + c : nullptr, out + c * kernel * kernel + kx);
           }
         }
       }
+    }
+  }
+
+  // Nothing beyond the picture is 0.
+  template <class Value>
+  static void copy_value(const T* from, Value* to) {
+    if constexpr (kSame<T, Value>) {
+      *to = from == nullptr ? Value{} : *from;
+    } else {
+      write_scalar<I>(to, from == nullptr ? 0.0f : read_scalar<I>(from));
     }
   }
 
@@ -84,17 +101,17 @@ class Input {
 };
 
 // Expand layer with its BatchNorm folded into the weights: A1 = relu6(W X + shift).
-template <class I>
+template <class I, class Operand>
 struct FoldedExpand {
   static constexpr int L = I::kLanes;
 
-  Panels<I> panels;  // [patch, hidden]
-  float* weights;
+  Panels<I, Operand> panels;  // [patch, hidden]
+  Operand* weights;
   float* shift;  // [width]
 
   void take(const Block<I>& block, Arena& arena) {
     panels = {block.patch, block.shape.hidden};
-    weights = arena.template take<float>(block.shape.has_expand() ? panels.size() : 0);
+    weights = arena.template take<Operand>(block.shape.has_expand() ? panels.size() : 0);
     shift = arena.template take<float>(block.shape.has_expand() ? block.width : 0);
   }
 
@@ -111,10 +128,10 @@ struct FoldedExpand {
 
 // Row `y` of A1 of one block of planes: out[plane][x], planes plane_stride apart. Without an expand
 // layer A1 is X.
-template <class I, class T, int NV>
-void activation_row(const Block<I>& block, const Input<I, T>& input, const FoldedExpand<I>& folded,
-                    int64_t image, int64_t y, int64_t first_plane, float* scratch, float* out,
-                    int64_t plane_stride) {
+template <class I, class T, class Operand, int NV>
+void activation_row(const Block<I>& block, const Input<I, T>& input,
+                    const FoldedExpand<I, Operand>& folded, int64_t image, int64_t y,
+                    int64_t first_plane, Operand* scratch, float* out, int64_t plane_stride) {
   constexpr int L = I::kLanes;
   if (!block.shape.has_expand()) {
     const int64_t tail = block.shape.hidden - (first_plane + NV - 1) * L;
@@ -128,8 +145,8 @@ void activation_row(const Block<I>& block, const Input<I, T>& input, const Folde
     }
     return;
   }
-  const PatchRow row = input.patches(image, y, scratch);
-  const float* weights = folded.panels.panel(folded.weights, first_plane / I::kBlock);
+  const PatchRow<Operand> row = input.patches(image, y, scratch);
+  const Operand* weights = folded.panels.panel(folded.weights, first_plane / I::kBlock);
   const float* shift = folded.shift + first_plane * L;
   for_groups<I::kRows>(block.mid_w, [&](auto known, int64_t first) {
     constexpr int M = decltype(known)::value;

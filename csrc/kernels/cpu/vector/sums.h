@@ -42,7 +42,8 @@ struct PivotSums {
   }
 
   // values: [pixels] vectors, `step` apart, of which the first `lanes` entries count.
-  void add(const float* values, int64_t step, int64_t pixels, int64_t lanes) {
+  template <class T>
+  void add(const T* values, int64_t step, int64_t pixels, int64_t lanes) {
     if (count == 0) I::store(pivot, I::load(values, lanes));
     count += pixels;
     const typename I::Vector center = I::load(pivot);

@@ -1,0 +1,219 @@
+"""The layers of an MBConv as one fused operator, which never holds their expanded tensor.
+
+Layers are given as two or three `ConvBNAct`: expand, where there is one, depthwise and project.
+Their BatchNorms do what they do alone, running statistics included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeGuard, cast
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..errors import UserError
+from .layers import ConvBNAct
+
+Layers = Sequence[ConvBNAct]
+
+
+def run(x: Tensor, layers: Layers, residual: bool = False) -> Tensor:
+    """The layers, one after the other, and x added if `residual`.
+
+    Args:
+        x: [N, C, H, W].
+        layers: those that `can_run` says yes to.
+        residual: add x.
+
+    Returns:
+        [N, O, Ho, Wo], channels last in memory.
+
+    Raises:
+        UserError: the BatchNorms differ in mode or in eps.
+        ValueError: batch statistics of a single value per channel.
+    """
+    block = _gather(x, layers)
+    result = ops.mbconv(x, *block.tensors, **block.options, residual=residual)
+    if block.counts is not None:
+        channels = [layer.bn.num_features for layer in layers]
+        means, variances = result.mean.split(channels), result.var.split(channels)
+        for layer, mean, var, count in zip(layers, means, variances, block.counts, strict=True):
+            _track(layer.bn, mean, var, count)
+    return result.y
+
+
+def gate_probe(grad: Tensor, x: Tensor, layers: Layers, moments: Callable[[], Tensor]) -> Tensor:
+    """<grad, y> for the y of `run`, which is not made; running statistics stay as they are.
+
+    Args:
+        grad: dL/dy [N, O, Ho, Wo].
+        x: [N, C, H, W].
+        layers: those that `can_run` says yes to; an expand layer must be 1x1 and of stride 1.
+        moments: gives `ops.mbconv_moments` of x; called where they are needed only.
+
+    Returns:
+        0-dim, in float32 at least.
+
+    Raises:
+        UserError, ValueError: as in `run`; also a UserError if grad has not the shape of y.
+    """
+    block = _gather(x, layers)
+    shared = moments() if len(layers) == 3 and block.counts is not None else None
+    return ops.mbconv_gate_probe(grad, x, *block.tensors, shared, **block.options)
+
+
+def can_run(layers: Sequence[nn.Module]) -> TypeGuard[Layers]:
+    """Whether calling these modules would compute just what the operator does.
+
+    So no layer was replaced, changed or hooked, and strides are 1 or 2.
+    """
+    *activated, last = layers
+    if not (all(_is_standard(layer, True) for layer in activated) and _is_standard(last, False)):
+        return False
+    *expand, depthwise, project = [cast(ConvBNAct, layer).conv for layer in layers]
+    return (
+        all(conv.groups == 1 for conv in (*expand, project))
+        and depthwise.groups == depthwise.in_channels == depthwise.out_channels
+        and project.kernel_size == project.stride == (1, 1)
+    )
+
+
+def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling a module runs the code of `kind` and nothing else: it has no hooks, either.
+
+    Parametrised modules are of a class of their own, and pruned ones have hooks.
+    """
+    return (
+        type(module) is kind
+        and "forward" not in module.__dict__
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+        and not module._backward_hooks
+        and not module._backward_pre_hooks
+    )
+
+
+def _is_standard(layer: nn.Module, activated: bool) -> bool:
+    """Whether it is a ConvBNAct as it was built, with an odd kernel and stride 1 or 2."""
+    kinds = (nn.Conv2d, nn.BatchNorm2d, *((nn.ReLU6,) if activated else ()))
+    parts = tuple(layer.children())
+    if not is_untouched(layer, ConvBNAct) or len(parts) != len(kinds):
+        return False
+    conv = cast(nn.Conv2d, parts[0])
+    kernel = conv.kernel_size[0]
+    return (
+        all(is_untouched(part, kind) for part, kind in zip(parts, kinds, strict=True))
+        and conv.bias is None
+        and conv.kernel_size == (kernel, kernel)
+        and kernel % 2 == 1
+        and conv.padding == (kernel // 2, kernel // 2)
+        and conv.padding_mode == "zeros"
+        and conv.dilation == (1, 1)
+        and conv.stride in ((1, 1), (2, 2))
+    )
+
+
+class _Block(NamedTuple):
+    """What operators take.
+
+    Attributes:
+        tensors: expand, depthwise, project, scale, shift, mean and var.
+        options: eps and strides.
+        counts: of the values per channel of each BatchNorm, or None if it is not the batch's
+            statistics by which they normalise.
+    """
+
+    tensors: tuple[Tensor | None, ...]
+    options: dict[str, Any]
+    counts: list[int] | None
+
+
+def _gather(x: Tensor, layers: Layers) -> _Block:
+    norms = [layer.bn for layer in layers]
+    for one, other in pairwise(norms):
+        if one.training != other.training or _uses_batch(one) != _uses_batch(other):
+            raise UserError(
+                "the BatchNorms of a fused MBConv are partly in training and partly in eval mode; "
+                "call train() or eval() on the whole block, or build it with fused=False"
+            )
+        if one.eps != other.eps:
+            raise UserError(
+                f"the BatchNorms of a fused MBConv have different eps, {one.eps} and {other.eps}; "
+                "make them equal, or build the block with fused=False"
+            )
+    *expand, depthwise, project = [layer.conv for layer in layers]
+    counts = _counts(x, layers) if _uses_batch(norms[0]) else None
+    mean = var = None
+    if counts is None:
+        mean = _concatenate([cast(Tensor, norm.running_mean) for norm in norms])
+        var = _concatenate([cast(Tensor, norm.running_var) for norm in norms])
+    return _Block(
+        tensors=(
+            expand[0].weight if expand else None,
+            depthwise.weight,
+            project.weight,
+            _concatenate([_or_full(norm.weight, 1, norm, x) for norm in norms]),
+            _concatenate([_or_full(norm.bias, 0, norm, x) for norm in norms]),
+            mean,
+            var,
+        ),
+        options={
+            "eps": norms[0].eps,
+            "stride": depthwise.stride[0],
+            "expand_stride": expand[0].stride[0] if expand else 1,
+        },
+        counts=counts,
+    )
+
+
+def _uses_batch(norm: nn.BatchNorm2d) -> bool:
+    return norm.training or norm.running_mean is None
+
+
+def _counts(x: Tensor, layers: Layers) -> list[int]:
+    """Values per channel of each BatchNorm, none of which may be a single one."""
+    batch, _, height, width = x.shape
+    counts = []
+    for layer in layers:
+        stride = layer.conv.stride[0]
+        height, width = -(-height // stride), -(-width // stride)
+        counts.append(batch * height * width)
+        if counts[-1] == 1:
+            raise ValueError(
+                "Expected more than 1 value per channel when training, got input size "
+                f"{[batch, layer.bn.num_features, height, width]}"
+            )
+    return counts
+
+
+def _or_full(vector: Tensor | None, value: float, norm: nn.BatchNorm2d, like: Tensor) -> Tensor:
+    """The vector, or a constant one where the BatchNorm has none."""
+    return like.new_full((norm.num_features,), value) if vector is None else vector
+
+
+def _concatenate(vectors: Sequence[Tensor]) -> Tensor:
+    """[S], in float32 at least."""
+    joined = torch.cat([*vectors])
+    return joined.to(torch.promote_types(joined.dtype, torch.float32))
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+    """Update running statistics as nn.BatchNorm2d does, from mean and biased variance."""
+    if not norm.training or not norm.track_running_stats or norm.running_mean is None:
+        return
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    if count == 0:
+        return
+    if norm.momentum is None:  # A tensor, which no host has to wait for.
+        factor: Any = norm.num_batches_tracked.to(norm.running_mean.dtype).reciprocal()
+    else:
+        factor = norm.momentum
+    unbiased = var * (count / (count - 1))
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), factor)

@@ -1,0 +1,139 @@
+"""MBConv: plain layers that run as one fused operator where the device has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..errors import UserError
+from . import fused as fused_layers
+from .layers import ConvBNAct
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck: 1x1 expand, depthwise kxk, 1x1 project, each with BatchNorm.
+
+    From MobileNetV2 (paper, section 3). `expand_ratio` 1 has no expand layer. The shortcut is not
+    part of it, but can be asked for.
+
+    Parameters, buffers and results are those of its plain layers, but on the CPU one operator
+    computes them all and keeps the expanded tensor neither for backward nor at all. The plain
+    layers run
+
+    - on devices that the operator has no kernels for,
+    - while a model is exported, so that the graph has standard operations only,
+    - and where the operator would compute something else: a stride above 2, or an inner layer that
+      was replaced (as by SyncBatchNorm or a parametrisation), given a bias or another setting, or
+      that has hooks, which therefore run.
+
+    Inner layers that stay as they are must share one mode (training or eval) and one eps.
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+        kernel_size: of the depthwise convolution; odd.
+        stride: of the depthwise convolution.
+        expand_ratio: expanded channels per input channel.
+        bn_momentum, bn_eps: of the BatchNorms.
+        fused: None for the above, False for the plain layers always; True makes it an error where
+            the operator cannot run, except in an export and on meta tensors.
+
+    Shape:
+        [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)].
+
+    Raises:
+        UserError: an even kernel size, or a size, stride or ratio below 1; when called, what
+            `fused` and inner layers of different modes or eps make an error.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        expand_ratio: int = 6,
+        bn_momentum: float = 0.1,
+        bn_eps: float = 1e-3,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if min(in_channels, out_channels, kernel_size, stride, expand_ratio) < 1:
+            raise UserError(
+                "MBConv needs channels, kernel_size, stride and expand_ratio of at least 1"
+            )
+        if kernel_size % 2 == 0:
+            raise UserError(f"MBConv needs an odd kernel_size, not {kernel_size}")
+        hidden = in_channels * expand_ratio
+        layer = partial(ConvBNAct, bn_momentum=bn_momentum, bn_eps=bn_eps)
+        self.expand = layer(in_channels, hidden, 1) if expand_ratio > 1 else nn.Identity()
+        self.depthwise = layer(hidden, hidden, kernel_size, stride, groups=hidden)
+        self.project = layer(hidden, out_channels, 1, activate=False)
+        self.fused = fused
+
+    def forward(self, x: Tensor, residual: bool = False) -> Tensor:
+        """The block; `residual` adds x to its output."""
+        if self._runs_fused(x):
+            return fused_layers.run(x, self._layers(), residual)
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if residual else y
+
+    def forward_behind(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """self(layer(x)), without keeping layer(x) if it can serve as the expand layer."""
+        layers: Any = [layer, self.depthwise, self.project]
+        has_room = fused_layers.is_untouched(self.expand, nn.Identity)
+        if has_room and self._runs_fused(x) and fused_layers.can_run(layers):
+            return fused_layers.run(x, layers)
+        y: Tensor = self(layer(x))
+        return y
+
+    def gate_probe(self, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor | None:
+        """<grad, self(x)> without self(x), in training mode without moving statistics.
+
+        Args:
+            grad: dL/dy [N, O, Ho, Wo].
+            x: [N, C, H, W].
+            moments: gives `ops.mbconv_moments` of x.
+
+        Returns:
+            0-dim, or None where only running the block tells: plain layers would, or the block is
+            of a subclass or has hooks.
+        """
+        if not fused_layers.is_untouched(self, MBConv) or not self._runs_fused(x):
+            return None
+        return fused_layers.gate_probe(grad, x, self._layers(), moments)
+
+    def extra_repr(self) -> str:
+        return f"fused={self.fused}"
+
+    def _layers(self) -> Any:
+        """Those that have anything to compute."""
+        expand = () if isinstance(self.expand, nn.Identity) else (self.expand,)
+        return [*expand, self.depthwise, self.project]
+
+    def _runs_fused(self, x: Tensor) -> bool:
+        if self.fused is False or x.is_meta or _is_exporting():
+            return False
+        has_kernels = ops.has_kernels(x.device)
+        if has_kernels and fused_layers.can_run(self._layers()):
+            return True
+        if self.fused:
+            reason = (
+                "one of its layers was replaced, changed or hooked, or its stride is above 2"
+                if has_kernels
+                else f"there are no kernels for {x.device.type}"
+            )
+            raise UserError(
+                f"MBConv(fused=True) cannot run as one operator, because {reason}; build it with "
+                "fused=None to use plain layers then"
+            )
+        return False
+
+
+def _is_exporting() -> bool:
+    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()

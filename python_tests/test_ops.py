@@ -1,0 +1,563 @@
+"""The compiled operators against their readable twins and PyTorch's plain layers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from mbconv_cases import (
+    CASES,
+    EMPTY_CASES,
+    EPS,
+    Block,
+    Case,
+    cases,
+    gradients,
+    plain_mbconv,
+    random_like,
+    relative_error,
+)
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from proxyless_ext import _library, ops, reference
+from proxyless_ext.errors import UserError
+
+native = torch.ops.proxyless
+
+# What rounding may do beyond thrice of what it does to the twin in the same type, relative to the
+# root mean square of what is expected.
+TOLERANCES = {
+    torch.float64: 1e-12,
+    torch.float32: 3e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1e-2,
+}
+# Nearer than this to where ReLU6's gradient jumps, float32 may be on the other side.
+KINK = 1e-5
+
+BLOCK, NO_EXPAND, STEM, RESIDUAL = CASES[0], CASES[8], CASES[4], CASES[1]
+KINDS = [BLOCK, NO_EXPAND, STEM, RESIDUAL]
+
+in_both_modes = pytest.mark.parametrize("frozen", [False, True], ids=["batch", "frozen"])
+for_all_types = pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda d: str(d).split(".")[1])
+for_all_kinds = pytest.mark.parametrize("case", KINDS, ids=str)
+
+
+def run_all(
+    operators: Any, case: Case, block: Block, grad: Tensor, frozen: bool = False
+) -> dict[str, Tensor]:
+    """All that the operators, native or twins, give for a block, by name."""
+    statistics = case.statistics(block.x.dtype) if frozen else (None, None)
+    y, *kept = operators.mbconv_forward(*block, *statistics, *case.settings, True)
+    found = operators.mbconv_backward(grad, *block, *kept, *case.settings, not frozen, True, True)
+    probe = operators.mbconv_gate_probe(grad, *block, *statistics, None, *case.settings[:3])
+    moments = operators.mbconv_moments(block.x, case.expand_kernel or 1, case.expand_stride)
+    return {
+        **dict(zip(("y", "p", "mean", "var", "kept moments"), (y, *kept), strict=True)),
+        **dict(zip((f"d{name}" for name in block._fields), found, strict=True)),
+        "probe": probe,
+        "moments": moments,
+    }
+
+
+def grad_of(case: Case, block: Block) -> Tensor:
+    """Some dL/dy."""
+    return random_like(native.mbconv_forward(*block, None, None, *case.settings, False)[0])
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Bit for bit, NaN included."""
+    for name, value in found.items():
+        torch.testing.assert_close(
+            value, expected[name], rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def check_against_twin(case: Case, dtype: torch.dtype, frozen: bool, seed: int = 0) -> None:
+    block = case.block(dtype, seed)
+    grad = grad_of(case, block)
+    found = run_all(native, case, block, grad, frozen)
+    twin = run_all(reference, case, block, grad, frozen)
+    exact = run_all(reference, case, block.to(torch.float64), grad.double(), frozen)
+    for name, value in found.items():
+        tolerance = TOLERANCES[dtype] + 3 * relative_error(twin[name], exact[name])
+        assert relative_error(value, exact[name]) < tolerance, name
+        assert value.dtype == twin[name].dtype, name
+
+
+# --- What they compute ---
+
+
+@in_both_modes
+@for_all_types
+@pytest.mark.parametrize("case", [*CASES, *EMPTY_CASES], ids=str)
+def test_matches_the_twin(case: Case, dtype: torch.dtype, frozen: bool) -> None:
+    check_against_twin(case, dtype, frozen)
+
+
+@settings(max_examples=60)
+@given(
+    case=cases(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    frozen=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_matches_the_twin_whatever_the_sizes(
+    case: Case, dtype: torch.dtype, frozen: bool, seed: int
+) -> None:
+    exact = case.block(seed=seed)
+    margin = plain_mbconv(case, exact, case.statistics() if frozen else None).margin
+    assume(dtype == torch.float64 or margin > KINK)
+    check_against_twin(case, dtype, frozen, seed)
+
+
+@in_both_modes
+@pytest.mark.parametrize("case", [*CASES, *EMPTY_CASES], ids=str)
+def test_matches_plain_layers(case: Case, frozen: bool) -> None:
+    block = case.block().leaves()
+    statistics = case.statistics() if frozen else None
+    plain = plain_mbconv(case, block, statistics)
+    grad = random_like(plain.y)
+
+    result = ops.mbconv(*block, *(statistics or ()), **case.options)
+    for value, expected in zip(result, plain, strict=False):
+        assert relative_error(value, expected) < 1e-11
+    found = gradients(result.y, block, grad)
+    for gradient, expected in zip(found, gradients(plain.y, block, grad), strict=True):
+        if gradient is not None:
+            assert relative_error(gradient, expected) < 1e-11
+
+    with torch.no_grad():
+        probe = ops.mbconv_gate_probe(grad, *block, *(statistics or ()), **case.probe_options)
+    expected = (grad * (plain.y - block.x if case.residual else plain.y)).sum()
+    assert relative_error(probe, expected) < 1e-11
+
+
+@in_both_modes
+@pytest.mark.parametrize("case", [CASES[9], CASES[11], STEM], ids=str)
+def test_gradients_are_those_of_finite_differences(case: Case, frozen: bool) -> None:
+    statistics = case.statistics() if frozen else ()
+    block = case.block().leaves()
+
+    def run(*tensors: Tensor) -> Tensor:
+        given_tensors = iter(tensors)
+        args = [None if tensor is None else next(given_tensors) for tensor in block]
+        return ops.mbconv(*args, *statistics, **case.options).y
+
+    assert torch.autograd.gradcheck(run, block.tensors(), fast_mode=True)
+
+
+def test_moments_can_be_shared_by_probes() -> None:
+    block = BLOCK.block()
+    grad = grad_of(BLOCK, block)
+    moments = ops.mbconv_moments(block.x, BLOCK.expand_kernel, BLOCK.expand_stride)
+    alone = ops.mbconv_gate_probe(grad, *block, **BLOCK.probe_options)
+    assert torch.equal(
+        ops.mbconv_gate_probe(grad, *block, moments=moments, **BLOCK.probe_options), alone
+    )
+
+
+@for_all_kinds
+def test_only_what_is_asked_for_is_computed(case: Case) -> None:
+    block = case.block()
+    y, *kept = native.mbconv_forward(*block, None, None, *case.settings, True)
+    arguments = (random_like(y), *block, *kept, *case.settings, True)
+    complete = native.mbconv_backward(*arguments, True, True)
+    dx, *nothing = native.mbconv_backward(*arguments, True, False)
+    also_nothing, *weights = native.mbconv_backward(*arguments, False, True)
+
+    assert torch.equal(dx, complete[0])
+    assert all(map(torch.equal, weights, complete[1:]))
+    assert {tuple(t.shape) for t in (also_nothing, *nothing)} == {(0,)}
+    assert native.mbconv_forward(*block, None, None, *case.settings, False)[1].shape == (0,)
+
+
+# --- Where the numbers are special ---
+
+
+def with_pixel(block: Block, value: float) -> Block:
+    """x has the value in one place."""
+    x = block.x.clone()
+    x[-1, -1, -1, -1] = value
+    return block._replace(x=x)
+
+
+def with_channel(block: Block, value: float) -> Block:
+    """x has the value in all of channel 0."""
+    x = block.x.clone()
+    x[:, 0] = value
+    return block._replace(x=x)
+
+
+SPECIAL: dict[str, Callable[[Block], Block]] = {
+    "nan": lambda block: with_pixel(block, torch.nan),
+    "inf": lambda block: with_pixel(block, torch.inf),
+    "-inf": lambda block: with_pixel(block, -torch.inf),
+    "constant channel": lambda block: with_channel(block, 3),
+    "constant x": lambda block: block._replace(x=torch.full_like(block.x, -2)),
+    "zero x": lambda block: block._replace(x=torch.zeros_like(block.x)),
+    "x far from zero": lambda block: block._replace(x=block.x + 1000),
+    "denormal x": lambda block: block._replace(x=block.x * 1e-40),
+    "denormal weights": lambda block: block._replace(project=block.project * 1e-40),
+    "large x": lambda block: block._replace(x=block.x * 1e15),
+    "negative scale": lambda block: block._replace(scale=-block.scale),
+    "zero scale": lambda block: block._replace(scale=torch.zeros_like(block.scale)),
+    "nan weights": lambda block: block._replace(depthwise=block.depthwise * torch.nan),
+}
+
+
+@in_both_modes
+@pytest.mark.parametrize("special", SPECIAL)
+@for_all_kinds
+def test_special_numbers_do_as_in_plain_layers(case: Case, special: str, frozen: bool) -> None:
+    block = SPECIAL[special](case.block(torch.float32))
+    grad = grad_of(case, block)
+    found = run_all(native, case, block, grad, frozen)
+    plain = plain_mbconv(case, block, case.statistics(torch.float32) if frozen else None)
+    exact = plain_mbconv(case, block.to(torch.float64), case.statistics() if frozen else None)
+    for name in ("y", "mean", "var"):
+        expected = getattr(exact, name)
+        bar = 1e-3 + 3 * relative_error(getattr(plain, name), expected)
+        assert relative_error(found[name], expected) < bar, name
+
+    # A gradient that is not finite in layers is not in the kernels, which may add up more of them.
+    # In the layers it depends on the number of values whether ReLU6 passes it for NaN.
+    twin = run_all(reference, case, block, grad, frozen)
+    expected = run_all(reference, case, block.to(torch.float64), grad.double(), frozen)
+    for name, value in found.items():
+        finite = value.isfinite()
+        bar = 1e-3 + 3 * relative_error(twin[name], expected[name])
+        assert relative_error(value[finite], expected[name][finite]) < bar, name
+
+
+# --- How tensors lie in memory ---
+
+
+def as_contiguous(x: Tensor) -> Tensor:
+    return x.contiguous()
+
+
+def as_channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def as_slice_of_channels(x: Tensor) -> Tensor:
+    wider = torch.cat([x, x, x], 1).contiguous(memory_format=torch.channels_last)
+    return wider[:, x.shape[1] : 2 * x.shape[1]]
+
+
+def as_slice_of_rows(x: Tensor) -> Tensor:
+    larger = x.new_zeros(x.shape[0] + 1, x.shape[1], x.shape[2] + 3, 2 * x.shape[3])
+    larger = larger.contiguous(memory_format=torch.channels_last)
+    view = larger[1:, :, 1:-2, ::2]
+    view.copy_(x)
+    return view
+
+
+def as_offset_storage(x: Tensor) -> Tensor:
+    storage = x.new_empty(x.numel() + 1)
+    sizes = (x.shape[0], x.shape[2], x.shape[3], x.shape[1])
+    view = storage[1:].view(sizes).permute(0, 3, 1, 2)
+    view.copy_(x)
+    return view
+
+
+def as_transposed(x: Tensor) -> Tensor:
+    return x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+
+
+LAYOUTS = [
+    as_contiguous,
+    as_channels_last,
+    as_slice_of_channels,
+    as_slice_of_rows,
+    as_offset_storage,
+    as_transposed,
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize("case", [*KINDS, CASES[10]], ids=str)
+def test_strides_change_nothing(case: Case, layout: Callable[[Tensor], Tensor]) -> None:
+    block = case.block(torch.float32)
+    grad = grad_of(case, block)
+    expected = run_all(native, case, block, grad)
+
+    moved = [tensor if tensor is None else layout(tensor) for tensor in block[:4]]
+    vectors = [torch.stack([vector, vector], 1)[:, 0] for vector in block[4:]]
+    found = run_all(native, case, Block(*moved, *vectors), layout(grad))
+
+    assert_same(found, expected)
+
+
+@for_all_kinds
+def test_repeated_values_need_no_memory_of_their_own(case: Case) -> None:
+    block = case.block(torch.float32)
+    picture, channel = block.x[:1], block.x[:, :1]
+    grad = grad_of(case, block)
+    for x in (picture.expand_as(block.x), channel.expand_as(block.x)):
+        expected = run_all(native, case, block._replace(x=x.contiguous()), grad)
+        assert_same(run_all(native, case, block._replace(x=x), grad), expected)
+    ones = torch.ones((), dtype=grad.dtype)
+    expected = run_all(native, case, block, torch.ones_like(grad))
+    assert_same(run_all(native, case, block, ones.expand_as(grad)), expected)
+
+
+@for_all_kinds
+def test_results_are_channels_last(case: Case) -> None:
+    block = case.block(torch.float32)
+    found = run_all(native, case, block, grad_of(case, block))
+    for name in ("y", "p", "dx"):
+        assert found[name].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_backward_keeps_nothing_of_the_expanded_size(memory_format: torch.memory_format) -> None:
+    case = Case((2, 8, 8), (8, 48, 8))
+    block = case.block(torch.float32).leaves()
+    x = block.x.detach().contiguous(memory_format=memory_format)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = ops.mbconv(x, *block[1:], **case.options).y
+    assert y.requires_grad
+    weights = sum(tensor.numel() for tensor in block[1:] if tensor is not None)
+    statistics = 2 * case.norm_channels + 9 * 8
+    assert sum(kept.values()) == x.numel() + y.numel() + weights + statistics
+
+
+# --- The same again ---
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@in_both_modes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("case", [*KINDS, Case((7, 14, 14), (24, 100, 40), kernel=5)], ids=str)
+def test_every_run_gives_the_same_bits(case: Case, dtype: torch.dtype, frozen: bool) -> None:
+    block = case.block(dtype)
+    grad = grad_of(case, block)
+    first = run_all(native, case, block, grad, frozen)
+    assert_same(run_all(native, case, block, grad, frozen), first)
+    for count in (2, 3):
+        with threads(count):
+            assert_same(run_all(native, case, block, grad, frozen), first)
+
+
+OTHER_ISAS = _library.supported_isas()[1:]
+
+
+@pytest.mark.skipif("PROXYLESS_CPU_ISA" in os.environ, reason="one is chosen already")
+@pytest.mark.parametrize("isa", OTHER_ISAS)
+def test_other_instruction_sets_pass_these_tests_too(isa: str) -> None:
+    tests = "test_matches or test_special or test_strides or test_every_run"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        tests,
+        __file__,
+    ]
+    process = subprocess.run(
+        command, env=os.environ | {"PROXYLESS_CPU_ISA": isa}, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stdout
+
+
+# --- What PyTorch does with operators ---
+
+
+@in_both_modes
+@pytest.mark.parametrize("case", [*KINDS, EMPTY_CASES[0]], ids=str)
+def test_operators_are_registered_right(case: Case, frozen: bool) -> None:
+    block = case.block()
+    statistics = case.statistics() if frozen else (None, None)
+    forward = (*statistics, *case.settings)
+    y, *kept = native.mbconv_forward(*block, *forward, True)
+    grad = random_like(y)
+    check = torch.library.opcheck
+
+    moments = (block.x, case.expand_kernel or 1, case.expand_stride)
+    check(native.mbconv_moments.default, moments)
+    for save in (False, True):
+        check(native.mbconv_forward.default, (*block, *forward, save))
+    check(native.mbconv_forward.default, (*block.leaves(), *forward, True))
+    backward = (grad, *block, *kept, *case.settings, not frozen)
+    for wanted in ((True, True), (True, False), (False, True)):
+        check(native.mbconv_backward.default, (*backward, *wanted))
+    check(native.mbconv_gate_probe.default, (grad, *block, *statistics, None, *case.settings[:3]))
+
+
+def compiled(case: Case, **options: Any) -> Callable[..., ops.MBConvResult]:
+    def run(*block: Tensor | None) -> ops.MBConvResult:
+        return ops.mbconv(*block, **case.options)
+
+    return torch.compile(run, fullgraph=True, **options)
+
+
+def result_and_gradients(
+    run: Callable[..., ops.MBConvResult], block: Block
+) -> dict[str, Tensor | None]:
+    leaves = block.leaves()
+    result = run(*leaves)
+    found = gradients(result.y, leaves, random_like(result.y))
+    return {**result._asdict(), **{f"d{name}": d for name, d in found._asdict().items()}}
+
+
+@for_all_kinds
+def test_compiles_whole_and_once(case: Case) -> None:
+    torch.compiler.reset()
+    run = compiled(case, backend="aot_eager", dynamic=False)
+    for seed in (0, 1):
+        block = case.block(torch.float32, seed)
+        eager = result_and_gradients(lambda *b: ops.mbconv(*b, **case.options), block)
+        with torch.compiler.set_stance("fail_on_recompile" if seed else "default"):
+            found = result_and_gradients(run, block)
+        for name, value in found.items():
+            assert value is None or torch.equal(value, eager[name]), name
+
+
+def test_compiles_once_for_all_sizes() -> None:
+    torch.compiler.reset()
+    run = compiled(BLOCK, backend="aot_eager", dynamic=True)
+    for size in ((2, 7, 5), (3, 8, 9), (4, 12, 6)):
+        block = Case(size, BLOCK.channels, BLOCK.kernel).block(torch.float32)
+        eager = ops.mbconv(*block, **BLOCK.options)
+        with torch.compiler.set_stance("default" if size[0] == 2 else "fail_on_recompile"):
+            assert torch.equal(run(*block).y, eager.y)
+
+
+def test_compiles_with_inductor() -> None:
+    torch.compiler.reset()
+    block = RESIDUAL.block(torch.float32)
+    eager = result_and_gradients(lambda *b: ops.mbconv(*b, **RESIDUAL.options), block)
+    for name, value in result_and_gradients(compiled(RESIDUAL), block).items():
+        assert torch.equal(value, eager[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_takes_pictures_and_weights_in_its_type(dtype: torch.dtype) -> None:
+    block = BLOCK.block(torch.float32)
+    low = block.to(dtype)
+    expected = ops.mbconv(*low, **BLOCK.options)
+    grad = random_like(expected.y)
+    leaves = block.leaves()
+    with torch.autocast("cpu", dtype):
+        result = ops.mbconv(*leaves, **BLOCK.options)
+        probe = ops.mbconv_gate_probe(grad.float(), *block, **BLOCK.probe_options)
+        moments = ops.mbconv_moments(block.x)
+    for value, wanted in zip(result, expected, strict=True):
+        assert value.dtype == wanted.dtype
+        assert torch.equal(value, wanted)
+    assert torch.equal(probe, ops.mbconv_gate_probe(grad, *low, **BLOCK.probe_options))
+    assert torch.equal(moments, ops.mbconv_moments(low.x))
+
+    found = gradients(result.y, leaves, grad)
+    low_leaves = low.leaves()
+    wanted = gradients(ops.mbconv(*low_leaves, **BLOCK.options).y, low_leaves, grad)
+    for gradient, tensor, low_gradient in zip(found, block, wanted, strict=True):
+        assert gradient.dtype == tensor.dtype
+        assert torch.equal(gradient, low_gradient.to(tensor.dtype))
+
+
+def test_autocast_leaves_float64_alone() -> None:
+    block = BLOCK.block()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(
+            ops.mbconv(*block, **BLOCK.options).y, ops.mbconv(*block, **BLOCK.options).y
+        )
+        assert ops.mbconv(*block, **BLOCK.options).y.dtype == torch.float64
+
+
+def count_flops(run: Callable[..., Any], *args: Any) -> int:
+    with FlopCounterMode(display=False) as counter:
+        run(*args)
+    return counter.get_total_flops()
+
+
+@for_all_kinds
+def test_cost_is_that_of_plain_layers(case: Case) -> None:
+    block = case.block()
+    grad = grad_of(case, block)
+    forward = count_flops(plain_mbconv, case, block)
+    assert count_flops(lambda: ops.mbconv(*block, **case.options)) == forward
+    assert count_flops(lambda: ops.mbconv_gate_probe(grad, *block, **case.probe_options)) == forward
+    on_meta = [tensor if tensor is None else tensor.to("meta") for tensor in block]
+    assert count_flops(lambda: ops.mbconv(*on_meta, **case.options)) == forward
+
+    # Backward runs all but project again.
+    again = forward - 2 * block.project.numel() * grad[:, 0].numel()
+    leaves = block.leaves()
+    plain = plain_mbconv(case, leaves).y
+    fused = ops.mbconv(*leaves, **case.options).y
+    backward = count_flops(gradients, plain, leaves, grad)
+    assert count_flops(gradients, fused, leaves, grad) == backward + again
+    leaves = block.leaves()
+    x = block.x.clone().requires_grad_()
+    plain = plain_mbconv(case, block._replace(x=x)).y
+    fused = ops.mbconv(x, *block[1:], **case.options).y
+    backward = count_flops(torch.autograd.grad, plain, x, grad)
+    assert count_flops(torch.autograd.grad, fused, x, grad) == backward + again
+
+
+def test_gradients_are_only_made_where_needed() -> None:
+    block = BLOCK.block(torch.float32)
+    project = block.project.clone().requires_grad_()
+    y = ops.mbconv(*block._replace(project=project), **BLOCK.options).y
+    (dproject,) = torch.autograd.grad(y.sum(), [project], retain_graph=True)
+    assert dproject.shape == project.shape
+    result = ops.mbconv(*block.leaves(), **BLOCK.options)
+    assert not result.mean.requires_grad
+    assert not result.var.requires_grad
+
+
+def test_frozen_statistics_come_back_as_copies() -> None:
+    block, statistics = BLOCK.block(), BLOCK.statistics()
+    result = ops.mbconv(*block, *statistics, **BLOCK.options)
+    for returned, wanted in zip(result[1:], statistics, strict=True):
+        assert torch.equal(returned, wanted)
+        assert returned.data_ptr() != wanted.data_ptr()
+
+
+@for_all_types
+def test_a_second_derivative_is_refused(dtype: torch.dtype) -> None:
+    block = BLOCK.block(dtype).leaves()
+    y = ops.mbconv(*block, **BLOCK.options).y
+    (dx,) = torch.autograd.grad(y.sum(), block.x, create_graph=True)
+    with pytest.raises(UserError, match="no second derivative"):
+        dx.sum().backward()
+
+
+def test_other_operators_refuse_gradients() -> None:
+    block = BLOCK.block().leaves()
+    grad = grad_of(BLOCK, block)
+    with pytest.raises(UserError, match="mbconv_gate_probe has no gradient"):
+        ops.mbconv_gate_probe(grad, *block, **BLOCK.probe_options).backward()
+    with pytest.raises(UserError, match="mbconv_moments has no gradient"):
+        ops.mbconv_moments(block.x).sum().backward()
