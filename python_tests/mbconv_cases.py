@@ -227,7 +227,7 @@ def random_like(y: Tensor) -> Tensor:
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference over the size of what is expected: its root mean square, or 1.
+    """The length of the difference over that of what is expected, or of a vector of ones.
 
     Values that are not finite must be the same ones at the same places.
     """
@@ -239,5 +239,5 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
         return math.inf
     if not finite.any():
         return 0
-    size = b[finite].square().mean().sqrt().clamp(min=1)
-    return float(((a - b)[finite].abs().max() / size).nan_to_num(math.inf))
+    length = max(float(b[finite].norm()), math.sqrt(b[finite].numel()))
+    return float((a - b)[finite].norm().nan_to_num(math.inf)) / length

@@ -16,8 +16,8 @@ PACKAGE = Path(proxyless_ext.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"_library", "environment", "files", "gates", "progress", "seeding"},
-    {"spaces", "export"},
+    {"_library", "_registrations", "environment", "files", "gates", "progress", "seeding"},
+    {"export", "ops", "reference", "spaces"},
     {"nn", "data", "runs"},
     {"latency", "zoo"},
     {"config", "report"},

@@ -34,19 +34,25 @@ from proxyless_ext.errors import UserError
 
 native = torch.ops.proxyless
 
-# What rounding may do beyond thrice of what it does to the twin in the same type, relative to the
-# root mean square of what is expected.
+# What rounding may do beyond thrice of what it does to the twin in the same type. In types of 16 bits
+# kernels may round as often as plain layers do, and the gradient of a value that gets to the other
+# side of ReLU6's ends is lost or found, which weighs much in small tensors.
 TOLERANCES = {
     torch.float64: 1e-12,
-    torch.float32: 3e-5,
-    torch.float16: 2e-3,
-    torch.bfloat16: 1e-2,
+    torch.float32: 1e-5,
+    torch.float16: 2e-2,
+    torch.bfloat16: 3e-1,
 }
 # Nearer than this to where ReLU6's gradient jumps, float32 may be on the other side.
 KINK = 1e-5
 
 BLOCK, NO_EXPAND, STEM, RESIDUAL = CASES[0], CASES[8], CASES[4], CASES[1]
 KINDS = [BLOCK, NO_EXPAND, STEM, RESIDUAL]
+LARGE_CASES = [
+    Case((4, 16, 16), (16, 96, 24), kernel=5),
+    Case((4, 16, 16), (32, 32, 16), expand_kernel=0),
+    Case((4, 31, 32), (3, 32, 16), expand_kernel=3, expand_stride=2),
+]
 
 in_both_modes = pytest.mark.parametrize("frozen", [False, True], ids=["batch", "frozen"])
 for_all_types = pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda d: str(d).split(".")[1])
@@ -119,6 +125,25 @@ def test_matches_the_twin_whatever_the_sizes(
     margin = plain_mbconv(case, exact, case.statistics() if frozen else None).margin
     assume(dtype == torch.float64 or margin > KINK)
     check_against_twin(case, dtype, frozen, seed)
+
+
+@in_both_modes
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", LARGE_CASES, ids=str)
+def test_matches_16_bits_as_plain_layers_do(case: Case, dtype: torch.dtype, frozen: bool) -> None:
+    block = case.block(dtype)
+    grad = grad_of(case, block)
+    found = run_all(native, case, block, grad, frozen)
+    exact = run_all(reference, case, block.to(torch.float64), grad.double(), frozen)
+
+    leaves = block.leaves()
+    plain = plain_mbconv(case, leaves, case.statistics(dtype) if frozen else None)
+    of_plain = gradients(plain.y, leaves, grad)._asdict()
+    rounded = {"y": plain.y, **{f"d{name}": value for name, value in of_plain.items()}}
+    for name, value in rounded.items():
+        if value is not None:
+            bar = TOLERANCES[dtype] / 10 + 1.5 * relative_error(value, exact[name])
+            assert relative_error(found[name], exact[name]) < bar, name
 
 
 @in_both_modes
@@ -394,7 +419,7 @@ def test_other_instruction_sets_pass_these_tests_too(isa: str) -> None:
 
 
 @in_both_modes
-@pytest.mark.parametrize("case", [*KINDS, EMPTY_CASES[0]], ids=str)
+@for_all_kinds
 def test_operators_are_registered_right(case: Case, frozen: bool) -> None:
     block = case.block()
     statistics = case.statistics() if frozen else (None, None)
@@ -412,6 +437,17 @@ def test_operators_are_registered_right(case: Case, frozen: bool) -> None:
     for wanted in ((True, True), (True, False), (False, True)):
         check(native.mbconv_backward.default, (*backward, *wanted))
     check(native.mbconv_gate_probe.default, (grad, *block, *statistics, None, *case.settings[:3]))
+
+
+@pytest.mark.parametrize("case", EMPTY_CASES, ids=str)
+def test_empty_batches_have_the_shapes_that_are_registered(case: Case) -> None:
+    block = case.block()
+    arguments = (*block, None, None, *case.settings, True)
+    only = ("test_faketensor",)
+    torch.library.opcheck(native.mbconv_forward.default, arguments, test_utils=only)
+    y, *kept = native.mbconv_forward(*arguments)
+    arguments = (y, *block, *kept, *case.settings, True, True, True)
+    torch.library.opcheck(native.mbconv_backward.default, arguments, test_utils=only)
 
 
 def compiled(case: Case, **options: Any) -> Callable[..., ops.MBConvResult]:
@@ -446,7 +482,7 @@ def test_compiles_whole_and_once(case: Case) -> None:
 def test_compiles_once_for_all_sizes() -> None:
     torch.compiler.reset()
     run = compiled(BLOCK, backend="aot_eager", dynamic=True)
-    for size in ((2, 7, 5), (3, 8, 9), (4, 12, 6)):
+    for size in ((2, 9, 8), (3, 10, 14), (4, 12, 6)):
         block = Case(size, BLOCK.channels, BLOCK.kernel).block(torch.float32)
         eager = ops.mbconv(*block, **BLOCK.options)
         with torch.compiler.set_stance("default" if size[0] == 2 else "fail_on_recompile"):
@@ -505,25 +541,20 @@ def count_flops(run: Callable[..., Any], *args: Any) -> int:
 def test_cost_is_that_of_plain_layers(case: Case) -> None:
     block = case.block()
     grad = grad_of(case, block)
-    forward = count_flops(plain_mbconv, case, block)
-    assert count_flops(lambda: ops.mbconv(*block, **case.options)) == forward
-    assert count_flops(lambda: ops.mbconv_gate_probe(grad, *block, **case.probe_options)) == forward
+    plain = count_flops(plain_mbconv, case, block)
+    assert count_flops(lambda: ops.mbconv(*block, **case.options)) == plain
+    assert count_flops(lambda: ops.mbconv_gate_probe(grad, *block, **case.probe_options)) == plain
     on_meta = [tensor if tensor is None else tensor.to("meta") for tensor in block]
-    assert count_flops(lambda: ops.mbconv(*on_meta, **case.options)) == forward
+    assert count_flops(lambda: ops.mbconv(*on_meta, **case.options)) == plain
 
-    # Backward runs all but project again.
-    again = forward - 2 * block.project.numel() * grad[:, 0].numel()
+    # Each layer's two gradients cost what it does, and all but project run again.
+    project = 2 * block.project.numel() * grad[:, 0].numel()
     leaves = block.leaves()
-    plain = plain_mbconv(case, leaves).y
-    fused = ops.mbconv(*leaves, **case.options).y
-    backward = count_flops(gradients, plain, leaves, grad)
-    assert count_flops(gradients, fused, leaves, grad) == backward + again
-    leaves = block.leaves()
+    y = ops.mbconv(*leaves, **case.options).y
+    assert count_flops(gradients, y, leaves, grad) == 3 * plain - project
     x = block.x.clone().requires_grad_()
-    plain = plain_mbconv(case, block._replace(x=x)).y
-    fused = ops.mbconv(x, *block[1:], **case.options).y
-    backward = count_flops(torch.autograd.grad, plain, x, grad)
-    assert count_flops(torch.autograd.grad, fused, x, grad) == backward + again
+    y = ops.mbconv(x, *block[1:], **case.options).y
+    assert count_flops(torch.autograd.grad, y, x, grad) == 2 * plain - project
 
 
 def test_gradients_are_only_made_where_needed() -> None:

@@ -7,8 +7,7 @@ Their BatchNorms do what they do alone, running statistics included.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple, TypeGuard, cast
+from typing import Any, NamedTuple, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from ..errors import UserError
 from .layers import ConvBNAct
 
 Layers = Sequence[ConvBNAct]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def run(x: Tensor, layers: Layers, residual: bool = False) -> Tensor:
@@ -32,11 +32,11 @@ def run(x: Tensor, layers: Layers, residual: bool = False) -> Tensor:
         [N, O, Ho, Wo], channels last in memory.
 
     Raises:
-        UserError: the BatchNorms differ in mode or in eps.
+        UserError: not `norms_agree`.
         ValueError: batch statistics of a single value per channel.
     """
     block = _gather(x, layers)
-    result = ops.mbconv(x, *block.tensors, **block.options, residual=residual)
+    result = ops.mbconv(x, **block.arguments, residual=residual)
     if block.counts is not None:
         channels = [layer.bn.num_features for layer in layers]
         means, variances = result.mean.split(channels), result.var.split(channels)
@@ -62,7 +62,7 @@ def gate_probe(grad: Tensor, x: Tensor, layers: Layers, moments: Callable[[], Te
     """
     block = _gather(x, layers)
     shared = moments() if len(layers) == 3 and block.counts is not None else None
-    return ops.mbconv_gate_probe(grad, x, *block.tensors, shared, **block.options)
+    return ops.mbconv_gate_probe(grad, x, **block.arguments, moments=shared)
 
 
 def can_run(layers: Sequence[nn.Module]) -> TypeGuard[Layers]:
@@ -81,7 +81,15 @@ def can_run(layers: Sequence[nn.Module]) -> TypeGuard[Layers]:
     )
 
 
-def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+def norms_agree(layers: Layers) -> bool:
+    """Whether the BatchNorms have one eps, and all or none normalise by the batch's statistics."""
+    norms = [layer.bn for layer in layers]
+    return all(
+        norm.eps == norms[0].eps and _uses_batch(norm) == _uses_batch(norms[0]) for norm in norms
+    )
+
+
+def is_untouched(module: nn.Module, kind: type[Module]) -> TypeGuard[Module]:
     """Whether calling a module runs the code of `kind` and nothing else: it has no hooks, either.
 
     Parametrised modules are of a class of their own, and pruned ones have hooks.
@@ -117,33 +125,25 @@ def _is_standard(layer: nn.Module, activated: bool) -> bool:
 
 
 class _Block(NamedTuple):
-    """What operators take.
+    """Layers as operators take them.
 
     Attributes:
-        tensors: expand, depthwise, project, scale, shift, mean and var.
-        options: eps and strides.
-        counts: of the values per channel of each BatchNorm, or None if it is not the batch's
+        arguments: of all operators, by name.
+        counts: the values per channel of each BatchNorm, or None if it is not the batch's
             statistics by which they normalise.
     """
 
-    tensors: tuple[Tensor | None, ...]
-    options: dict[str, Any]
+    arguments: dict[str, Any]
     counts: list[int] | None
 
 
 def _gather(x: Tensor, layers: Layers) -> _Block:
     norms = [layer.bn for layer in layers]
-    for one, other in pairwise(norms):
-        if one.training != other.training or _uses_batch(one) != _uses_batch(other):
-            raise UserError(
-                "the BatchNorms of a fused MBConv are partly in training and partly in eval mode; "
-                "call train() or eval() on the whole block, or build it with fused=False"
-            )
-        if one.eps != other.eps:
-            raise UserError(
-                f"the BatchNorms of a fused MBConv have different eps, {one.eps} and {other.eps}; "
-                "make them equal, or build the block with fused=False"
-            )
+    if not norms_agree(layers):
+        raise UserError(
+            "the BatchNorms of a fused MBConv differ in eps or in whether they normalise by the "
+            "batch's statistics; make them alike, or build the block with fused=False"
+        )
     *expand, depthwise, project = [layer.conv for layer in layers]
     counts = _counts(x, layers) if _uses_batch(norms[0]) else None
     mean = var = None
@@ -151,16 +151,14 @@ def _gather(x: Tensor, layers: Layers) -> _Block:
         mean = _concatenate([cast(Tensor, norm.running_mean) for norm in norms])
         var = _concatenate([cast(Tensor, norm.running_var) for norm in norms])
     return _Block(
-        tensors=(
-            expand[0].weight if expand else None,
-            depthwise.weight,
-            project.weight,
-            _concatenate([_or_full(norm.weight, 1, norm, x) for norm in norms]),
-            _concatenate([_or_full(norm.bias, 0, norm, x) for norm in norms]),
-            mean,
-            var,
-        ),
-        options={
+        arguments={
+            "expand": expand[0].weight if expand else None,
+            "depthwise": depthwise.weight,
+            "project": project.weight,
+            "scale": _concatenate([_or_full(norm.weight, 1, norm, x) for norm in norms]),
+            "shift": _concatenate([_or_full(norm.bias, 0, norm, x) for norm in norms]),
+            "mean": mean,
+            "var": var,
             "eps": norms[0].eps,
             "stride": depthwise.stride[0],
             "expand_stride": expand[0].stride[0] if expand else 1,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import UserError
 from . import fused as fused_layers
+from .fused import is_untouched
 from .layers import ConvBNAct
 
 
@@ -31,7 +31,7 @@ class MBConv(nn.Module):
       was replaced (as by SyncBatchNorm or a parametrisation), given a bias or another setting, or
       that has hooks, which therefore run.
 
-    Inner layers that stay as they are must share one mode (training or eval) and one eps.
+    BatchNorms of the fused block must share one mode (training or eval) and one eps.
 
     Args:
         in_channels: C.
@@ -48,7 +48,7 @@ class MBConv(nn.Module):
 
     Raises:
         UserError: an even kernel size, or a size, stride or ratio below 1; when called, what
-            `fused` and inner layers of different modes or eps make an error.
+            `fused` and BatchNorms of different modes or eps make an error.
     """
 
     def __init__(
@@ -71,23 +71,30 @@ class MBConv(nn.Module):
             raise UserError(f"MBConv needs an odd kernel_size, not {kernel_size}")
         hidden = in_channels * expand_ratio
         layer = partial(ConvBNAct, bn_momentum=bn_momentum, bn_eps=bn_eps)
-        self.expand = layer(in_channels, hidden, 1) if expand_ratio > 1 else nn.Identity()
+        self.expand: nn.Module = (
+            layer(in_channels, hidden, 1) if expand_ratio > 1 else nn.Identity()
+        )
         self.depthwise = layer(hidden, hidden, kernel_size, stride, groups=hidden)
         self.project = layer(hidden, out_channels, 1, activate=False)
         self.fused = fused
 
     def forward(self, x: Tensor, residual: bool = False) -> Tensor:
         """The block; `residual` adds x to its output."""
-        if self._runs_fused(x):
-            return fused_layers.run(x, self._layers(), residual)
+        layers = self._fused_layers(x)
+        if layers is not None:
+            return fused_layers.run(x, layers, residual)
         y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if residual else y
 
     def forward_behind(self, layer: nn.Module, x: Tensor) -> Tensor:
         """self(layer(x)), without keeping layer(x) if it can serve as the expand layer."""
-        layers: Any = [layer, self.depthwise, self.project]
-        has_room = fused_layers.is_untouched(self.expand, nn.Identity)
-        if has_room and self._runs_fused(x) and fused_layers.can_run(layers):
+        layers = [layer, self.depthwise, self.project]
+        if (
+            is_untouched(self.expand, nn.Identity)
+            and self._fused_layers(x) is not None
+            and fused_layers.can_run(layers)
+            and fused_layers.norms_agree(layers)
+        ):
             return fused_layers.run(x, layers)
         y: Tensor = self(layer(x))
         return y
@@ -104,27 +111,24 @@ class MBConv(nn.Module):
             0-dim, or None where only running the block tells: plain layers would, or the block is
             of a subclass or has hooks.
         """
-        if not fused_layers.is_untouched(self, MBConv) or not self._runs_fused(x):
-            return None
-        return fused_layers.gate_probe(grad, x, self._layers(), moments)
+        layers = self._fused_layers(x) if is_untouched(self, MBConv) else None
+        return None if layers is None else fused_layers.gate_probe(grad, x, layers, moments)
 
     def extra_repr(self) -> str:
         return f"fused={self.fused}"
 
-    def _layers(self) -> Any:
-        """Those that have anything to compute."""
-        expand = () if isinstance(self.expand, nn.Identity) else (self.expand,)
-        return [*expand, self.depthwise, self.project]
-
-    def _runs_fused(self, x: Tensor) -> bool:
+    def _fused_layers(self, x: Tensor) -> fused_layers.Layers | None:
+        """The layers if the operator is to run them, or None for plain layers."""
         if self.fused is False or x.is_meta or _is_exporting():
-            return False
+            return None
+        has_expand = not is_untouched(self.expand, nn.Identity)
+        layers = [*([self.expand] if has_expand else []), self.depthwise, self.project]
         has_kernels = ops.has_kernels(x.device)
-        if has_kernels and fused_layers.can_run(self._layers()):
-            return True
+        if has_kernels and fused_layers.can_run(layers):
+            return layers
         if self.fused:
             reason = (
-                "one of its layers was replaced, changed or hooked, or its stride is above 2"
+                "a layer of it was replaced, changed or hooked, or has a stride above 2"
                 if has_kernels
                 else f"there are no kernels for {x.device.type}"
             )
@@ -132,7 +136,7 @@ class MBConv(nn.Module):
                 f"MBConv(fused=True) cannot run as one operator, because {reason}; build it with "
                 "fused=None to use plain layers then"
             )
-        return False
+        return None
 
 
 def _is_exporting() -> bool:

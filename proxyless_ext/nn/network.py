@@ -93,15 +93,17 @@ class Backbone(nn.Module):
         So the stem's output, one of the largest there are, is not kept.
         """
         first, *others = self.blocks
-        operation = first.operation if isinstance(first, Plain) else None
-        plain = is_untouched(self.blocks, nn.Sequential) and is_untouched(first, Plain)
-        if not plain or not isinstance(operation, MBConv) or not is_untouched(operation, MBConv):
-            output: Tensor = self.blocks(self.stem(x))
-            return output
-        x = operation.forward_behind(self.stem, x)
-        for block in others:
-            x = block(x)
-        return x
+        if (
+            is_untouched(self.blocks, nn.Sequential)
+            and is_untouched(first, Plain)
+            and is_untouched(first.operation, MBConv)
+        ):
+            x = first.operation.forward_behind(self.stem, x)
+            for block in others:
+                x = block(x)
+            return x
+        output: Tensor = self.blocks(self.stem(x))
+        return output
 
 
 class Network(Backbone):

@@ -700,9 +700,14 @@ class Backward {
       for (int64_t c = from; c < to; ++c) {
         float* values = products[c - from];
         for (int64_t j = 0; j < columns; ++j) {
-          const float mean = batch() ? static_cast<float>(args_.moments[column + j]) : 0.0f;
-          values[j] = expand_norm_.slope[c] * q_[(column + j) * row + c - begin] +
-                      m * (expand_norm_.square[c] * values[j] + expand_norm_.constant[c] * mean);
+          const float q = expand_norm_.slope[c] * q_[(column + j) * row + c - begin];
+          if (batch()) {
+            const float mean = static_cast<float>(args_.moments[column + j]);
+            values[j] =
+                q + m * (expand_norm_.square[c] * values[j] + expand_norm_.constant[c] * mean);
+          } else {
+            values[j] = q;
+          }
         }
         store_values(values, columns, static_cast<T*>(args_.dexpand) + c * K + column);
       }

@@ -127,20 +127,27 @@ struct FoldedExpand {
 };
 
 // Row `y` of A1 of one block of planes: out[plane][x], planes plane_stride apart. Without an expand
-// layer A1 is X.
+// layer A1 is X. Lanes beyond the last channel are left as they are: a weight of 0 would not keep
+// inf and NaN out of them.
 template <class I, class T, class Operand, int NV>
 void activation_row(const Block<I>& block, const Input<I, T>& input,
                     const FoldedExpand<I, Operand>& folded, int64_t image, int64_t y,
                     int64_t first_plane, Operand* scratch, float* out, int64_t plane_stride) {
   constexpr int L = I::kLanes;
+  const int64_t tail = smaller(L, block.shape.hidden - (first_plane + NV - 1) * L);
+  const auto put = [&](int64_t x, int v, typename I::Vector value) {
+    float* to = out + v * plane_stride + x * L;
+    if (v + 1 < NV || tail == L) {
+      I::store(to, value);
+    } else {
+      I::store(to, value, tail);
+    }
+  };
   if (!block.shape.has_expand()) {
-    const int64_t tail = block.shape.hidden - (first_plane + NV - 1) * L;
     const T* from = input.row(image, y) + first_plane * L;
     for (int64_t x = 0; x < block.mid_w; ++x, from += input.step()) {
       for (int v = 0; v < NV; ++v) {
-        const bool whole = v + 1 < NV || tail >= L;
-        I::store(out + v * plane_stride + x * L,
-                 whole ? I::load(from + v * L) : I::load(from + v * L, tail));
+        put(x, v, I::load(from + v * L, v + 1 < NV ? L : tail));
       }
     }
     return;
@@ -160,9 +167,7 @@ void activation_row(const Block<I>& block, const Input<I, T>& input,
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) {
-        I::store(out + v * plane_stride + (first + m) * L, I::relu6(acc[m][v]));
-      }
+      for (int v = 0; v < NV; ++v) put(first + m, v, I::relu6(acc[m][v]));
     }
   });
 }
