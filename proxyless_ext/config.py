@@ -131,7 +131,8 @@ class GatesConfig(Data):
     """Gate steps: how the alphas learn.
 
     Attributes:
-        mode: full gradient, two-path gradient, or REINFORCE.
+        mode: ``full``, the exact gradient over all candidates, ``two_path``, the same over two
+            drawn ones, or ``reinforce``.
         every: a gate step after so many weight steps, not in the first epoch.
         lr: of Adam with betas (0, 0.999) and no weight decay.
         batch_size: pictures of a gate step.

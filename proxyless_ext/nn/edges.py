@@ -79,6 +79,9 @@ class Edges:
     ) -> Iterator[GateStep]:
         """A gate step: within it, forward and backward of a loss give the gates' gradients.
 
+        Mode ``full`` gives the exact ones of all candidates, ``two_path`` those of two drawn
+        candidates of each edge; both need the memory of one path.
+
         Paths are drawn on entry. Within it weights require no gradient and BatchNorm statistics do
         not move, so that a gate step changes alphas and nothing else. Afterwards call
         `GateStep.add_gradients`.

@@ -20,7 +20,7 @@ Layers = Sequence[ConvBNAct]
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def run(x: Tensor, layers: Layers, residual: bool = False) -> Tensor:
+def run_fused(x: Tensor, layers: Layers, residual: bool = False) -> Tensor:
     """The layers, one after the other, and x added if `residual`.
 
     Args:
@@ -45,20 +45,20 @@ def run(x: Tensor, layers: Layers, residual: bool = False) -> Tensor:
     return result.y
 
 
-def gate_probe(grad: Tensor, x: Tensor, layers: Layers, moments: Callable[[], Tensor]) -> Tensor:
-    """<grad, y> for the y of `run`, which is not made; running statistics stay as they are.
+def probe_fused(grad: Tensor, x: Tensor, layers: Layers, moments: Callable[[], Tensor]) -> Tensor:
+    """<grad, y> for the y of `run_fused`, which is not made; running statistics stay as they are.
 
     Args:
         grad: dL/dy [N, O, Ho, Wo].
         x: [N, C, H, W].
-        layers: those that `can_run` says yes to; an expand layer must be 1x1 and of stride 1.
+        layers: those that `can_run` says yes to, an expand layer being 1x1 and of stride 1.
         moments: gives `ops.mbconv_moments` of x; called where they are needed only.
 
     Returns:
         0-dim, in float32 at least.
 
     Raises:
-        UserError, ValueError: as in `run`; also a UserError if grad has not the shape of y.
+        UserError, ValueError: as in `run_fused`; also a UserError if grad has not the shape of y.
     """
     block = _gather(x, layers)
     shared = moments() if len(layers) == 3 and block.counts is not None else None

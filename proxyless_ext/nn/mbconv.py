@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import UserError
-from . import fused as fused_layers
-from .fused import is_untouched
+from .fused import Layers, can_run, is_untouched, norms_agree, probe_fused, run_fused
 from .layers import ConvBNAct
 
 
@@ -80,9 +79,9 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor, residual: bool = False) -> Tensor:
         """The block; `residual` adds x to its output."""
-        layers = self._fused_layers(x)
+        layers = self._layers_to_fuse(x)
         if layers is not None:
-            return fused_layers.run(x, layers, residual)
+            return run_fused(x, layers, residual)
         y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if residual else y
 
@@ -91,11 +90,11 @@ class MBConv(nn.Module):
         layers = [layer, self.depthwise, self.project]
         if (
             is_untouched(self.expand, nn.Identity)
-            and self._fused_layers(x) is not None
-            and fused_layers.can_run(layers)
-            and fused_layers.norms_agree(layers)
+            and self._layers_to_fuse(x) is not None
+            and can_run(layers)
+            and norms_agree(layers)
         ):
-            return fused_layers.run(x, layers)
+            return run_fused(x, layers)
         y: Tensor = self(layer(x))
         return y
 
@@ -111,20 +110,20 @@ class MBConv(nn.Module):
             0-dim, or None where only running the block tells: plain layers would, or the block is
             of a subclass or has hooks.
         """
-        layers = self._fused_layers(x) if is_untouched(self, MBConv) else None
-        return None if layers is None else fused_layers.gate_probe(grad, x, layers, moments)
+        layers = self._layers_to_fuse(x) if is_untouched(self, MBConv) else None
+        return None if layers is None else probe_fused(grad, x, layers, moments)
 
     def extra_repr(self) -> str:
         return f"fused={self.fused}"
 
-    def _fused_layers(self, x: Tensor) -> fused_layers.Layers | None:
+    def _layers_to_fuse(self, x: Tensor) -> Layers | None:
         """The layers if the operator is to run them, or None for plain layers."""
         if self.fused is False or x.is_meta or _is_exporting():
             return None
         has_expand = not is_untouched(self.expand, nn.Identity)
         layers = [*([self.expand] if has_expand else []), self.depthwise, self.project]
         has_kernels = ops.has_kernels(x.device)
-        if has_kernels and fused_layers.can_run(layers):
+        if has_kernels and can_run(layers):
             return layers
         if self.fused:
             reason = (

@@ -47,7 +47,7 @@ struct Unit {
 
 constexpr int64_t kSlices = 16;            // tasks that pixels are dealt out to
 constexpr int64_t kTile = 64;              // pixels of a matrix product's tile
-constexpr int64_t kChunkBytes = 20 << 20;  // of the buffers that live between two passes
+constexpr int64_t kChunkBytes = 12 << 20;  // of the buffers that live between two passes
 constexpr int64_t kMinUnitRows = 8;        // cutting finer would mostly repeat the borders' rows
 
 // First element of part `part` of `count` ones dealt out to `parts`.
