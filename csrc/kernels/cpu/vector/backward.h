@@ -209,11 +209,8 @@ class Backward {
     return rest <= 0 ? 0 : ceil_div(rest, block_.shape.stride);
   }
 
-  const T* grad_pixel(int64_t pixel) const {
-    const int64_t row = pixel / block_.out_w;
-    return static_cast<const T*>(args_.grad.data) + row / block_.out_h * args_.grad.batch_stride +
-           row % block_.out_h * args_.grad.row_stride +
-           pixel % block_.out_w * args_.grad.pixel_stride;
+  PixelWalk<T> grads_from(int64_t pixel) const {
+    return {args_.grad, block_.out_h, block_.out_w, pixel};
   }
 
   void head() {
@@ -231,8 +228,9 @@ class Backward {
         for (int lane = 0; lane < L; ++lane) products.sum[lane] = products.product[lane] = 0.0;
         tiles_.for_each(task, [&](int64_t first, int64_t count) {
           auto sum = I::zero(), product = I::zero();
-          for (int64_t pixel = first; pixel < first + count; ++pixel) {
-            const auto grad = I::load(grad_pixel(pixel) + v * L, lanes);
+          PixelWalk<T> walk = grads_from(first);
+          for (int64_t pixel = first; pixel < first + count; ++pixel, ++walk) {
+            const auto grad = I::load(*walk + v * L, lanes);
             const auto deviation = I::sub(I::load(p + pixel * channels + v * L, lanes), mean);
             sum = I::add(sum, grad);
             product = I::fma(grad, deviation, product);
@@ -259,11 +257,11 @@ class Backward {
     project_norm_.fill_padding(channels);
     parallel_for(args_.parallel, tiles_.tasks, [&](int64_t task) {
       tiles_.for_each(task, [&](int64_t first, int64_t count) {
-        for (int64_t pixel = first; pixel < first + count; ++pixel) {
-          const T* grad = grad_pixel(pixel);
+        PixelWalk<T> walk = grads_from(first);
+        for (int64_t pixel = first; pixel < first + count; ++pixel, ++walk) {
           for (int64_t c = 0; c < channels; c += L) {
             const int64_t lanes = smaller(L, channels - c);
-            const auto dp = project_norm_(I::load(grad + c, lanes),
+            const auto dp = project_norm_(I::load(*walk + c, lanes),
                                           I::load(p + pixel * channels + c, lanes), c);
             I::store(dp_ + pixel * channels + c, dp, lanes);
           }
@@ -721,10 +719,11 @@ class Backward {
     if (!folds && in_place() && !args_.residual) return;
     const int64_t rows = s.batch * s.height;
     parallel_for(args_.parallel, rows, [&](int64_t row) {
-      for (int64_t x = 0; x < s.width; ++x) {
+      PixelWalk<T> walk = grads_from(row * s.width);
+      for (int64_t x = 0; x < s.width; ++x, ++walk) {
         const int64_t pixel = row * s.width + x;
         T* out = static_cast<T*>(args_.dx) + pixel * s.in_channels;
-        const T* residual = args_.residual ? grad_pixel(pixel) : nullptr;
+        const T* residual = args_.residual ? *walk : nullptr;
         if (folds) {
           fold_pixel(row / s.height, row % s.height, x, residual, out);
         } else {

@@ -40,6 +40,43 @@ void write_scalar(T* to, float value) {
   I::store(to, I::set1(value), 1);
 }
 
+// Goes through pixels in the order of a dense tensor.
+template <class T>
+class PixelWalk {
+ public:
+  PixelWalk(const Pixels& pixels, int64_t height, int64_t width, int64_t first)
+      : pixels_(pixels), height_(height), width_(width), x_(first % width) {
+    y_ = first / width % height;
+    image_ = first / width / height;
+    seek();
+  }
+
+  const T* operator*() const { return at_; }
+
+  PixelWalk& operator++() {
+    at_ += pixels_.pixel_stride;
+    if (++x_ == width_) {
+      x_ = 0;
+      if (++y_ == height_) {
+        y_ = 0;
+        ++image_;
+      }
+      seek();
+    }
+    return *this;
+  }
+
+ private:
+  void seek() {
+    at_ = static_cast<const T*>(pixels_.data) + image_ * pixels_.batch_stride +
+          y_ * pixels_.row_stride + x_ * pixels_.pixel_stride;
+  }
+
+  const Pixels& pixels_;
+  int64_t height_, width_, image_, y_, x_;
+  const T* at_;
+};
+
 // Where rows may be cut for parallel work, so that small batches keep several cores busy.
 struct Unit {
   int64_t image, first_row, last_row;

@@ -370,13 +370,9 @@ class GateProbe {
     const int64_t channels = block.shape.out_channels;
     const auto center = I::load(pivot);
     auto grads = I::zero(), with_p = I::zero();
-    const T* data = static_cast<const T*>(args_.grad.data) + channel;
-    for (int64_t i = first; i < first + count; ++i) {
-      const int64_t row = i / block.out_w;
-      const auto grad = I::load(data + (row / block.out_h) * args_.grad.batch_stride +
-                                    (row % block.out_h) * args_.grad.row_stride +
-                                    (i % block.out_w) * args_.grad.pixel_stride,
-                                lanes);
+    PixelWalk<T> walk(args_.grad, block.out_h, block.out_w, first);
+    for (int64_t i = first; i < first + count; ++i, ++walk) {
+      const auto grad = I::load(*walk + channel, lanes);
       const auto p = I::load(p_ + i * channels + channel, lanes);
       grads = I::add(grads, grad);
       with_p = I::fma(grad, I::sub(p, center), with_p);
