@@ -477,8 +477,9 @@ def test_plan_of_a_block_without_expand_layer() -> None:
     [
         ({"batch": 0}, "batch must be positive, not 0"),
         ({"height": -1}, "height must be positive"),
-        ({"kernel": 4}, "kernel must be odd and positive, not 4"),
-        ({"kernel": -3}, "kernel must be odd and positive, not -3"),
+        ({"kernel": 4}, "kernel must be odd, positive and at most 63, not 4"),
+        ({"kernel": 65}, "kernel must be odd, positive and at most 63, not 65"),
+        ({"kernel": -3}, "kernel must be odd, positive and at most 63, not -3"),
         ({"stride": 0}, "stride must be positive"),
         ({"expand_kernel": 2}, "expand_kernel must be odd"),
         ({"expand_kernel": -1}, "expand_kernel must be odd"),

@@ -704,7 +704,7 @@ def test_mistakes_beyond_one_argument_are_named() -> None:
 def test_mistakes_with_moments_are_named() -> None:
     block = BLOCK.block(torch.float32)
     grad = grad_of(BLOCK, block)
-    with pytest.raises(UserError, match="kernel must be odd and positive, not 2"):
+    with pytest.raises(UserError, match="kernel must be odd, positive and at most 63, not 2"):
         ops.mbconv_moments(block.x, 2)
     with pytest.raises(UserError, match="stride must be 1 or 2, not 4"):
         ops.mbconv_moments(block.x, 1, 4)

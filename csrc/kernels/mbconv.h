@@ -17,7 +17,7 @@ namespace proxyless {
 // per-channel vectors are float32, except that all are float64 with kFloat64.
 enum class DType { kFloat32, kFloat64, kBFloat16, kFloat16 };
 
-constexpr int64_t kNorms = 3;  // BatchNorms of a block with an expand layer
+constexpr int64_t kMaxKernel = 63;  // of any convolution
 
 struct MBConvShape {
   int64_t batch, height, width, in_channels;

@@ -58,7 +58,8 @@ void check_weight(const char* name, const Tensor& weight, const Tensor& x, int64
   check(square && weight.size(0) == out_channels && weight.size(1) == in_channels, name,
         " must have the shape [", out_channels, ", ", in_channels, ", k, k], not ",
         to_string(sizes_of(weight)));
-  check(weight.size(2) % 2 == 1, name, " must have an odd kernel, not ", weight.size(2));
+  check(weight.size(2) % 2 == 1 && weight.size(2) <= kMaxKernel, name,
+        " must have an odd kernel up to ", kMaxKernel, ", not ", weight.size(2));
   check_type(name, weight, x.scalar_type());
   check_place(name, weight, x);
 }
@@ -158,7 +159,8 @@ void check_moments_of(const Tensor& moments, const Tensor& x, const MBConvShape&
 
 MBConvShape check_moments(const Tensor& x, int64_t kernel, int64_t stride) {
   check_x(x);
-  check(kernel > 0 && kernel % 2 == 1, "kernel must be odd and positive, not ", kernel);
+  check(kernel > 0 && kernel % 2 == 1 && kernel <= kMaxKernel,
+        "kernel must be odd, positive and at most ", kMaxKernel, ", not ", kernel);
   check_stride("stride", stride);
   MBConvShape shape{};
   shape.batch = x.size(0);

@@ -35,9 +35,10 @@ void require_positive(const char* name, int64_t value) {
   require(value > 0, std::string(name) + " must be positive, not " + std::to_string(value) + ".");
 }
 
-void require_odd(const char* name, int64_t value) {
-  require(value % 2 == 1,
-          std::string(name) + " must be odd and positive, not " + std::to_string(value) + ".");
+void require_kernel(const char* name, int64_t value) {
+  require(value > 0 && value % 2 == 1 && value <= kMaxKernel,
+          std::string(name) + " must be odd, positive and at most " + std::to_string(kMaxKernel) +
+              ", not " + std::to_string(value) + ".");
 }
 
 void check_sizes(const MBConvShape& s) {
@@ -47,12 +48,12 @@ void check_sizes(const MBConvShape& s) {
   require_positive("in_channels", s.in_channels);
   require_positive("hidden", s.hidden);
   require_positive("out_channels", s.out_channels);
-  require_odd("kernel", s.kernel);
+  require_kernel("kernel", s.kernel);
   require_positive("stride", s.stride);
   require(s.has_expand() || s.hidden == s.in_channels,
           "hidden must equal in_channels where there is no expand layer.");
   if (s.has_expand()) {
-    require_odd("expand_kernel", s.expand_kernel);
+    require_kernel("expand_kernel", s.expand_kernel);
     require_positive("expand_stride", s.expand_stride);
   }
   // Counted in float64, which does not overflow; all tensors and workspaces together are less.
@@ -263,7 +264,7 @@ py::dict plan(int64_t batch, int64_t height, int64_t width, int64_t in_channels,
 py::array moments(const py::array& x, int64_t kernel, int64_t stride, int64_t threads,
                   const OptionalName& isa) {
   check_dimensions("x", x, "[N, H, W, C]", 4);
-  require_odd("kernel", kernel);
+  require_kernel("kernel", kernel);
   require_positive("stride", stride);
   const MBConvShape shape{x.shape(0), x.shape(1), x.shape(2), x.shape(3), 1,
                           1,          kernel,     stride,     1,          1};

@@ -15,57 +15,22 @@
 // with m pixels.
 #pragma once
 
+#include "kernels/cpu/vector/depthwise_gradient.h"
 #include "kernels/cpu/vector/forward.h"
+#include "kernels/cpu/vector/input_gradient.h"
+#include "kernels/cpu/vector/norm_gradient.h"
 
 namespace proxyless::cpu {
-
-// BatchNorm's backward as an affine function: dx = slope * grad + square * (x - mean) + constant,
-// of which given statistics leave slope * grad.
-template <class I>
-struct NormGradient {
-  float *slope, *square, *constant, *mean;  // [padded channels]
-  bool batch;                               // statistics of the batch
-
-  void take(int64_t channels, bool batch_statistics, Arena& arena) {
-    batch = batch_statistics;
-    const int64_t padded = round_up(channels, I::kLanes);
-    for (float** vector : {&slope, &square, &constant, &mean}) {
-      *vector = arena.template take<float>(padded);
-    }
-  }
-
-  // For channel `index`, from sum(grad) and sum(grad (x - mean)) over `pixels` pixels.
-  void fill(int64_t index, double scale, double mean_, double inv_std, double sum, double product,
-            double pixels) {
-    slope[index] = static_cast<float>(scale * inv_std);
-    square[index] = static_cast<float>(-scale * inv_std * inv_std * inv_std * product / pixels);
-    constant[index] = static_cast<float>(-scale * inv_std * sum / pixels);
-    mean[index] = static_cast<float>(mean_);
-  }
-  void fill_padding(int64_t from) {
-    for (int64_t i = from; i < round_up(from, I::kLanes); ++i) {
-      slope[i] = square[i] = constant[i] = mean[i] = 0.0f;
-    }
-  }
-
-  // For channels [index, index + kLanes).
-  PROXYLESS_INLINE typename I::Vector operator()(typename I::Vector grad, typename I::Vector x,
-                                                 int64_t index) const {
-    // Not by factors of 0, which would let NaN of x through.
-    auto rest = I::zero();
-    if (batch) {
-      rest = I::fma(I::load(square + index), I::sub(x, I::load(mean + index)),
-                    I::load(constant + index));
-    }
-    return I::fma(I::load(slope + index), grad, rest);
-  }
-};
 
 template <class I, class T>
 class Backward {
   static constexpr int L = I::kLanes;
   using Operand = typename I::template Operand<T>;
   static constexpr bool kFloatOperand = kSame<Operand, float>;
+
+  // Rows of A1 are made in the first pass over a chunk and read in the second; this many are kept
+  // for it. Where pictures are small, that is less work than the products that make them.
+  static constexpr int64_t kKeptValues = 4 << 20;
 
   // sum(grad) and sum(grad (x - mean)) of a vector of channels
   struct Products {
@@ -81,12 +46,13 @@ class Backward {
         input_(block_, in_.x),
         tiles_(block_.out_pixels),
         pass_(block_, input_, folded_, weights_),
+        depthwise_gradient_(block_),
+        dx_(args, block_, input_),
         norms_(in_.shape) {
     const MBConvShape& s = block_.shape;
     const int64_t slices = block_.slices(), taps = s.kernel * s.kernel;
     chunk_ = block_.chunk_planes(2 * sizeof(T));
     out_vectors_ = ceil_div(s.out_channels, L);
-    patch_vectors_ = ceil_div(block_.patch, L);
     mid_group_ = larger(1, smaller(kTile / block_.mid_w, block_.mid_h));
     weights_.template take<T>(block_, arena_);
     folded_.take(block_, arena_);
@@ -102,7 +68,12 @@ class Backward {
     products_ = arena_.template take<Products>(slices * chunk_);
     dproject_ = arena_.template take<float>(slices * s.out_channels * chunk_ * L);
     dtaps_ = arena_.template take<float>(slices * chunk_ * taps * L);
-    flipped_ = arena_.template take<float>(block_.width * taps);
+    depthwise_gradient_.take(arena_);
+    // Only without segments: they would write the rows at their borders twice.
+    const int64_t kept_size = chunk_ * KeptActivations<I>::plane_size(block_);
+    if (s.has_expand() && block_.segments == 1 && kept_size <= kKeptValues) {
+      kept_.memory = arena_.template take<float>(kept_size);
+    }
     if (s.has_expand()) {
       expand_norm_.take(block_.width, batch(), arena_);
       q_ = arena_.template take<float>(slices * block_.patch * chunk_ * L);
@@ -111,12 +82,8 @@ class Backward {
       covariance_ = arena_.template take<float>(square_panels_.size());
       back_panels_ = {block_.width, block_.patch};
       back_ = arena_.template take<Operand>(back_panels_.size());
-      padded_ = arena_.template take<float>(s.hidden * patch_vectors_ * L);
-      scaled_ = arena_.template take<float>(s.hidden * block_.patch);
-      correction_ = arena_.template take<float>(block_.patch * patch_vectors_ * L);
-      correction_offset_ = arena_.template take<float>(patch_vectors_ * L);
     }
-    if (!in_place()) dx_ = arena_.template take<float>(block_.mid_pixels * input_channels());
+    dx_.take(arena_);
     scratch_stride_ = larger(depthwise_scratch(), expand_scratch());
     scratch_ = arena_.template take<float>(slices * scratch_stride_);
   }
@@ -138,25 +105,16 @@ class Backward {
       if (block_.shape.has_expand()) reduce_expand(first, planes);
       if (weight_grads()) reduce_taps(first, planes);
     }
-    if (args_.dx != nullptr) tail();
+    if (dx_.wanted()) dx_.finish(weights_.expand, expand_norm_);
   }
 
  private:
   static constexpr int kBlock = I::kBlock;
 
   bool weight_grads() const { return args_.dproject != nullptr; }
-  bool needs_expand() const { return weight_grads() || args_.dx != nullptr; }
+  bool needs_expand() const { return weight_grads() || dx_.wanted(); }
   bool batch() const { return in_.batch_statistics; }
-  // dX is summed up where it is to be.
-  bool in_place() const {
-    const bool same = !block_.shape.has_expand() || input_.template direct<float>();
-    return sizeof(T) == sizeof(float) && same;
-  }
-  int64_t input_channels() const {
-    return block_.shape.has_expand() ? block_.patch : block_.shape.in_channels;
-  }
   int64_t group_pixels() const { return larger(kTile, block_.out_w); }
-  double pixels(int64_t count) const { return static_cast<double>(count); }
 
   NormVectors<const float> scale() const {
     return {static_cast<const float*>(in_.scale), block_.shape};
@@ -167,14 +125,13 @@ class Backward {
 
   void prepare() {
     const MBConvShape& s = block_.shape;
-    if (in_place()) dx_ = static_cast<float*>(args_.dx);
     weights_.template fill<T>(block_, in_);
     norms_.load(static_cast<const float*>(args_.mean), static_cast<const float*>(args_.var));
     norms_.finish_depthwise(in_, 0, block_.planes);
     project_panels_.pack(
         project_, s.out_channels, args_.parallel,
         [&](int64_t out, int64_t hidden) { return weights_.project[out * s.hidden + hidden]; });
-    flip_taps();
+    depthwise_gradient_.fill(weights_.depthwise);
     if (!s.has_expand()) return;
     norms_.finish_expand(in_);
     folded_.fill(weights_.expand, norms_.expand_slope(), norms_.expand_offset(), args_.parallel);
@@ -186,27 +143,6 @@ class Backward {
         return static_cast<float>(args_.moments[(1 + i) * block_.patch + j]);
       });
     }
-  }
-
-  // The taps of each phase of the input's columns, in the order in which the gradient's columns
-  // meet them: phase q has the taps kx = first(q), first(q) + stride, ..., the last one first.
-  void flip_taps() {
-    const int64_t kernel = block_.shape.kernel, stride = block_.shape.stride;
-    for (int64_t row = 0; row < block_.planes * kernel; ++row) {
-      float* out = flipped_ + row * kernel * L;
-      for (int64_t phase = 0; phase < stride; ++phase) {
-        const int64_t first = first_tap(phase);
-        for (int64_t i = phase_taps(phase) - 1; i >= 0; --i, out += L) {
-          const float* tap = weights_.depthwise + (row * kernel + first + i * stride) * L;
-          I::store(out, I::load(tap));
-        }
-      }
-    }
-  }
-  int64_t first_tap(int64_t phase) const { return (phase + block_.pad) % block_.shape.stride; }
-  int64_t phase_taps(int64_t phase) const {
-    const int64_t rest = block_.shape.kernel - first_tap(phase);
-    return rest <= 0 ? 0 : ceil_div(rest, block_.shape.stride);
   }
 
   PixelWalk<T> grads_from(int64_t pixel) const {
@@ -252,7 +188,7 @@ class Backward {
         dscale().project[c] = static_cast<float>(product * r);
       }
       project_norm_.fill(c, static_cast<double>(scale().project[c]), norms_.mean().project[c], r,
-                         sum, product, pixels(block_.out_pixels));
+                         sum, product, static_cast<double>(block_.out_pixels));
     }
     project_norm_.fill_padding(channels);
     parallel_for(args_.parallel, tiles_.tasks, [&](int64_t task) {
@@ -296,7 +232,7 @@ class Backward {
         }
         const Operand* panel = project_panels_.panel(project_, (first + plane) / kBlock);
         pass_.template run<NV>(
-            slice, first + plane, scratch, d, plane_stride, row_group(block_),
+            slice, first, plane, kept_, scratch, d, plane_stride, row_group(block_),
             [&](int64_t image, int64_t y, int64_t rows) {
               const int64_t pixel = (image * block_.out_h + y) * block_.out_w;
               const int64_t count = rows * block_.out_w;
@@ -371,7 +307,7 @@ class Backward {
       }
       depthwise_norm_.fill(c, static_cast<double>(scale().depthwise[c]), norms_.mean().depthwise[c],
                            r, batch() ? sum : 0.0, batch() ? product : 0.0,
-                           pixels(block_.out_pixels));
+                           static_cast<double>(block_.out_pixels));
     }
     if (end == s.hidden) depthwise_norm_.fill_padding(s.hidden);
     if (!weight_grads()) return;
@@ -452,7 +388,11 @@ class Backward {
     float* memory = scratch + patches_size() + operands_size();
     const Band<I> grads(memory, s.kernel, grad_vectors(), block_.pad);
     memory += Band<I>::size(s.kernel, grad_vectors());
-    const Band<I> a1(memory, 1, block_.row_vectors, block_.pad);
+    const bool kept = kept_.memory != nullptr;
+    const Band<I> a1 = kept ? kept_.band(block_, plane, unit.image)
+                            : Band<I>(memory, 1, block_.row_vectors, block_.pad);
+    grads.clear(NV);
+    if (!kept) a1.clear(NV);
     float* dz1 = memory + Band<I>::size(1, block_.row_vectors);
     const int64_t dz1_stride = mid_group_ * width * L;
 
@@ -465,20 +405,25 @@ class Backward {
         const int64_t last = smaller((y + r + block_.pad) / s.stride, block_.out_h - 1);
         for (; made <= last; ++made) grad_row<NV>(first, plane, unit.image, made, grads);
         float* patches = scratch + (patches_size() > 0 ? r * width * block_.patch : 0);
-        activation_row<I, T, Operand, NV>(block_, input_, folded_, unit.image, y + r, first + plane,
-                                          operand_scratch(scratch, patches), a1.row(0),
-                                          a1.plane_stride());
-        if (!kFloatOperand && patches_size() > 0) input_.patches(unit.image, y + r, patches);
+        if (!kept) {
+          activation_row<I, T, Operand, NV>(block_, input_, folded_, unit.image, y + r,
+                                            first + plane, operand_scratch(scratch, patches),
+                                            a1.row(y + r), a1.plane_stride());
+        }
+        if (patches_size() > 0 && (kept || !kFloatOperand)) {
+          input_.patches(unit.image, y + r, patches);
+        }
         for (int v = 0; v < NV; ++v) {
           float* out = dz1 + v * dz1_stride + r * width * L;
-          transposed_row(grads, v, first + plane + v, y + r, out);
+          depthwise_gradient_.transposed_row(grads, v, first + plane + v, y + r, out);
           if (s.has_expand()) {
-            mask_row(a1.row(0) + v * a1.plane_stride(), out,
+            mask_row(a1.row(y + r) + v * a1.plane_stride(), out,
                      dz1_sums_ + (slice * chunk_ + plane + v) * L);
           }
           if (weight_grads()) {
-            correlate_taps(grads, v, y + r, a1,
-                           dtaps_ + (slice * chunk_ + plane + v) * s.kernel * s.kernel * L);
+            depthwise_gradient_.correlate_taps(
+                grads, v, y + r, a1,
+                dtaps_ + (slice * chunk_ + plane + v) * s.kernel * s.kernel * L);
           }
         }
       }
@@ -510,34 +455,6 @@ class Backward {
     }
   }
 
-  // Whether tap ky joins row `y` of A1 to a row of D, and to which.
-  bool joined(int64_t y, int64_t ky, int64_t& row) const {
-    const int64_t at = y + block_.pad - ky;
-    row = at / block_.shape.stride;
-    return at >= 0 && at % block_.shape.stride == 0 && row < block_.out_h;
-  }
-
-  // dA1 = dw^T(dD) of row `y`
-  void transposed_row(const Band<I>& grads, int64_t v, int64_t plane, int64_t y, float* out) const {
-    const int64_t kernel = block_.shape.kernel, stride = block_.shape.stride;
-    const float* flipped = flipped_ + plane * kernel * kernel * L;
-    for (int64_t phase = 0; phase < smaller(stride, block_.mid_w); ++phase) {
-      const int64_t taps = phase_taps(phase);
-      const int64_t base = (phase + block_.pad - first_tap(phase)) / stride - (taps - 1);
-      const float* rows[kMaxKernel];
-      const float* weights[kMaxKernel];
-      int64_t count = 0, row;
-      for (int64_t ky = 0; taps > 0 && ky < kernel; ++ky) {
-        if (!joined(y, ky, row)) continue;
-        rows[count] = grads.row(row) + v * grads.plane_stride() + base * L;
-        weights[count++] = flipped + ky * kernel * L;
-      }
-      convolve<I>(rows, weights, count, taps, 1, out + phase * L, stride,
-                  ceil_div(block_.mid_w - phase, stride));
-      flipped += taps * L;
-    }
-  }
-
   void mask_row(const float* a1, float* dz1, double* sums) const {
     for (int64_t x0 = 0; x0 < block_.mid_w; x0 += kRun) {
       auto sum = I::zero();
@@ -550,18 +467,6 @@ class Backward {
     }
   }
 
-  void correlate_taps(const Band<I>& grads, int64_t v, int64_t y, const Band<I>& a1,
-                      float* dtaps) const {
-    const int64_t kernel = block_.shape.kernel;
-    const float* in = a1.row(0) + v * a1.plane_stride() - block_.pad * L;
-    int64_t row;
-    for (int64_t ky = 0; ky < kernel; ++ky) {
-      if (!joined(y, ky, row)) continue;
-      correlate<I>(grads.row(row) + v * grads.plane_stride(), in, block_.out_w, kernel,
-                   block_.shape.stride, dtaps + ky * kernel * L);
-    }
-  }
-
   // dX and Q of a group of rows.
   template <int NV>
   void finish_group(int64_t slice, int64_t first, int64_t plane, int64_t image, int64_t y,
@@ -570,7 +475,7 @@ class Backward {
     const MBConvShape& s = block_.shape;
     const int64_t pixel = (image * block_.mid_h + y) * block_.mid_w, count = rows * block_.mid_w;
     if (!s.has_expand()) {
-      if (args_.dx != nullptr) scatter_planes<NV>(first + plane, pixel, count, dz1, dz1_stride);
+      if (dx_.wanted()) scatter_planes<NV>(first + plane, pixel, count, dz1, dz1_stride);
       return;
     }
     float* q = q_ + slice * block_.patch * chunk_ * L + plane * L;
@@ -585,7 +490,7 @@ class Backward {
       accumulate_transposed<I, NV>(x, step, block_.patch, dz1 + i * L, dz1_stride, L, run, q,
                                    chunk_ * L);
     }
-    if (args_.dx == nullptr) return;
+    if (!dx_.wanted()) return;
     const Operand* operand = as_operand(dz1, NV * dz1_stride);
     for (int64_t panel = 0; panel < back_panels_.panels(); ++panel) {
       with_count<kBlock>(back_panels_.panel_vectors(panel), [&](auto known) {
@@ -593,8 +498,8 @@ class Backward {
         const int64_t column = panel * Panels<I, Operand>::kColumns;
         multiply_planes<I, NO>(operand, dz1_stride, NV, count,
                                back_panels_.panel(back_, panel) + (first + plane) * L * NO * L,
-                               first + plane > 0, dx_ + pixel * block_.patch + column, block_.patch,
-                               smaller(NO * L, block_.patch - column));
+                               first + plane > 0, dx_.sums() + pixel * block_.patch + column,
+                               block_.patch, smaller(NO * L, block_.patch - column));
       });
     }
   }
@@ -616,7 +521,7 @@ class Backward {
                       int64_t dz1_stride) const {
     const int64_t channels = block_.shape.in_channels;
     for (int64_t i = 0; i < count; ++i) {
-      float* out = dx_ + (pixel + i) * channels + plane * L;
+      float* out = dx_.sums() + (pixel + i) * channels + plane * L;
       for (int v = 0; v < NV; ++v) {
         I::store(out + v * L, I::load(dz1 + v * dz1_stride + i * L),
                  smaller(L, channels - (plane + v) * L));
@@ -676,7 +581,7 @@ class Backward {
       dscale().expand[c] = static_cast<float>(product * r);
     }
     expand_norm_.fill(c, static_cast<double>(scale().expand[c]), norms_.mean().expand[c], r, sum,
-                      product, pixels(block_.mid_pixels));
+                      product, static_cast<double>(block_.mid_pixels));
   }
 
   // dW1 of channels [from, to), at most I::kRows.
@@ -712,130 +617,6 @@ class Backward {
     }
   }
 
-  void tail() {
-    const MBConvShape& s = block_.shape;
-    if (s.has_expand() && batch()) correct();
-    const bool folds = s.has_expand() && (s.expand_kernel > 1 || s.expand_stride > 1);
-    if (!folds && in_place() && !args_.residual) return;
-    const int64_t rows = s.batch * s.height;
-    parallel_for(args_.parallel, rows, [&](int64_t row) {
-      PixelWalk<T> walk = grads_from(row * s.width);
-      for (int64_t x = 0; x < s.width; ++x, ++walk) {
-        const int64_t pixel = row * s.width + x;
-        T* out = static_cast<T*>(args_.dx) + pixel * s.in_channels;
-        const T* residual = args_.residual ? *walk : nullptr;
-        if (folds) {
-          fold_pixel(row / s.height, row % s.height, x, residual, out);
-        } else {
-          store_pixel(dx_ + pixel * s.in_channels, residual, out);
-        }
-      }
-    });
-  }
-
-  void store_pixel(const float* dx, const T* residual, T* out) const {
-    const int64_t channels = block_.shape.in_channels;
-    for (int64_t c = 0; c < channels; c += L) {
-      const int64_t lanes = smaller(L, channels - c);
-      auto value = I::load(dx + c, lanes);
-      if (residual != nullptr) value = I::add(value, I::load(residual + c, lanes));
-      I::store(out + c, value, lanes);
-    }
-  }
-
-  // dX += (X - mean(X)) W1^T diag(square) W1 + constant W1
-  void correct() {
-    const MBConvShape& s = block_.shape;
-    const int64_t K = block_.patch, row = patch_vectors_ * L;
-    parallel_for(args_.parallel, s.hidden, [&](int64_t c) {
-      const float* weight = weights_.expand + c * K;
-      for (int64_t k = 0; k < row; ++k) padded_[c * row + k] = k < K ? weight[k] : 0.0f;
-      for (int64_t k = 0; k < K; ++k) scaled_[c * K + k] = expand_norm_.square[c] * weight[k];
-    });
-    parallel_for(args_.parallel, ceil_div(patch_vectors_, kBlock), [&](int64_t panel) {
-      const int64_t v = panel * kBlock;
-      with_count<kBlock>(smaller(kBlock, patch_vectors_ - v), [&](auto known) {
-        constexpr int NV = decltype(known)::value;
-        for (int64_t k = 0; k < K; ++k) {
-          for (int n = 0; n < NV; ++n) I::store(correction_ + k * row + (v + n) * L, I::zero());
-        }
-        accumulate_transposed<I, NV>(scaled_, K, K, padded_ + v * L, L, row, s.hidden,
-                                     correction_ + v * L, row);
-      });
-    });
-    for (int64_t j = 0; j < row; ++j) correction_offset_[j] = 0.0f;
-    parallel_for(args_.parallel, ceil_div(K, L), [&](int64_t v) {
-      for (int64_t j = v * L; j < smaller(K, (v + 1) * L); ++j) {
-        double offset = 0.0;
-        for (int64_t c = 0; c < s.hidden; ++c) {
-          offset += static_cast<double>(expand_norm_.constant[c] * padded_[c * row + j]);
-        }
-        for (int64_t k = 0; k < K; ++k) {
-          offset -= args_.moments[k] * static_cast<double>(correction_[k * row + j]);
-        }
-        correction_offset_[j] = static_cast<float>(offset);
-      }
-    });
-    square_panels_.pack(covariance_, K, args_.parallel,
-                        [&](int64_t i, int64_t j) { return correction_[i * row + j]; });
-    parallel_for(args_.parallel, block_.slices(), [&](int64_t slice) {
-      const int64_t rows = s.batch * block_.mid_h, parts = block_.slices();
-      float* scratch = scratch_ + slice * scratch_stride_;
-      for (int64_t r = part_begin(rows, parts, slice); r < part_begin(rows, parts, slice + 1);
-           ++r) {
-        correct_row(r, input_.patches(r / block_.mid_h, r % block_.mid_h, scratch));
-      }
-    });
-  }
-
-  void correct_row(int64_t index, const PatchRow<float>& x) const {
-    const int64_t K = block_.patch;
-    for (int64_t panel = 0; panel < square_panels_.panels(); ++panel) {
-      const int64_t column = panel * Panels<I, float>::kColumns;
-      with_count<kBlock>(square_panels_.panel_vectors(panel), [&](auto known) {
-        constexpr int NV = decltype(known)::value;
-        const float* weights = square_panels_.panel(covariance_, panel);
-        const int64_t tail = K - column - (NV - 1) * L;
-        for_groups<I::kRows>(block_.mid_w, [&](auto pixels_known, int64_t first) {
-          constexpr int M = decltype(pixels_known)::value;
-          typename I::Vector acc[M][NV];
-          for (int m = 0; m < M; ++m) {
-            for (int v = 0; v < NV; ++v) acc[m][v] = I::load(correction_offset_ + column + v * L);
-          }
-          multiply<I, M, NV>(acc, x.values + first * x.step, x.step, weights, K);
-          for (int m = 0; m < M; ++m) {
-            float* out = dx_ + (index * block_.mid_w + first + m) * K + column;
-            for (int v = 0; v < NV; ++v) {
-              const int64_t lanes = v + 1 < NV ? L : smaller(L, tail);
-              I::store(out + v * L, I::add(acc[m][v], I::load(out + v * L, lanes)), lanes);
-            }
-          }
-        });
-      });
-    }
-  }
-
-  // dX of one pixel from the gradients of all patches it is in.
-  void fold_pixel(int64_t image, int64_t y, int64_t x, const T* residual, T* out) const {
-    const MBConvShape& s = block_.shape;
-    const int64_t kernel = s.expand_kernel, half = kernel / 2, stride = s.expand_stride;
-    for (int64_t c = 0; c < s.in_channels; ++c) {
-      float sum = residual == nullptr ? 0.0f : read_scalar<I>(residual + c);
-      for (int64_t ky = 0; ky < kernel; ++ky) {
-        const int64_t at_y = y + half - ky;
-        if (at_y < 0 || at_y % stride != 0 || at_y / stride >= block_.mid_h) continue;
-        for (int64_t kx = 0; kx < kernel; ++kx) {
-          const int64_t at_x = x + half - kx;
-          if (at_x < 0 || at_x % stride != 0 || at_x / stride >= block_.mid_w) continue;
-          const int64_t pixel =
-              (image * block_.mid_h + at_y / stride) * block_.mid_w + at_x / stride;
-          sum += dx_[pixel * block_.patch + (c * kernel + ky) * kernel + kx];
-        }
-      }
-      write_scalar<I>(out + c, sum);
-    }
-  }
-
   const MBConvBackward& args_;
   const MBConvInput& in_;
   Arena arena_;
@@ -845,29 +626,26 @@ class Backward {
   Weights<I> weights_;
   FoldedExpand<I, Operand> folded_;
   DepthwisePass<I, T> pass_;
+  DepthwiseGradient<I> depthwise_gradient_;
+  InputGradient<I, T> dx_;
+  KeptActivations<I> kept_;
   Norms<I> norms_;
   NormGradient<I> expand_norm_, depthwise_norm_, project_norm_;
   Panels<I, Operand> project_panels_, back_panels_;
   Panels<I, float> square_panels_;
-  int64_t chunk_, out_vectors_, patch_vectors_, mid_group_, scratch_stride_;
-  Products* head_;            // [tasks, out_vectors_]
-  Products* products_;        // [slices, chunk_]
-  Operand* dp_;               // [out_pixels, out_channels]
-  Operand* project_;          // packed W2 [out_channels, hidden]
-  T *d_, *dz2_;               // [chunk_, out_pixels, L]
-  float* dproject_;           // [slices, out_channels, chunk_ * L]
-  float* dtaps_;              // [slices, chunk_, kernel, kernel, L]
-  float* flipped_;            // [planes, kernel, kernel, L]
-  float* q_;                  // [slices, patch, chunk_ * L]
-  double* dz1_sums_;          // [slices, chunk_, L]
-  float* covariance_;         // packed cov(X) [patch, patch], in the end the correction
-  Operand* back_;             // packed slope W1 [width, patch]
-  float* padded_;             // W1 [hidden, patch padded to vectors]
-  float* scaled_;             // square W1 [hidden, patch]
-  float* correction_;         // W1^T diag(square) W1 [patch, patch padded to vectors]
-  float* correction_offset_;  // [patch padded to vectors]
-  float* dx_ = nullptr;       // [mid_pixels, patch or in_channels]
-  float* scratch_;            // [slices, scratch_stride_]
+  int64_t chunk_, out_vectors_, mid_group_, scratch_stride_;
+  Products* head_;      // [tasks, out_vectors_]
+  Products* products_;  // [slices, chunk_]
+  Operand* dp_;         // [out_pixels, out_channels]
+  Operand* project_;    // packed W2 [out_channels, hidden]
+  T *d_, *dz2_;         // [chunk_, out_pixels, L]
+  float* dproject_;     // [slices, out_channels, chunk_ * L]
+  float* dtaps_;        // [slices, chunk_, kernel, kernel, L]
+  float* q_;            // [slices, patch, chunk_ * L]
+  double* dz1_sums_;    // [slices, chunk_, L]
+  float* covariance_;   // packed cov(X) [patch, patch]
+  Operand* back_;       // packed slope W1 [width, patch]
+  float* scratch_;      // [slices, scratch_stride_]
 };
 
 }  // namespace proxyless::cpu

@@ -11,7 +11,6 @@
 namespace proxyless::cpu {
 
 constexpr int kDepthwiseGroup = 8;  // outputs at a time
-constexpr int kMaxKernel = 63;      // checked by the callers
 
 // out[x * out_step] = sum over r < rows, t < taps of in[r][x * stride + t] * weights[r][t], for x
 // in [0, count); every entry of in and weights is a vector, and so are the steps.

@@ -1,10 +1,9 @@
 // Forward, and the gate probe, which is forward with sums instead of an output.
 //
 // Chunk by chunk of expanded channels:
-//   expand and depthwise   rows of A1 are made when the depthwise convolution gets there and live
-//   in
-//                          the cache; D of the chunk is stored, with its statistics
-//   project                P += W2 relu6(bn2(D)), tile by tile
+//   expand, depthwise   rows of A1 are made when the depthwise convolution gets to them and live in
+//                       the cache; D of the chunk is stored, with its statistics
+//   project             P += W2 relu6(bn2(D)), tile by tile
 // and at last the project layer's BatchNorm. X is read once per block of planes, D is written and
 // read once, P read and written once per chunk.
 #pragma once
@@ -32,25 +31,30 @@ class DepthwisePass {
            Band<I>::size(block_.shape.kernel, block_.row_vectors);
   }
 
-  // Rows of one block of planes, for all units of a slice; after each group of up to `group` rows
-  // runs done(image, first_row, rows).
+  // Rows of one block of planes, `plane` of the chunk that begins with first_plane, for all units
+  // of a slice; after each group of up to `group` rows runs done(image, first_row, rows).
   //   d: [NV][out_pixels] vectors, planes plane_stride apart
   template <int NV, class Done>
-  void run(int64_t slice, int64_t first_plane, float* scratch, T* d, int64_t plane_stride,
-           int64_t group, const Done& done) const {
+  void run(int64_t slice, int64_t first, int64_t plane, const KeptActivations<I>& kept,
+           float* scratch, T* d, int64_t plane_stride, int64_t group, const Done& done) const {
+    const int64_t first_plane = first + plane;
     const int64_t kernel = block_.shape.kernel, stride = block_.shape.stride;
     float* memory = scratch + input_.template scratch_size<Operand>();
-    Band<I> band(memory, kernel, block_.row_vectors, block_.pad);
+    const Band<I> ring(memory, kernel, block_.row_vectors, block_.pad);
+    ring.clear(NV);
     const int64_t parts = block_.slices();
     for (int64_t u = part_begin(block_.units(), parts, slice);
          u < part_begin(block_.units(), parts, slice + 1); ++u) {
       const Unit unit = block_.unit(u, block_.out_h);
+      const bool keeps = kept.memory != nullptr;
+      const Band<I> band = keeps ? kept.band(block_, plane, unit.image) : ring;
       int64_t made = larger(0, unit.first_row * stride - block_.pad);
       for (int64_t y = unit.first_row; y < unit.last_row; y += group) {
         const int64_t rows = smaller(group, unit.last_row - y);
         for (int64_t r = y; r < y + rows; ++r) {
           const int64_t top = r * stride - block_.pad;
           for (; made < smaller(top + kernel, block_.mid_h); ++made) {
+            if (keeps) band.clear_row(made, NV);
             activation_row<I, T, Operand, NV>(block_, input_, folded_, unit.image, made,
                                               first_plane, reinterpret_cast<Operand*>(scratch),
                                               band.row(made), band.plane_stride());
@@ -110,7 +114,6 @@ class ProjectedPass {
         pass_(block_, input_, folded_, weights_),
         norms_(args.shape) {
     chunk_ = block_.chunk_planes(sizeof(T));
-    out_vectors_ = ceil_div(block_.shape.out_channels, L);
     weights_.template take<T>(block_, arena);
     folded_.take(block_, arena);
     norms_.take(arena);
@@ -172,7 +175,7 @@ class ProjectedPass {
         PivotSums<I>* sums = sums_ + slice * chunk_ + plane;
         for (int v = 0; v < NV; ++v) sums[v].start();
         pass_.template run<NV>(
-            slice, first + plane, scratch, d, block_.out_pixels * L, row_group(block_),
+            slice, first, plane, {}, scratch, d, block_.out_pixels * L, row_group(block_),
             [&](int64_t image, int64_t y, int64_t rows) {
               if (!args_.batch_statistics) return;
               const T* values = d + (image * block_.out_h + y) * block_.out_w * L;
@@ -219,7 +222,7 @@ class ProjectedPass {
   DepthwisePass<I, T> pass_;
   Norms<I> norms_;
   Panels<I, Operand> panels_;
-  int64_t chunk_, out_vectors_, scratch_stride_;
+  int64_t chunk_, scratch_stride_;
   Operand* project_;    // packed
   T* d_;                // [chunk_, out_pixels, L]
   PivotSums<I>* sums_;  // [slices, chunk_]

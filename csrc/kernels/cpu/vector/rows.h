@@ -172,31 +172,64 @@ void activation_row(const Block<I>& block, const Input<I, T>& input,
   });
 }
 
-// The rows of one block of planes that a depthwise convolution slides over: a ring of `rows` rows
-// with zeros beyond the sides, and one row of zeros for what is above and below the picture.
+// Rows of one block of planes that a depthwise convolution slides over: a ring of `rows` rows with
+// zeros beyond the sides. A ring as high as the picture holds all of it.
 template <class I>
 class Band {
  public:
   static constexpr int L = I::kLanes;
 
   static int64_t size(int64_t rows, int64_t row_vectors) {
-    return I::kBlock * (rows + 1) * row_vectors * L;
+    return I::kBlock * rows * row_vectors * L;
   }
 
+  // memory: [planes, rows, row_vectors, L], planes plane_stride apart
+  Band(float* memory, int64_t rows, int64_t row_vectors, int64_t pad, int64_t plane_stride)
+      : memory_(memory),
+        rows_(rows),
+        row_vectors_(row_vectors),
+        pad_(pad),
+        plane_stride_(plane_stride) {}
+
+  // In memory of size().
   Band(float* memory, int64_t rows, int64_t row_vectors, int64_t pad)
-      : memory_(memory), rows_(rows), row_vectors_(row_vectors), pad_(pad) {
-    const int64_t count = size(rows, row_vectors);
-    for (int64_t i = 0; i < count; i += L) I::store(memory + i, I::zero());
-  }
+      : Band(memory, rows, row_vectors, pad, rows * row_vectors * L) {}
 
-  int64_t plane_stride() const { return (rows_ + 1) * row_vectors_ * L; }
+  int64_t plane_stride() const { return plane_stride_; }
   // First pixel of row y; padding lies before it.
   float* row(int64_t y) const { return memory_ + ((y % rows_) * row_vectors_ + pad_) * L; }
-  float* zero_row() const { return memory_ + (rows_ * row_vectors_ + pad_) * L; }
+
+  void clear(int64_t planes) const {
+    for (int64_t y = 0; y < rows_; ++y) clear_row(y, planes);
+  }
+  void clear_row(int64_t y, int64_t planes) const {
+    for (int64_t plane = 0; plane < planes; ++plane) {
+      float* values = row(y) - pad_ * L + plane * plane_stride_;
+      for (int64_t i = 0; i < row_vectors_ * L; i += L) I::store(values + i, I::zero());
+    }
+  }
 
  private:
   float* memory_;
-  int64_t rows_, row_vectors_, pad_;
+  int64_t rows_, row_vectors_, pad_, plane_stride_;
+};
+
+// A1 of a chunk, kept from one pass to the next: [planes, batch, mid_h, row_vectors, L].
+template <class I>
+struct KeptActivations {
+  static constexpr int L = I::kLanes;
+
+  float* memory = nullptr;  // null if rows are to be made again
+
+  static int64_t plane_size(const Block<I>& block) {
+    return block.shape.batch * block.mid_h * block.row_vectors * L;
+  }
+  // The block of planes that begins with `plane` of the chunk.
+  Band<I> band(const Block<I>& block, int64_t plane, int64_t image) const {
+    const int64_t size = plane_size(block);
+    float* rows = memory + plane * size + image * block.mid_h * block.row_vectors * L;
+    return {rows, block.mid_h, block.row_vectors, block.pad, size};
+  }
 };
 
 }  // namespace proxyless::cpu
