@@ -218,7 +218,6 @@ class Backward {
     const int64_t channels = block_.shape.out_channels, plane_stride = block_.out_pixels * L;
     const int64_t row = chunk_ * L, tile_stride = group_pixels() * L;
     float* dproject = slice_dproject(slice);
-    for (int64_t i = 0; i < channels * row; i += L) I::store(dproject + i, I::zero());
     for (int64_t plane = 0; plane < planes; plane += kBlock) {
       with_count<kBlock>(smaller(kBlock, planes - plane), [&](auto known) {
         constexpr int NV = decltype(known)::value;
@@ -231,6 +230,7 @@ class Backward {
           }
         }
         const Operand* panel = project_panels_.panel(project_, (first + plane) / kBlock);
+        bool begun = false;
         pass_.template run<NV>(
             slice, first, plane, kept_, scratch, d, plane_stride, row_group(block_),
             [&](int64_t image, int64_t y, int64_t rows) {
@@ -244,9 +244,10 @@ class Backward {
                            dz2 + v * plane_stride + pixel * L, products[v]);
               }
               if (weight_grads()) {
-                accumulate_transposed<I, NV>(as_floats(dp, count * channels, wide), channels,
-                                             channels, a2, tile_stride, L, count,
-                                             dproject + plane * L, row);
+                multiply_transposed_planes<I, NV>(as_floats(dp, count * channels, wide), channels,
+                                                  channels, a2, tile_stride, L, count, begun,
+                                                  dproject + plane * L, row);
+                begun = true;
               }
             });
       });
@@ -363,17 +364,15 @@ class Backward {
     float* dtaps = dtaps_ + slice * chunk_ * taps * L;
     for (int64_t i = 0; i < planes * taps * L; i += L) I::store(dtaps + i, I::zero());
     if (s.has_expand()) {
-      float* q = q_ + slice * block_.patch * chunk_ * L;
-      for (int64_t i = 0; i < block_.patch * chunk_ * L; i += L) I::store(q + i, I::zero());
       double* sums = dz1_sums_ + slice * chunk_ * L;
       for (int64_t i = 0; i < chunk_ * L; ++i) sums[i] = 0.0;
     }
     for (int64_t plane = 0; plane < planes; plane += kBlock) {
       with_count<kBlock>(smaller(kBlock, planes - plane), [&](auto known) {
-        for (int64_t u = part_begin(block_.units(), parts, slice);
-             u < part_begin(block_.units(), parts, slice + 1); ++u) {
+        const int64_t begin = part_begin(block_.units(), parts, slice);
+        for (int64_t u = begin; u < part_begin(block_.units(), parts, slice + 1); ++u) {
           expand_unit<decltype(known)::value>(slice, first, plane, block_.unit(u, block_.mid_h),
-                                              scratch);
+                                              u > begin, scratch);
         }
       });
     }
@@ -381,7 +380,7 @@ class Backward {
 
   // Rows of one block of planes of one unit.
   template <int NV>
-  void expand_unit(int64_t slice, int64_t first, int64_t plane, const Unit& unit,
+  void expand_unit(int64_t slice, int64_t first, int64_t plane, const Unit& unit, bool begun,
                    float* scratch) const {
     const MBConvShape& s = block_.shape;
     const int64_t width = block_.mid_w;
@@ -427,7 +426,8 @@ class Backward {
           }
         }
       }
-      finish_group<NV>(slice, first, plane, unit.image, y, rows, scratch, dz1, dz1_stride);
+      finish_group<NV>(slice, first, plane, unit.image, y, rows, begun, scratch, dz1, dz1_stride);
+      begun = true;
     }
   }
 
@@ -470,7 +470,7 @@ class Backward {
   // dX and Q of a group of rows.
   template <int NV>
   void finish_group(int64_t slice, int64_t first, int64_t plane, int64_t image, int64_t y,
-                    int64_t rows, const float* patches, const float* dz1,
+                    int64_t rows, bool begun, const float* patches, const float* dz1,
                     int64_t dz1_stride) const {
     const MBConvShape& s = block_.shape;
     const int64_t pixel = (image * block_.mid_h + y) * block_.mid_w, count = rows * block_.mid_w;
@@ -487,8 +487,8 @@ class Backward {
       if (patches_size() == 0) {
         x = input_.patches(image, y + i / block_.mid_w, static_cast<float*>(nullptr)).values;
       }
-      accumulate_transposed<I, NV>(x, step, block_.patch, dz1 + i * L, dz1_stride, L, run, q,
-                                   chunk_ * L);
+      multiply_transposed_planes<I, NV>(x, step, block_.patch, dz1 + i * L, dz1_stride, L, run,
+                                        begun || i > 0, q, chunk_ * L);
     }
     if (!dx_.wanted()) return;
     const Operand* operand = as_operand(dz1, NV * dz1_stride);

@@ -141,13 +141,14 @@ inline void multiply_planes(const Operand* planes, int64_t plane_stride, int64_t
   });
 }
 
-// out[row][v] += sum_p a[p * lda + row] * planes[v][p], rows in [0, rows).
+// out[row][v] (+)= sum_p a[p * lda + row] * planes[v][p], rows in [0, rows).
 //   planes: [NV, >= pixels] vectors, planes plane_stride and pixels pixel_stride apart
 //   out:    [rows, NV vectors] with rows ldo apart
 template <class I, int NV>
-inline void accumulate_transposed(const float* a, int64_t lda, int64_t rows, const float* planes,
-                                  int64_t plane_stride, int64_t pixel_stride, int64_t pixels,
-                                  float* out, int64_t ldo) {
+inline void multiply_transposed_planes(const float* a, int64_t lda, int64_t rows,
+                                       const float* planes, int64_t plane_stride,
+                                       int64_t pixel_stride, int64_t pixels, bool accumulate,
+                                       float* out, int64_t ldo) {
   constexpr int L = I::kLanes;
   for_groups<I::kRows>(rows, [&](auto known, int64_t first) {
     constexpr int M = decltype(known)::value;
@@ -156,7 +157,9 @@ inline void accumulate_transposed(const float* a, int64_t lda, int64_t rows, con
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) acc[m][v] = I::load(target + m * ldo + v * L);
+      for (int v = 0; v < NV; ++v) {
+        acc[m][v] = accumulate ? I::load(target + m * ldo + v * L) : I::zero();
+      }
     }
     multiply_transposed<I, M, NV>(acc, a + first, lda, planes, pixel_stride, plane_stride, pixels);
 #pragma GCC unroll 8

@@ -117,11 +117,8 @@ class InputGradient {
       const int64_t v = panel * I::kBlock;
       with_count<I::kBlock>(panels_.panel_vectors(panel), [&](auto known) {
         constexpr int NV = decltype(known)::value;
-        for (int64_t k = 0; k < K; ++k) {
-          for (int n = 0; n < NV; ++n) I::store(correction_ + k * row + (v + n) * L, I::zero());
-        }
-        accumulate_transposed<I, NV>(scaled_, K, K, padded_ + v * L, L, row, s.hidden,
-                                     correction_ + v * L, row);
+        multiply_transposed_planes<I, NV>(scaled_, K, K, padded_ + v * L, L, row, s.hidden, false,
+                                          correction_ + v * L, row);
       });
     });
     for (int64_t j = 0; j < row; ++j) offset_[j] = 0.0f;

@@ -127,11 +127,8 @@ class Moments {
       with_count<I::kBlock>(smaller(I::kBlock, vectors_ - v), [&](auto known) {
         constexpr int NV = decltype(known)::value;
         const int64_t rows = (v + NV) * L;
-        for (int64_t i = 0; i < rows; ++i) {
-          for (int n = 0; n < NV; ++n) I::store(products + i * NV * L + n * L, I::zero());
-        }
-        accumulate_transposed<I, NV>(centred, row, rows, centred + v * L, L, row, pixels, products,
-                                     NV * L);
+        multiply_transposed_planes<I, NV>(centred, row, rows, centred + v * L, L, row, pixels,
+                                          false, products, NV * L);
         for (int64_t i = 0; i < rows; ++i) {
           for (int n = 0; n < NV; ++n) {
             I::add_to(sums + i * row + (v + n) * L, I::load(products + i * NV * L + n * L));
