@@ -98,7 +98,8 @@ class Norms {
   }
 
  private:
-  static constexpr int kGroup = 4;  // channels at a time
+  static constexpr int kGroup = 4;    // channels at a time
+  static constexpr int kColumns = 2;  // vectors of columns of cov(X) at a time
 
   // For channels [first, first + N): rows of cov(X) stay in the cache for all of them.
   template <int N>
@@ -111,20 +112,28 @@ class Norms {
       for (int n = 0; n < N; ++n) mean[n] += static_cast<double>(weights[n * K + k]) * moments[k];
     }
     int64_t column = 0;
-    for (; column + D <= K; column += D) {
-      typename I::Doubles acc[N];
-      for (int n = 0; n < N; ++n) acc[n] = I::zero_doubles();
+    for (; column + kColumns * D <= K; column += kColumns * D) {
+      typename I::Doubles acc[N][kColumns];
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kColumns; ++v) acc[n][v] = I::zero_doubles();
+      }
       for (int64_t k = 0; k < K; ++k) {
-        const auto row = I::load(covariance + k * K + column);
+        typename I::Doubles row[kColumns];
+#pragma GCC unroll 4
+        for (int v = 0; v < kColumns; ++v) row[v] = I::load(covariance + k * K + column + v * D);
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
-          acc[n] = I::fma(I::set1(static_cast<double>(weights[n * K + k])), row, acc[n]);
+          const auto weight = I::set1(static_cast<double>(weights[n * K + k]));
+#pragma GCC unroll 4
+          for (int v = 0; v < kColumns; ++v) acc[n][v] = I::fma(weight, row[v], acc[n][v]);
         }
       }
       for (int n = 0; n < N; ++n) {
-        double lanes[D];
-        I::store(lanes, acc[n]);
-        for (int d = 0; d < D; ++d) {
+        double lanes[kColumns * D];
+        for (int v = 0; v < kColumns; ++v) I::store(lanes + v * D, acc[n][v]);
+        for (int d = 0; d < kColumns * D; ++d) {
           var[n] += lanes[d] * static_cast<double>(weights[n * K + column + d]);
         }
       }
