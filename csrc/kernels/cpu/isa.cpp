@@ -16,6 +16,7 @@ std::vector<Isa> detect_isas() {
   if (avx512 && __builtin_cpu_supports("avx512bf16")) isas.push_back(Isa::kAvx512Bf16);
   if (avx512) isas.push_back(Isa::kAvx512);
   if (avx2) isas.push_back(Isa::kAvx2);
+  isas.push_back(Isa::kSse2);
 #elif defined(__aarch64__)
   isas.push_back(Isa::kNeon);  // AArch64 makes Advanced SIMD mandatory: there is nothing to ask.
 #endif
@@ -31,6 +32,8 @@ const char* isa_name(Isa isa) {
       return "scalar";
     case Isa::kNeon:
       return "neon";
+    case Isa::kSse2:
+      return "sse2";
     case Isa::kAvx2:
       return "avx2";
     case Isa::kAvx512:

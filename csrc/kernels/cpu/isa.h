@@ -13,12 +13,13 @@ namespace proxyless::cpu {
 enum class Isa {
   kScalar,
   kNeon,        // AArch64 Advanced SIMD
+  kSse2,        // what every x86-64 CPU has
   kAvx2,        // AVX2, FMA and F16C
   kAvx512,      // AVX-512 F, BW, DQ and VL, on top of kAvx2
   kAvx512Bf16,  // products of bfloat16, on top of kAvx512
 };
 
-// The name that people see and type: "scalar", "neon", "avx2", "avx512" or "avx512_bf16".
+// The name that people see and type: "scalar", "neon", "sse2", "avx2", ....
 const char* isa_name(Isa isa);
 
 // What this CPU and its operating system can run, best first; the last is always kScalar.

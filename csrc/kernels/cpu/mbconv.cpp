@@ -5,14 +5,25 @@
 namespace proxyless::cpu {
 namespace {
 
-const MBConvKernels& kernels([[maybe_unused]] DType dtype, [[maybe_unused]] Isa isa) {
-#if defined(__x86_64__) && defined(__GNUC__)
+const MBConvKernels& kernels(DType dtype, Isa isa) {
   if (dtype == DType::kFloat64) return kScalarKernels;
-  if (dtype == DType::kBFloat16 && isa == Isa::kAvx512Bf16) return kAvx512Bf16Kernels;
-  if (isa == Isa::kAvx512Bf16 || isa == Isa::kAvx512) return kAvx512Kernels;
-  if (isa == Isa::kAvx2) return kAvx2Kernels;
+  switch (isa) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    case Isa::kAvx512Bf16:
+      return dtype == DType::kBFloat16 ? kAvx512Bf16Kernels : kAvx512Kernels;
+    case Isa::kAvx512:
+      return kAvx512Kernels;
+    case Isa::kAvx2:
+      return kAvx2Kernels;
 #endif
-  return kScalarKernels;
+#if (defined(__x86_64__) || defined(__aarch64__)) && defined(__GNUC__)
+    case Isa::kSse2:
+    case Isa::kNeon:
+      return kVec128Kernels;
+#endif
+    default:
+      return kScalarKernels;
+  }
 }
 
 }  // namespace

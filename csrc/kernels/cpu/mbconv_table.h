@@ -14,6 +14,7 @@ struct MBConvKernels {
 };
 
 extern const MBConvKernels kScalarKernels;
+extern const MBConvKernels kVec128Kernels;
 #if defined(__x86_64__) && defined(__GNUC__)
 extern const MBConvKernels kAvx2Kernels;
 extern const MBConvKernels kAvx512Kernels;
