@@ -70,6 +70,9 @@ class CMakeBuild(build_ext):
         subprocess.run(configure, check=True)
         subprocess.run([cmake, "--build", build_folder], check=True)
         subprocess.run([cmake, "--install", build_folder, "--prefix", package_folder], check=True)
+        if self.editable_mode:  # In which setuptools brings home the extension module only.
+            for library in package_folder.glob("*.so"):
+                shutil.copy(library, ROOT / "proxyless_ext")
 
 
 setup(

@@ -121,7 +121,9 @@ def test_matches_the_twin_whatever_the_sizes(
 ) -> None:
     exact = case.block(seed=seed)
     margin = plain_mbconv(case, exact, case.statistics() if frozen else None).margin
-    assume(dtype == torch.float64 or margin > KINK)
+    # Of few values, the batch's statistics are little but rounding, which BatchNorm enlarges.
+    few = not frozen and grad_of(case, exact)[:, 0].numel() < 8
+    assume(dtype == torch.float64 or (margin > KINK and not few))
     check_against_twin(case, dtype, frozen, seed)
 
 
