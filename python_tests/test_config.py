@@ -62,7 +62,7 @@ def test_overrides_survive_yaml(tmp_path_factory: pytest.TempPathFactory, values
     for key, value in values.items():
         assert at(config, key) == (Path(value) if key == "latency.table" and value else value)
     path = tmp_path_factory.mktemp("config") / "config.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True))
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert load_config(path, {}) == config
 
 

@@ -122,7 +122,7 @@ class Run:
         write_atomically(self.environment_path, environment + "\n")
         write_atomically(self.metrics_path, "")
         # Last, because it is this file that makes the folder a run.
-        settings = yaml.safe_dump({**config, "seed": seed}, sort_keys=False, allow_unicode=True)
+        settings = yaml.safe_dump({**config, "seed": seed}, sort_keys=False)
         write_atomically(self.config_path, settings)
 
     def checkpoint(self, name: str) -> Path:
