@@ -87,17 +87,48 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         )
 
 
+def rounded_anew(tensor: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """In float64, each value half a unit of dtype's last place up or down."""
+    signs = torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1
+    return tensor.double() * (1 + 0.5 * torch.finfo(dtype).eps * signs)
+
+
+def rounding_errors(
+    case: Case, block: Block, grad: Tensor, frozen: bool, exact: dict[str, Tensor]
+) -> dict[str, float]:
+    """How far off rounding takes each result: the twin's in the block's type, and those of inputs
+    that were rounded anew.
+
+    That is much where a result is a small difference of large sums.
+    """
+    generator = torch.Generator().manual_seed(0)
+    dtype = block.x.dtype
+    others = [run_all(reference, case, block, grad, frozen)]
+    for _ in range(8):
+        tensors = [*block, grad]
+        *inputs, moved = (t if t is None else rounded_anew(t, dtype, generator) for t in tensors)
+        others.append(run_all(reference, case, Block(*inputs), moved, frozen))
+    return {
+        name: max(relative_error(other[name], value) for other in others)
+        for name, value in exact.items()
+    }
+
+
 def check_against_twin(
-    case: Case, dtype: torch.dtype, frozen: bool, seed: int = 0, slack: float = 1
+    case: Case, dtype: torch.dtype, frozen: bool, seed: int = 0, conditioned: bool = False
 ) -> None:
+    """`conditioned` allows for what `rounding_errors` says, else for the twin's own error only."""
     block = case.block(dtype, seed)
     grad = grad_of(case, block)
     found = run_all(native, case, block, grad, frozen)
     twin = run_all(reference, case, block, grad, frozen)
     exact = run_all(reference, case, block.to(torch.float64), grad.double(), frozen)
+    if conditioned:
+        allowed = {k: 20 * v for k, v in rounding_errors(case, block, grad, frozen, exact).items()}
+    else:
+        allowed = {name: 3 * relative_error(twin[name], value) for name, value in exact.items()}
     for name, value in found.items():
-        tolerance = TOLERANCES[dtype] + 3 * relative_error(twin[name], exact[name])
-        assert relative_error(value, exact[name]) < slack * tolerance, name
+        assert relative_error(value, exact[name]) < TOLERANCES[dtype] + allowed[name], name
         assert value.dtype == twin[name].dtype, name
 
 
@@ -123,11 +154,10 @@ def test_matches_the_twin_whatever_the_sizes(
 ) -> None:
     exact = case.block(seed=seed)
     margin = plain_mbconv(case, exact, case.statistics() if frozen else None).margin
-    # Of few values, the batch's statistics are little but rounding, which BatchNorm enlarges.
+    # Through the BatchNorm of few values next to nothing is left but rounding: docs/kernels.md.
     few = not frozen and grad_of(case, exact)[:, 0].numel() < 8
     assume(dtype == torch.float64 or (margin > KINK and not few))
-    # A gradient of one or two channels may be a small difference of large sums.
-    check_against_twin(case, dtype, frozen, seed, slack=10)
+    check_against_twin(case, dtype, frozen, seed, conditioned=True)
 
 
 @in_both_modes

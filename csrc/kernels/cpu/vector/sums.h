@@ -24,8 +24,8 @@ struct Spread {
   }
 };
 
-// Sums of one vector of channels around a pivot. Squares around one of the values, rather than
-// around zero, lose no digits where the mean is large against the deviation.
+// Sums of one vector of channels around a pivot, the mean of the first values. Squares around it,
+// rather than around zero, lose no digits where the mean is large against the deviation.
 template <class I>
 struct PivotSums {
   static constexpr int L = I::kLanes;
@@ -44,15 +44,14 @@ struct PivotSums {
   // values: [pixels] vectors, `step` apart, of which the first `lanes` entries count.
   template <class T>
   void add(const T* values, int64_t step, int64_t pixels, int64_t lanes) {
-    if (count == 0) I::store(pivot, I::load(values, lanes));
+    if (count == 0) choose_pivot(values, step, smaller(pixels, kRun), lanes);
     count += pixels;
     const typename I::Vector center = I::load(pivot);
     while (pixels > 0) {
       const int64_t run = smaller(pixels, kRun);
       typename I::Vector s = I::zero(), q = I::zero();
       for (int64_t p = 0; p < run; ++p, values += step) {
-        const typename I::Vector d =
-            I::sub(lanes == L ? I::load(values) : I::load(values, lanes), center);
+        const typename I::Vector d = I::sub(load(values, lanes), center);
         s = I::add(s, d);
         q = I::fma(d, d, q);
       }
@@ -65,6 +64,22 @@ struct PivotSums {
   Spread spread(int lane) const {
     const double n = static_cast<double>(count), s = sum[lane];
     return {static_cast<double>(pivot[lane]) + s / n, square[lane] - s * s / n, count};
+  }
+
+ private:
+  template <class T>
+  static typename I::Vector load(const T* values, int64_t lanes) {
+    return lanes == L ? I::load(values) : I::load(values, lanes);
+  }
+
+  template <class T>
+  void choose_pivot(const T* values, int64_t step, int64_t pixels, int64_t lanes) {
+    const typename I::Vector share = I::set1(1.0f / static_cast<float>(pixels));
+    typename I::Vector mean = I::zero();
+    for (int64_t p = 0; p < pixels; ++p, values += step) {
+      mean = I::fma(load(values, lanes), share, mean);
+    }
+    I::store(pivot, mean);
   }
 };
 
