@@ -39,33 +39,45 @@ const MBConvShape kShapes[] = {
     {3, 1, 9, 2, 7, 3, 1, 1, 5, 2},      // one row
     {3, 9, 1, 8, 16, 8, 1, 1, 3, 1},     // one column
     {2, 13, 11, 7, 41, 13, 1, 1, 5, 2},  // primes
-    {2, 7, 7, 17, 33, 17, 1, 1, 3, 1},   // a channel more than whole vectors
-    {1, 8, 6, 15, 95, 31, 1, 1, 7, 2},   // a channel less than whole vectors
-    {2, 10, 10, 16, 96, 24, 1, 1, 5, 1}, {3, 5, 4, 19, 19, 5, 0, 1, 3, 1},  // no expand layer
-    {1, 6, 7, 32, 32, 16, 0, 1, 5, 2},   {2, 3, 3, 33, 33, 33, 0, 1, 7, 1},
+    {1, 35, 6, 5, 19, 5, 1, 1, 5, 1},    // so high that its rows are dealt out in parts
+    {1, 37, 5, 3, 9, 6, 3, 2, 7, 1},
+    {2, 7, 7, 17, 33, 17, 1, 1, 3, 1},  // a channel more than whole vectors
+    {1, 8, 6, 15, 95, 31, 1, 1, 7, 2},  // a channel less than whole vectors
+    {2, 10, 10, 16, 96, 24, 1, 1, 5, 1},
+    {3, 5, 4, 19, 19, 5, 0, 1, 3, 1},  // no expand layer
+    {1, 6, 7, 32, 32, 16, 0, 1, 5, 2},
+    {2, 3, 3, 33, 33, 33, 0, 1, 7, 1},
     {2, 11, 13, 3, 16, 8, 3, 2, 3, 1},  // a stem in front of a separable block
-    {1, 7, 6, 3, 9, 4, 5, 1, 5, 2},      {2, 2, 1, 2, 5, 3, 7, 2, 3, 2},
+    {1, 7, 6, 3, 9, 4, 5, 1, 5, 2},
+    {2, 2, 1, 2, 5, 3, 7, 2, 3, 2},
 };
 
-// How far a result may be from the scalar kernels' as `distance` counts it. The fast kernels round
-// D and dZ2 of 16-bit pictures to 16 bits, and bfloat16's operands of products, so that some values
-// come to lie on the other side of ReLU6's ends.
-double tolerance(DType dtype) {
+// Whether forward gives it, rather than something that has come through ReLU6's gradient.
+bool is_forward(const std::string& name) {
+  return name == "y" || name == "p" || name == "mean" || name == "var";
+}
+
+// How far a result may be from the scalar kernels' as `distance` counts it: with 16 bits by the
+// spacing of the stored numbers. The fast kernels also round D and dZ2 of 16-bit pictures, and
+// bfloat16's operands of products, so that some values come to lie on the other side of ReLU6's
+// ends: gradients are less near.
+double tolerance(DType dtype, const std::string& name) {
+  if (name == "moments") return dtype == DType::kFloat64 ? 1e-12 : 5e-5;
   switch (dtype) {
     case DType::kFloat32:
       return 5e-5;
     case DType::kFloat64:
       return 1e-12;
     case DType::kBFloat16:
-      return 0.15;
+      return is_forward(name) ? 0x1p-7 : 0.15;
     case DType::kFloat16:
-      return 0.03;
+      return is_forward(name) ? 0x1p-10 : 0.02;
   }
   return 0;
 }
 
-// With 16 bits, the few values of such small pictures hardly differ but by rounding, and statistics
-// of the batch enlarge that.
+// With 16 bits, gradients of such small pictures through the batch's statistics are little but
+// rounding.
 constexpr int64_t kFewPixels = 8;
 
 // An array of numbers in guarded memory that is aligned to a number, but not to a vector.
@@ -370,12 +382,12 @@ void test_block(Expectations& expectations, const MBConvShape& shape, DType dtyp
   for (const Guarded* part : problem.memory()) intact &= part->intact();
   expect(intact, "memory outside the results and the workspace changed");
   const bool is_wide = dtype_bytes(dtype) >= 4;
-  const bool compares = is_wide || !options.batch_statistics || shape.out_pixels() >= kFewPixels;
+  const bool are_few = options.batch_statistics && shape.out_pixels() < kFewPixels;
   for (const auto& [name, expected] : scalar.results()) {
-    if (!compares) break;
+    if (!is_wide && are_few && (!is_forward(name) || shape.out_pixels() == 1)) continue;
     const bool largest = is_wide || name == "moments" || name == "probe";
     const double error = distance(run.results().at(name), expected, largest);
-    expect(error <= tolerance(name == "moments" ? DType::kFloat32 : dtype),
+    expect(error <= tolerance(dtype, name),
            name + " is " + std::to_string(error) + " from the scalar kernels'");
   }
 
