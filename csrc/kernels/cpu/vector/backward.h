@@ -1,24 +1,23 @@
 // Backward. It keeps nothing of the expanded tensors: chunk by chunk, rows of A1 and D are made
 // again.
 //
-//   head      dP from dL/dy and P
-//   depthwise of a chunk: D again; dZ2 = dP W2 where ReLU6 let through; dW2 = dP^T A2; sums over
-//   dZ2 expand    of a chunk: dD from dZ2 and D; rows of A1 again; dWd; dZ1 = dw^T(dD) where ReLU6
-//   let
-//             through; Q = X^T dZ1; dX += dZ1 (slope W1)
-//   tail      what BatchNorm's backward adds in the expand layer
+//   dP                      from dL/dy and P
+//   first pass of a chunk   D again; dZ2 = dP W2 where ReLU6 let through; dW2 = dP^T A2
+//   second pass of a chunk  dD from dZ2 and D; dWd; dZ1 = dw^T(dD) where ReLU6 let through;
+//                           Q = X^T dZ1; dX += dZ1 (slope W1)
 //
-// dE = slope dZ1 + b (E - mean) + c has b and c that depend on sums over all pixels, but both are
-// per channel, and E = W1 X. So they need neither dZ1 nor E once more:
-//   dX  = dZ1 (slope W1) + (X - mean(X)) W1^T diag(b) W1 + c W1
-//   dW1 = slope Q^T + m b W1 cov(X) + m c mean(X),  sum(dZ1 (E - mean)) = W1 (Q - mean(X) sum(dZ1))
-// with m pixels.
+// dE = slope dZ1 + b (E - mean) + c would need a third pass, because b and c depend on sums over
+// all pixels. But both are per channel, and E = W1 X:
+//   dX = dZ1 (slope W1) + (X - mean(X)) W1^T diag(b) W1 + c W1
+// (input_gradient.h), and likewise dW1 (expand_gradient.h), need neither dZ1 nor E once more.
 #pragma once
 
 #include "kernels/cpu/vector/depthwise_gradient.h"
+#include "kernels/cpu/vector/expand_gradient.h"
 #include "kernels/cpu/vector/forward.h"
 #include "kernels/cpu/vector/input_gradient.h"
 #include "kernels/cpu/vector/norm_gradient.h"
+#include "kernels/cpu/vector/project_gradient.h"
 
 namespace proxyless::cpu {
 
@@ -32,11 +31,6 @@ class Backward {
   // for it. Where pictures are small, that is less work than the products that make them.
   static constexpr int64_t kKeptValues = 4 << 20;
 
-  // sum(grad) and sum(grad (x - mean)) of a vector of channels
-  struct Products {
-    double sum[L], product[L];
-  };
-
  public:
   Backward(const MBConvBackward& args, void* workspace)
       : args_(args),
@@ -44,44 +38,40 @@ class Backward {
         arena_(workspace),
         block_(in_.shape),
         input_(block_, in_.x),
-        tiles_(block_.out_pixels),
         pass_(block_, input_, folded_, weights_),
+        norms_(in_.shape),
+        project_gradient_(args, block_),
+        depthwise_norm_(args, block_.shape.has_expand() ? block_.shape.hidden : 0,
+                        block_.shape.hidden, block_.out_pixels),
         depthwise_gradient_(block_),
-        dx_(args, block_, input_),
-        norms_(in_.shape) {
+        expand_gradient_(args, block_),
+        dx_(args, block_, input_) {
     const MBConvShape& s = block_.shape;
-    const int64_t slices = block_.slices(), taps = s.kernel * s.kernel;
+    const int64_t slices = block_.slices();
     chunk_ = block_.chunk_planes(2 * sizeof(T));
-    out_vectors_ = ceil_div(s.out_channels, L);
     mid_group_ = larger(1, smaller(kTile / block_.mid_w, block_.mid_h));
-    weights_.template take<T>(block_, arena_);
+    weights_.take(block_, arena_);
     folded_.take(block_, arena_);
     norms_.take(arena_);
-    project_norm_.take(s.out_channels, batch(), arena_);
-    depthwise_norm_.take(block_.width, batch(), arena_);
-    head_ = arena_.template take<Products>(tiles_.tasks * out_vectors_);
-    dp_ = arena_.template take<Operand>(block_.out_pixels * s.out_channels);
+    project_gradient_.take(arena_);
     project_panels_ = {s.out_channels, s.hidden};
     project_ = arena_.template take<Operand>(project_panels_.size());
     d_ = arena_.template take<T>(chunk_ * block_.out_pixels * L);
     dz2_ = arena_.template take<T>(chunk_ * block_.out_pixels * L);
-    products_ = arena_.template take<Products>(slices * chunk_);
+    sums_ = arena_.template take<GradientSums<I>>(slices * chunk_);
     dproject_ = arena_.template take<float>(slices * s.out_channels * chunk_ * L);
-    dtaps_ = arena_.template take<float>(slices * chunk_ * taps * L);
+    depthwise_norm_.take(arena_);
     depthwise_gradient_.take(arena_);
-    // Only without segments: they would write the rows at their borders twice.
-    const int64_t kept_size = chunk_ * KeptActivations<I>::plane_size(block_);
-    if (s.has_expand() && block_.segments == 1 && kept_size <= kKeptValues) {
-      kept_.memory = arena_.template take<float>(kept_size);
-    }
+    dtaps_ = arena_.template take<float>(slices * chunk_ * s.kernel * s.kernel * L);
     if (s.has_expand()) {
-      expand_norm_.take(block_.width, batch(), arena_);
-      q_ = arena_.template take<float>(slices * block_.patch * chunk_ * L);
-      dz1_sums_ = arena_.template take<double>(slices * chunk_ * L);
-      square_panels_ = {block_.patch, block_.patch};
-      covariance_ = arena_.template take<float>(square_panels_.size());
+      expand_gradient_.take(chunk_, arena_);
       back_panels_ = {block_.width, block_.patch};
       back_ = arena_.template take<Operand>(back_panels_.size());
+      // Only without segments: they would write the rows at their borders twice.
+      const int64_t kept_size = chunk_ * KeptActivations<I>::plane_size(block_);
+      if (block_.segments == 1 && kept_size <= kKeptValues) {
+        kept_.memory = arena_.template take<float>(kept_size);
+      }
     }
     dx_.take(arena_);
     scratch_stride_ = larger(depthwise_scratch(), expand_scratch());
@@ -93,41 +83,34 @@ class Backward {
 
   void run() {
     prepare();
-    head();
+    project_gradient_.run();
     for (int64_t first = 0; first < block_.planes; first += chunk_) {
       const int64_t planes = smaller(chunk_, block_.planes - first);
+      const int64_t begin = first * L, end = smaller(block_.shape.hidden, (first + planes) * L);
       parallel_for(args_.parallel, block_.slices(),
                    [&](int64_t slice) { depthwise(slice, first, planes); });
-      reduce_depthwise(first, planes);
-      if (!needs_expand()) continue;
+      reduce_depthwise(begin, end);
+      if (!weight_grads() && !dx_.wanted()) continue;
       parallel_for(args_.parallel, block_.slices(),
                    [&](int64_t slice) { expand(slice, first, planes); });
-      if (block_.shape.has_expand()) reduce_expand(first, planes);
+      if (block_.shape.has_expand()) expand_gradient_.reduce(weights_.expand, begin, end);
       if (weight_grads()) reduce_taps(first, planes);
     }
-    if (dx_.wanted()) dx_.finish(weights_.expand, expand_norm_);
+    if (dx_.wanted()) dx_.finish(weights_.expand, expand_gradient_.norm());
   }
 
  private:
   static constexpr int kBlock = I::kBlock;
 
   bool weight_grads() const { return args_.dproject != nullptr; }
-  bool needs_expand() const { return weight_grads() || dx_.wanted(); }
-  bool batch() const { return in_.batch_statistics; }
   int64_t group_pixels() const { return larger(kTile, block_.out_w); }
-
-  NormVectors<const float> scale() const {
-    return {static_cast<const float*>(in_.scale), block_.shape};
-  }
-  NormVectors<float> dscale() const { return {static_cast<float*>(args_.dscale), block_.shape}; }
-  NormVectors<float> dshift() const { return {static_cast<float*>(args_.dshift), block_.shape}; }
-  double inv_std(double var) const { return 1.0 / square_root(var + in_.eps); }
 
   void prepare() {
     const MBConvShape& s = block_.shape;
-    weights_.template fill<T>(block_, in_);
+    weights_.fill(block_, in_);
     norms_.load(static_cast<const float*>(args_.mean), static_cast<const float*>(args_.var));
     norms_.finish_depthwise(in_, 0, block_.planes);
+    depthwise_norm_.prepare();
     project_panels_.pack(
         project_, s.out_channels, args_.parallel,
         [&](int64_t out, int64_t hidden) { return weights_.project[out * s.hidden + hidden]; });
@@ -138,76 +121,7 @@ class Backward {
     back_panels_.pack(back_, s.hidden, args_.parallel, [&](int64_t hidden, int64_t k) {
       return weights_.expand[hidden * block_.patch + k] * norms_.expand_slope()[hidden];
     });
-    if (batch()) {
-      square_panels_.pack(covariance_, block_.patch, args_.parallel, [&](int64_t i, int64_t j) {
-        return static_cast<float>(args_.moments[(1 + i) * block_.patch + j]);
-      });
-    }
-  }
-
-  PixelWalk<T> grads_from(int64_t pixel) const {
-    return {args_.grad, block_.out_h, block_.out_w, pixel};
-  }
-
-  void head() {
-    const MBConvShape& s = block_.shape;
-    const int64_t channels = s.out_channels;
-    const T* p = static_cast<const T*>(args_.p);
-    for (int64_t c = 0; c < channels; ++c) {
-      project_norm_.mean[c] = static_cast<float>(norms_.mean().project[c]);
-    }
-    parallel_for(args_.parallel, tiles_.tasks, [&](int64_t task) {
-      for (int64_t v = 0; v < out_vectors_; ++v) {
-        const int64_t lanes = smaller(L, channels - v * L);
-        const auto mean = I::load(project_norm_.mean + v * L, lanes);
-        Products& products = head_[task * out_vectors_ + v];
-        for (int lane = 0; lane < L; ++lane) products.sum[lane] = products.product[lane] = 0.0;
-        tiles_.for_each(task, [&](int64_t first, int64_t count) {
-          auto sum = I::zero(), product = I::zero();
-          PixelWalk<T> walk = grads_from(first);
-          for (int64_t pixel = first; pixel < first + count; ++pixel, ++walk) {
-            const auto grad = I::load(*walk + v * L, lanes);
-            const auto deviation = I::sub(I::load(p + pixel * channels + v * L, lanes), mean);
-            sum = I::add(sum, grad);
-            product = I::fma(grad, deviation, product);
-          }
-          I::add_to(products.sum, sum);
-          I::add_to(products.product, product);
-        });
-      }
-    });
-    for (int64_t c = 0; c < channels; ++c) {
-      double sum = 0.0, product = 0.0;
-      for (int64_t task = 0; task < tiles_.tasks; ++task) {
-        sum += head_[task * out_vectors_ + c / L].sum[c % L];
-        product += head_[task * out_vectors_ + c / L].product[c % L];
-      }
-      const double r = inv_std(norms_.var().project[c]);
-      if (weight_grads()) {
-        dshift().project[c] = static_cast<float>(sum);
-        dscale().project[c] = static_cast<float>(product * r);
-      }
-      project_norm_.fill(c, static_cast<double>(scale().project[c]), norms_.mean().project[c], r,
-                         sum, product, static_cast<double>(block_.out_pixels));
-    }
-    project_norm_.fill_padding(channels);
-    parallel_for(args_.parallel, tiles_.tasks, [&](int64_t task) {
-      tiles_.for_each(task, [&](int64_t first, int64_t count) {
-        PixelWalk<T> walk = grads_from(first);
-        for (int64_t pixel = first; pixel < first + count; ++pixel, ++walk) {
-          for (int64_t c = 0; c < channels; c += L) {
-            const int64_t lanes = smaller(L, channels - c);
-            const auto dp = project_norm_(I::load(*walk + c, lanes),
-                                          I::load(p + pixel * channels + c, lanes), c);
-            I::store(dp_ + pixel * channels + c, dp, lanes);
-          }
-        }
-      });
-    });
-  }
-
-  float* slice_dproject(int64_t slice) const {
-    return dproject_ + slice * block_.shape.out_channels * chunk_ * L;
+    expand_gradient_.prepare();
   }
 
   void depthwise(int64_t slice, int64_t first, int64_t planes) const {
@@ -217,18 +131,14 @@ class Backward {
     float* wide = da2 + kBlock * group_pixels() * L;
     const int64_t channels = block_.shape.out_channels, plane_stride = block_.out_pixels * L;
     const int64_t row = chunk_ * L, tile_stride = group_pixels() * L;
-    float* dproject = slice_dproject(slice);
+    float* dproject = dproject_ + slice * channels * row;
     for (int64_t plane = 0; plane < planes; plane += kBlock) {
       with_count<kBlock>(smaller(kBlock, planes - plane), [&](auto known) {
         constexpr int NV = decltype(known)::value;
         T* d = d_ + plane * plane_stride;
         T* dz2 = dz2_ + plane * plane_stride;
-        Products* products = products_ + slice * chunk_ + plane;
-        for (int v = 0; v < NV; ++v) {
-          for (int lane = 0; lane < L; ++lane) {
-            products[v].sum[lane] = products[v].product[lane] = 0.0;
-          }
-        }
+        GradientSums<I>* sums = sums_ + slice * chunk_ + plane;
+        for (int v = 0; v < NV; ++v) sums[v].start();
         const Operand* panel = project_panels_.panel(project_, (first + plane) / kBlock);
         bool begun = false;
         pass_.template run<NV>(
@@ -236,12 +146,12 @@ class Backward {
             [&](int64_t image, int64_t y, int64_t rows) {
               const int64_t pixel = (image * block_.out_h + y) * block_.out_w;
               const int64_t count = rows * block_.out_w;
-              const Operand* dp = dp_ + pixel * channels;
+              const Operand* dp = project_gradient_.dp() + pixel * channels;
               multiply_rows<I, NV>(dp, channels, count, panel, channels, da2, tile_stride);
               for (int v = 0; v < NV; ++v) {
                 relu6_rows(d + v * plane_stride + pixel * L, da2 + v * tile_stride, count,
                            (first + plane + v) * L, a2 + v * tile_stride,
-                           dz2 + v * plane_stride + pixel * L, products[v]);
+                           dz2 + v * plane_stride + pixel * L, sums[v]);
               }
               if (weight_grads()) {
                 multiply_transposed_planes<I, NV>(as_floats(dp, count * channels, wide), channels,
@@ -258,24 +168,16 @@ class Backward {
   static const float* as_floats(const float* values, int64_t, float*) { return values; }
   template <class Value>
   static const float* as_floats(const Value* values, int64_t count, float* wide) {
-    for (int64_t i = 0; i < count; i += L) {
-      const int64_t lanes = smaller(L, count - i);
-      I::store(wide + i, I::load(values + i, lanes), lanes);
-    }
+    copy_values<I>(values, count, wide);
     return wide;
   }
 
-  // A2 from D, dZ2 from dA2, and their sums.
+  // A2 from D, dZ2 from dA2, and its sums.
   void relu6_rows(const T* d, const float* da2, int64_t count, int64_t channel, float* a2, T* dz2,
-                  Products& products) const {
+                  GradientSums<I>& sums) const {
     const auto slope = I::load(norms_.depthwise_slope() + channel);
     const auto offset = I::load(norms_.depthwise_offset() + channel);
-    float means[L];
-    for (int lane = 0; lane < L; ++lane) {
-      const bool padding = channel + lane >= block_.shape.hidden;
-      means[lane] = padding ? 0.0f : static_cast<float>(norms_.mean().depthwise[channel + lane]);
-    }
-    const auto mean = I::load(means);
+    const auto mean = I::load(depthwise_norm_.mean() + channel);
     auto sum = I::zero(), product = I::zero();
     for (int64_t i = 0; i < count * L; i += L) {
       const auto value = I::load(d + i);
@@ -286,55 +188,29 @@ class Backward {
       sum = I::add(sum, grad);
       product = I::fma(grad, I::sub(value, mean), product);
     }
-    I::add_to(products.sum, sum);
-    I::add_to(products.product, product);
+    I::add_to(sums.sum, sum);
+    I::add_to(sums.product, product);
   }
 
-  void reduce_depthwise(int64_t first, int64_t planes) {
+  // Of channels [begin, end), those of the chunk.
+  void reduce_depthwise(int64_t begin, int64_t end) {
     const MBConvShape& s = block_.shape;
     const int64_t slices = block_.slices(), row = chunk_ * L;
-    const int64_t begin = first * L, end = smaller(s.hidden, (first + planes) * L);
     for (int64_t c = begin; c < end; ++c) {
       double sum = 0.0, product = 0.0;
       for (int64_t slice = 0; slice < slices; ++slice) {
-        const Products& part = products_[slice * chunk_ + c / L - first];
+        const GradientSums<I>& part = sums_[slice * chunk_ + (c - begin) / L];
         sum += part.sum[c % L];
         product += part.product[c % L];
       }
-      const double r = inv_std(norms_.var().depthwise[c]);
-      if (weight_grads()) {
-        dshift().depthwise[c] = static_cast<float>(sum);
-        dscale().depthwise[c] = static_cast<float>(product * r);
-      }
-      depthwise_norm_.fill(c, static_cast<double>(scale().depthwise[c]), norms_.mean().depthwise[c],
-                           r, batch() ? sum : 0.0, batch() ? product : 0.0,
-                           static_cast<double>(block_.out_pixels));
+      depthwise_norm_.set(c, sum, product);
     }
-    if (end == s.hidden) depthwise_norm_.fill_padding(s.hidden);
     if (!weight_grads()) return;
     parallel_for(args_.parallel, s.out_channels, [&](int64_t out) {
-      sum_slices(dproject_ + out * row, s.out_channels * row, slices, end - begin);
-      store_values(dproject_ + out * row, end - begin,
-                   static_cast<T*>(args_.dproject) + out * s.hidden + begin);
+      sum_slices<I>(dproject_ + out * row, s.out_channels * row, slices, round_up(end - begin, L));
+      copy_values<I>(dproject_ + out * row, end - begin,
+                     static_cast<T*>(args_.dproject) + out * s.hidden + begin);
     });
-  }
-
-  // values[i] += values[slice * stride + i] for slices 1, 2, ...; whole vectors of `count` entries.
-  static void sum_slices(float* values, int64_t stride, int64_t slices, int64_t count) {
-    for (int64_t i = 0; i < count; i += L) {
-      auto sum = I::load(values + i);
-      for (int64_t slice = 1; slice < slices; ++slice) {
-        sum = I::add(sum, I::load(values + slice * stride + i));
-      }
-      I::store(values + i, sum);
-    }
-  }
-
-  static void store_values(const float* from, int64_t count, T* to) {
-    for (int64_t i = 0; i < count; i += L) {
-      const int64_t lanes = smaller(L, count - i);
-      I::store(to + i, I::load(from + i, lanes), lanes);
-    }
   }
 
   int64_t depthwise_scratch() const {
@@ -364,7 +240,7 @@ class Backward {
     float* dtaps = dtaps_ + slice * chunk_ * taps * L;
     for (int64_t i = 0; i < planes * taps * L; i += L) I::store(dtaps + i, I::zero());
     if (s.has_expand()) {
-      double* sums = dz1_sums_ + slice * chunk_ * L;
+      double* sums = expand_gradient_.sums(slice, 0);
       for (int64_t i = 0; i < chunk_ * L; ++i) sums[i] = 0.0;
     }
     for (int64_t plane = 0; plane < planes; plane += kBlock) {
@@ -417,7 +293,7 @@ class Backward {
           depthwise_gradient_.transposed_row(grads, v, first + plane + v, y + r, out);
           if (s.has_expand()) {
             mask_row(a1.row(y + r) + v * a1.plane_stride(), out,
-                     dz1_sums_ + (slice * chunk_ + plane + v) * L);
+                     expand_gradient_.sums(slice, plane + v));
           }
           if (weight_grads()) {
             depthwise_gradient_.correlate_taps(
@@ -470,7 +346,7 @@ class Backward {
   // dX and Q of a group of rows.
   template <int NV>
   void finish_group(int64_t slice, int64_t first, int64_t plane, int64_t image, int64_t y,
-                    int64_t rows, bool begun, const float* patches, const float* dz1,
+                    int64_t rows, bool begun, const float* patches, float* dz1,
                     int64_t dz1_stride) const {
     const MBConvShape& s = block_.shape;
     const int64_t pixel = (image * block_.mid_h + y) * block_.mid_w, count = rows * block_.mid_w;
@@ -478,7 +354,7 @@ class Backward {
       if (dx_.wanted()) scatter_planes<NV>(first + plane, pixel, count, dz1, dz1_stride);
       return;
     }
-    float* q = q_ + slice * block_.patch * chunk_ * L + plane * L;
+    float* q = expand_gradient_.q(slice, plane);
     const bool dense = patches_size() > 0 || in_.x.row_stride == block_.mid_w * in_.x.pixel_stride;
     const int64_t step = patches_size() > 0 ? block_.patch : in_.x.pixel_stride;
     const int64_t run = dense ? count : block_.mid_w;
@@ -488,7 +364,7 @@ class Backward {
         x = input_.patches(image, y + i / block_.mid_w, static_cast<float*>(nullptr)).values;
       }
       multiply_transposed_planes<I, NV>(x, step, block_.patch, dz1 + i * L, dz1_stride, L, run,
-                                        begun || i > 0, q, chunk_ * L);
+                                        begun || i > 0, q, expand_gradient_.width());
     }
     if (!dx_.wanted()) return;
     const Operand* operand = as_operand(dz1, NV * dz1_stride);
@@ -505,12 +381,12 @@ class Backward {
   }
 
   // The values themselves, or, if an operand is something else, a copy behind them.
-  static const Operand* as_operand(const float* values, int64_t count) {
+  static const Operand* as_operand(float* values, int64_t count) {
     if constexpr (kFloatOperand) {
       return values;
     } else {
-      Operand* out = reinterpret_cast<Operand*>(const_cast<float*>(values) + count);
-      for (int64_t i = 0; i < count; i += L) I::store(out + i, I::load(values + i));
+      Operand* out = reinterpret_cast<Operand*>(values + count);
+      copy_values<I>(values, count, out);
       return out;
     }
   }
@@ -534,7 +410,7 @@ class Backward {
     const int64_t taps = s.kernel * s.kernel;
     parallel_for(args_.parallel, planes, [&](int64_t plane) {
       float* sums = dtaps_ + plane * taps * L;
-      sum_slices(sums, chunk_ * taps * L, block_.slices(), taps * L);
+      sum_slices<I>(sums, chunk_ * taps * L, block_.slices(), taps * L);
       for (int64_t c = 0; c < smaller(L, s.hidden - (first + plane) * L); ++c) {
         T* out = static_cast<T*>(args_.ddepthwise) + ((first + plane) * L + c) * taps;
         for (int64_t tap = 0; tap < taps; ++tap) write_scalar<I>(out + tap, sums[tap * L + c]);
@@ -542,110 +418,30 @@ class Backward {
     });
   }
 
-  // Sums of the expand layer's BatchNorm and dW1 of a chunk.
-  void reduce_expand(int64_t first, int64_t planes) {
-    const MBConvShape& s = block_.shape;
-    const int64_t K = block_.patch, row = chunk_ * L, slices = block_.slices();
-    const int64_t begin = first * L, end = smaller(s.hidden, (first + planes) * L);
-    parallel_for(args_.parallel, K,
-                 [&](int64_t k) { sum_slices(q_ + k * row, K * row, slices, planes * L); });
-    parallel_for(args_.parallel, ceil_div(end - begin, I::kRows), [&](int64_t group) {
-      const int64_t from = begin + group * I::kRows, to = smaller(end, from + I::kRows);
-      for (int64_t c = from; c < to; ++c) reduce_expand_channel(c, begin);
-      if (weight_grads()) expand_gradient(from, to, begin);
-    });
-    if (end == s.hidden) expand_norm_.fill_padding(s.hidden);
-  }
-
-  void reduce_expand_channel(int64_t c, int64_t begin) {
-    const int64_t K = block_.patch, row = chunk_ * L;
-    const float* weight = weights_.expand + c * K;
-    double sum = 0.0, product = 0.0;
-    for (int64_t slice = 0; slice < block_.slices(); ++slice) {
-      sum += dz1_sums_[slice * row + c - begin];
-    }
-    if (batch()) {
-      for (int64_t k = 0; k < K; ++k) {
-        const double q = static_cast<double>(q_[k * row + c - begin]);
-        product += static_cast<double>(weight[k]) * (q - args_.moments[k] * sum);
-      }
-    } else {
-      for (int64_t k = 0; k < K; ++k) {
-        product += static_cast<double>(weight[k]) * static_cast<double>(q_[k * row + c - begin]);
-      }
-      product -= norms_.mean().expand[c] * sum;
-    }
-    const double r = inv_std(norms_.var().expand[c]);
-    if (weight_grads()) {
-      dshift().expand[c] = static_cast<float>(sum);
-      dscale().expand[c] = static_cast<float>(product * r);
-    }
-    expand_norm_.fill(c, static_cast<double>(scale().expand[c]), norms_.mean().expand[c], r, sum,
-                      product, static_cast<double>(block_.mid_pixels));
-  }
-
-  // dW1 of channels [from, to), at most I::kRows.
-  void expand_gradient(int64_t from, int64_t to, int64_t begin) const {
-    const int64_t K = block_.patch, row = chunk_ * L;
-    const float m = static_cast<float>(block_.mid_pixels);
-    for (int64_t panel = 0; panel < square_panels_.panels(); ++panel) {
-      const int64_t column = panel * Panels<I, float>::kColumns;
-      const int64_t columns = smaller(Panels<I, float>::kColumns, K - column);
-      float products[I::kRows][kBlock * L] = {};
-      if (batch()) {
-        with_count<kBlock>(square_panels_.panel_vectors(panel), [&](auto known) {
-          constexpr int NV = decltype(known)::value;
-          multiply_rows<I, NV>(weights_.expand + from * K, K, to - from,
-                               square_panels_.panel(covariance_, panel), K, products[0], L,
-                               kBlock * L);
-        });
-      }
-      for (int64_t c = from; c < to; ++c) {
-        float* values = products[c - from];
-        for (int64_t j = 0; j < columns; ++j) {
-          const float q = expand_norm_.slope[c] * q_[(column + j) * row + c - begin];
-          if (batch()) {
-            const float mean = static_cast<float>(args_.moments[column + j]);
-            values[j] =
-                q + m * (expand_norm_.square[c] * values[j] + expand_norm_.constant[c] * mean);
-          } else {
-            values[j] = q;
-          }
-        }
-        store_values(values, columns, static_cast<T*>(args_.dexpand) + c * K + column);
-      }
-    }
-  }
-
   const MBConvBackward& args_;
   const MBConvInput& in_;
   Arena arena_;
   Block<I> block_;
   Input<I, T> input_;
-  Tiles tiles_;
-  Weights<I> weights_;
+  Weights<I, T> weights_;
   FoldedExpand<I, Operand> folded_;
   DepthwisePass<I, T> pass_;
+  Norms<I> norms_;
+  ProjectGradient<I, T> project_gradient_;
+  NormGradient<I> depthwise_norm_;
   DepthwiseGradient<I> depthwise_gradient_;
+  ExpandGradient<I, T> expand_gradient_;
   InputGradient<I, T> dx_;
   KeptActivations<I> kept_;
-  Norms<I> norms_;
-  NormGradient<I> expand_norm_, depthwise_norm_, project_norm_;
   Panels<I, Operand> project_panels_, back_panels_;
-  Panels<I, float> square_panels_;
-  int64_t chunk_, out_vectors_, mid_group_, scratch_stride_;
-  Products* head_;      // [tasks, out_vectors_]
-  Products* products_;  // [slices, chunk_]
-  Operand* dp_;         // [out_pixels, out_channels]
-  Operand* project_;    // packed W2 [out_channels, hidden]
-  T *d_, *dz2_;         // [chunk_, out_pixels, L]
-  float* dproject_;     // [slices, out_channels, chunk_ * L]
-  float* dtaps_;        // [slices, chunk_, kernel, kernel, L]
-  float* q_;            // [slices, patch, chunk_ * L]
-  double* dz1_sums_;    // [slices, chunk_, L]
-  float* covariance_;   // packed cov(X) [patch, patch]
-  Operand* back_;       // packed slope W1 [width, patch]
-  float* scratch_;      // [slices, scratch_stride_]
+  int64_t chunk_, mid_group_, scratch_stride_;
+  Operand* project_;       // packed W2 [out_channels, hidden]
+  T *d_, *dz2_;            // [chunk_, out_pixels, L]
+  GradientSums<I>* sums_;  // of dZ2 [slices, chunk_]
+  float* dproject_;        // [slices, out_channels, chunk_ * L]
+  float* dtaps_;           // [slices, chunk_, kernel, kernel, L]
+  Operand* back_;          // packed slope W1 [width, patch]
+  float* scratch_;         // [slices, scratch_stride_]
 };
 
 }  // namespace proxyless::cpu

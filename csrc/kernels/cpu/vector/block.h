@@ -40,6 +40,27 @@ void write_scalar(T* to, float value) {
   I::store(to, I::set1(value), 1);
 }
 
+// to[0..count) = from[0..count), of other types.
+template <class I, class From, class To>
+void copy_values(const From* from, int64_t count, To* to) {
+  for (int64_t i = 0; i < count; i += I::kLanes) {
+    const int64_t lanes = smaller(I::kLanes, count - i);
+    I::store(to + i, I::load(from + i, lanes), lanes);
+  }
+}
+
+// values[i] += values[slice * stride + i] for slices 1, 2, ...; `count` is one of whole vectors.
+template <class I>
+void sum_slices(float* values, int64_t stride, int64_t slices, int64_t count) {
+  for (int64_t i = 0; i < count; i += I::kLanes) {
+    auto sum = I::load(values + i);
+    for (int64_t slice = 1; slice < slices; ++slice) {
+      sum = I::add(sum, I::load(values + slice * stride + i));
+    }
+    I::store(values + i, sum);
+  }
+}
+
 // Goes through pixels in the order of a dense tensor.
 template <class T>
 class PixelWalk {

@@ -23,7 +23,7 @@ class DepthwisePass {
 
  public:
   DepthwisePass(const Block<I>& block, const Input<I, T>& input,
-                const FoldedExpand<I, Operand>& folded, const Weights<I>& weights)
+                const FoldedExpand<I, Operand>& folded, const Weights<I, T>& weights)
       : block_(block), input_(input), folded_(folded), weights_(weights) {}
 
   int64_t scratch_size() const {
@@ -87,7 +87,7 @@ class DepthwisePass {
   const Block<I>& block_;
   const Input<I, T>& input_;
   const FoldedExpand<I, Operand>& folded_;
-  const Weights<I>& weights_;
+  const Weights<I, T>& weights_;
 };
 
 // Rows of the block's output in one go, enough to keep a product's tile busy.
@@ -114,7 +114,7 @@ class ProjectedPass {
         pass_(block_, input_, folded_, weights_),
         norms_(args.shape) {
     chunk_ = block_.chunk_planes(sizeof(T));
-    weights_.template take<T>(block_, arena);
+    weights_.take(block_, arena);
     folded_.take(block_, arena);
     norms_.take(arena);
     panels_ = {block_.width, block_.shape.out_channels};
@@ -135,7 +135,7 @@ class ProjectedPass {
   template <class Done>
   void run(const void* mean, const void* var, float* p, const Done& done) {
     const MBConvShape& s = block_.shape;
-    weights_.template fill<T>(block_, args_);
+    weights_.fill(block_, args_);
     norms_.load(static_cast<const float*>(mean), static_cast<const float*>(var));
     if (s.has_expand()) {
       if (args_.batch_statistics) norms_.expand_statistics(weights_.expand, moments_, parallel_);
@@ -217,7 +217,7 @@ class ProjectedPass {
   Block<I> block_;
   Input<I, T> input_;
   Tiles tiles_;
-  Weights<I> weights_;
+  Weights<I, T> weights_;
   FoldedExpand<I, Operand> folded_;
   DepthwisePass<I, T> pass_;
   Norms<I> norms_;

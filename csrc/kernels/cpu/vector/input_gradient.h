@@ -111,7 +111,7 @@ class InputGradient {
     parallel_for(args_.parallel, s.hidden, [&](int64_t c) {
       const float* weight = weights + c * K;
       for (int64_t k = 0; k < row; ++k) padded_[c * row + k] = k < K ? weight[k] : 0.0f;
-      for (int64_t k = 0; k < K; ++k) scaled_[c * K + k] = norm.square[c] * weight[k];
+      for (int64_t k = 0; k < K; ++k) scaled_[c * K + k] = norm.square()[c] * weight[k];
     });
     parallel_for(args_.parallel, panels_.panels(), [&](int64_t panel) {
       const int64_t v = panel * I::kBlock;
@@ -126,7 +126,7 @@ class InputGradient {
       for (int64_t j = v * L; j < smaller(K, (v + 1) * L); ++j) {
         double offset = 0.0;
         for (int64_t c = 0; c < s.hidden; ++c) {
-          offset += static_cast<double>(norm.constant[c] * padded_[c * row + j]);
+          offset += static_cast<double>(norm.constant()[c] * padded_[c * row + j]);
         }
         for (int64_t k = 0; k < K; ++k) {
           offset -= moments[k] * static_cast<double>(correction_[k * row + j]);

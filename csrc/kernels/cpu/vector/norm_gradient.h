@@ -1,50 +1,84 @@
-// Backward of a BatchNorm, once its sums are there.
+// Backward of one of a block's BatchNorms, once its sums are there.
 #pragma once
 
 #include "kernels/cpu/vector/block.h"
+#include "kernels/cpu/vector/norms.h"
 
 namespace proxyless::cpu {
 
-// BatchNorm's backward as an affine function: dx = slope * grad + square * (x - mean) + constant,
-// of which given statistics leave slope * grad.
+// sum(grad) and sum(grad (x - mean)) of a vector of channels.
 template <class I>
-struct NormGradient {
-  float *slope, *square, *constant, *mean;  // [padded channels]
-  bool batch;                               // statistics of the batch
+struct GradientSums {
+  double sum[I::kLanes], product[I::kLanes];
 
-  void take(int64_t channels, bool batch_statistics, Arena& arena) {
-    batch = batch_statistics;
-    const int64_t padded = round_up(channels, I::kLanes);
-    for (float** vector : {&slope, &square, &constant, &mean}) {
-      *vector = arena.template take<float>(padded);
+  void start() {
+    for (int lane = 0; lane < I::kLanes; ++lane) sum[lane] = product[lane] = 0.0;
+  }
+};
+
+// dx = slope * grad + square * (x - mean) + constant, of which given statistics leave slope * grad.
+template <class I>
+class NormGradient {
+ public:
+  // offset: of its first channel in the vectors [S]; pixels: values of a channel.
+  NormGradient(const MBConvBackward& args, int64_t offset, int64_t channels, int64_t pixels)
+      : args_(args), offset_(offset), channels_(channels), pixels_(static_cast<double>(pixels)) {}
+
+  void take(Arena& arena) {
+    for (float** vector : {&slope_, &square_, &constant_, &mean_}) {
+      *vector = arena.template take<float>(round_up(channels_, I::kLanes));
     }
   }
 
-  // For channel `index`, from sum(grad) and sum(grad (x - mean)) over `pixels` pixels.
-  void fill(int64_t index, double scale, double mean_, double inv_std, double sum, double product,
-            double pixels) {
-    slope[index] = static_cast<float>(scale * inv_std);
-    square[index] = static_cast<float>(-scale * inv_std * inv_std * inv_std * product / pixels);
-    constant[index] = static_cast<float>(-scale * inv_std * sum / pixels);
-    mean[index] = static_cast<float>(mean_);
-  }
-  void fill_padding(int64_t from) {
-    for (int64_t i = from; i < round_up(from, I::kLanes); ++i) {
-      slope[i] = square[i] = constant[i] = mean[i] = 0.0f;
+  // Before all else: means, and zeros for the padding.
+  void prepare() {
+    for (int64_t c = 0; c < round_up(channels_, I::kLanes); ++c) {
+      slope_[c] = square_[c] = constant_[c] = 0.0f;
+      mean_[c] = c < channels_ ? of(args_.mean)[c] : 0.0f;
     }
   }
 
-  // For channels [index, index + kLanes).
+  // From sum(grad) and sum(grad (x - mean)) of channel c; they are also results.
+  void set(int64_t c, double sum, double product) {
+    const double inv_std =
+        1.0 / square_root(static_cast<double>(of(args_.var)[c]) + args_.input.eps);
+    if (args_.dscale != nullptr) {
+      static_cast<float*>(args_.dscale)[offset_ + c] = static_cast<float>(product * inv_std);
+      static_cast<float*>(args_.dshift)[offset_ + c] = static_cast<float>(sum);
+    }
+    const double slope = static_cast<double>(of(args_.input.scale)[c]) * inv_std;
+    slope_[c] = static_cast<float>(slope);
+    square_[c] = static_cast<float>(-slope * inv_std * inv_std * product / pixels_);
+    constant_[c] = static_cast<float>(-slope * sum / pixels_);
+  }
+
+  // [channels], padded to whole vectors
+  const float* slope() const { return slope_; }
+  const float* square() const { return square_; }
+  const float* constant() const { return constant_; }
+  const float* mean() const { return mean_; }
+
+  // For channels [first, first + kLanes).
   PROXYLESS_INLINE typename I::Vector operator()(typename I::Vector grad, typename I::Vector x,
-                                                 int64_t index) const {
+                                                 int64_t first) const {
     // Not by factors of 0, which would let NaN of x through.
     auto rest = I::zero();
-    if (batch) {
-      rest = I::fma(I::load(square + index), I::sub(x, I::load(mean + index)),
-                    I::load(constant + index));
+    if (args_.input.batch_statistics) {
+      rest = I::fma(I::load(square_ + first), I::sub(x, I::load(mean_ + first)),
+                    I::load(constant_ + first));
     }
-    return I::fma(I::load(slope + index), grad, rest);
+    return I::fma(I::load(slope_ + first), grad, rest);
   }
+
+ private:
+  const float* of(const void* vectors) const {
+    return static_cast<const float*>(vectors) + offset_;
+  }
+
+  const MBConvBackward& args_;
+  int64_t offset_, channels_;
+  double pixels_;
+  float *slope_, *square_, *constant_, *mean_;
 };
 
 }  // namespace proxyless::cpu

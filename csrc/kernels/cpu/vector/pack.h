@@ -53,28 +53,26 @@ struct Panels {
 };
 
 // The block's weights as float32, and the depthwise ones with their taps as vectors.
-template <class I>
+template <class I, class T>
 struct Weights {
   static constexpr int L = I::kLanes;
 
   const float *expand, *project;  // as in the arguments
   float* depthwise;               // [planes][kernel][kernel][L]
 
-  template <class T>
   void take(const Block<I>& block, Arena& arena) {
     const MBConvShape& s = block.shape;
     depthwise = arena.template take<float>(block.width * s.kernel * s.kernel);
     if constexpr (sizeof(T) != sizeof(float)) {
-      expand = arena.template take<float>(s.hidden * block.patch);
-      project = arena.template take<float>(s.out_channels * s.hidden);
+      wide_expand_ = arena.template take<float>(s.hidden * block.patch);
+      wide_project_ = arena.template take<float>(s.out_channels * s.hidden);
     }
   }
 
-  template <class T>
   void fill(const Block<I>& block, const MBConvInput& input) {
     const MBConvShape& s = block.shape;
-    expand = widened<T>(input.expand, s.hidden * block.patch, expand);
-    project = widened<T>(input.project, s.out_channels * s.hidden, project);
+    expand = widened(input.expand, s.hidden * block.patch, wide_expand_);
+    project = widened(input.project, s.out_channels * s.hidden, wide_project_);
     const int64_t taps = s.kernel * s.kernel;
     const T* from = static_cast<const T*>(input.depthwise);
     for (int64_t plane = 0; plane < block.planes; ++plane) {
@@ -89,20 +87,17 @@ struct Weights {
   }
 
  private:
-  template <class T>
-  static const float* widened(const void* from, int64_t count, const float* to) {
+  static const float* widened(const void* from, int64_t count, [[maybe_unused]] float* wide) {
     if constexpr (sizeof(T) == sizeof(float)) {
       return static_cast<const float*>(from);
     } else {
-      float* out = const_cast<float*>(to);
-      const T* values = static_cast<const T*>(from);
-      for (int64_t i = 0; i < count; i += L) {
-        const int64_t lanes = smaller(L, count - i);
-        I::store(out + i, I::load(values + i, lanes), lanes);
-      }
-      return to;
+      copy_values<I>(static_cast<const T*>(from), count, wide);
+      return wide;
     }
   }
+
+  float* wide_expand_ = nullptr;
+  float* wide_project_ = nullptr;
 };
 
 }  // namespace proxyless::cpu

@@ -52,10 +52,7 @@ class Input {
       const T* from = row(image, y * s.expand_stride);
       for (int64_t x = 0; x < block_.mid_w; ++x) {
         const T* pixel = from + x * s.expand_stride * x_.pixel_stride;
-        for (int64_t c = 0; c < s.in_channels; c += L) {
-          const int64_t lanes = smaller(L, s.in_channels - c);
-          I::store(scratch + x * block_.patch + c, I::load(pixel + c, lanes), lanes);
-        }
+        copy_values<I>(pixel, s.in_channels, scratch + x * block_.patch);
       }
     } else {
       unfold(image, y, scratch);
