@@ -25,7 +25,7 @@ try:
 except UserError as error:
     _missing = str(error)
 else:
-    from . import _registrations  # noqa: F401
+    from . import _registrations  # noqa: F401, describes the operators as it is imported
 
     _missing = ""
 

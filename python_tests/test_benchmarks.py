@@ -8,24 +8,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import mbconv
+import plain
 import pytest
+import supernet_step
 import torch
+from edges import Edge, cases
+from measuring import SavedTensors, Timing, alternate, relative_difference
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from proxyless_ext.spaces import BatchNorm, BlockConfig, imagenet
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-
-import mbconv  # noqa: E402
-import plain  # noqa: E402
-import supernet_step  # noqa: E402
-from edges import Edge, cases  # noqa: E402
-from measuring import SavedTensors, Timing, alternate, relative_difference  # noqa: E402
-
 SMALL = imagenet(width_mult=0.25, resolution=32)
-
 
 Run = Callable[..., dict[str, Any]]
 

@@ -68,28 +68,30 @@ class Input {
     const int64_t kernel = s.expand_kernel, half = kernel / 2;
     for (int64_t ky = 0; ky < kernel; ++ky) {
       const int64_t in_y = y * s.expand_stride + ky - half;
-      const bool in_rows = in_y >= 0 && in_y < s.height;
+      const bool inside = in_y >= 0 && in_y < s.height;
       for (int64_t x = 0; x < block_.mid_w; ++x) {
+        const int64_t left = x * s.expand_stride - half;
+        const int64_t begin = inside ? larger(0, -left) : kernel;
+        const int64_t end = inside ? smaller(kernel, s.width - left) : kernel;
+        const T* from = inside ? row(image, in_y) + (left + begin) * x_.pixel_stride : nullptr;
         Value* out = scratch + x * block_.patch + ky * kernel;
-        for (int64_t kx = 0; kx < kernel; ++kx) {
-          const int64_t in_x = x * s.expand_stride + kx - half;
-          const bool inside = in_rows && in_x >= 0 && in_x < s.width;
-          const T* pixel = inside ? row(image, in_y) + in_x * x_.pixel_stride : nullptr;
-          for (int64_t c = 0; c < s.in_channels; ++c) {
-            copy_value(inside ? pixel + c : nullptr, out + c * kernel * kernel + kx);
+        for (int64_t c = 0; c < s.in_channels; ++c, out += kernel * kernel) {
+          for (int64_t kx = 0; kx < begin; ++kx) out[kx] = Value{};
+          for (int64_t kx = begin; kx < end; ++kx) {
+            copy_value(from + c + (kx - begin) * x_.pixel_stride, out + kx);
           }
+          for (int64_t kx = end; kx < kernel; ++kx) out[kx] = Value{};
         }
       }
     }
   }
 
-  // Nothing beyond the picture is 0.
   template <class Value>
   static void copy_value(const T* from, Value* to) {
     if constexpr (kSame<T, Value>) {
-      *to = from == nullptr ? Value{} : *from;
+      *to = *from;
     } else {
-      write_scalar<I>(to, from == nullptr ? 0.0f : read_scalar<I>(from));
+      write_scalar<I>(to, read_scalar<I>(from));
     }
   }
 
