@@ -22,11 +22,12 @@ class Backward {
     const MBConvShape& s = shape;
     const int64_t taps = s.kernel * s.kernel;
     blocks_ = ceil_div(s.out_pixels(), kTilePixels);
-    mid_tiles_y_ = ceil_div(s.mid_height(), kMidTile.rows);
-    mid_tiles_x_ = ceil_div(s.mid_width(), kMidTile.columns);
+    const TileSize tile = mid_tile(s.stride);
+    mid_tiles_y_ = ceil_div(s.mid_height(), tile.rows);
+    mid_tiles_x_ = ceil_div(s.mid_width(), tile.columns);
     mid_tiles_ = s.batch * mid_tiles_y_ * mid_tiles_x_;
     tiles_per_slice_ =
-        ceil_div(mid_tiles_, pixel_slices(mid_tiles_ * kMidTile.rows * kMidTile.columns,
+        ceil_div(mid_tiles_, pixel_slices(mid_tiles_ * tile.rows * tile.columns,
                                           block_.chunk / kGroup<T>, device));
     mid_slices_ = ceil_div(mid_tiles_, tiles_per_slice_);
     sum_slices_ = pixel_slices(s.out_pixels(), 1, device);
@@ -36,7 +37,6 @@ class Backward {
 
     column_sums_ = workspace.take<float>(sum_slices_ * 2 * block_.out_padded);
     dz_sums_ = workspace.take<float>(blocks_ * 2 * block_.chunk);
-    dmid_sums_ = workspace.take<float>(mid_slices_ * block_.chunk);
     tap_sums_ = workspace.take<float>(mid_slices_ * taps * block_.chunk);
     project_sums_ = workspace.take<float>(project_slices_ * block_.out_padded * block_.chunk);
     if (s.has_expand()) take_expand(workspace, s);
@@ -78,6 +78,7 @@ class Backward {
     expand_of_value_ = workspace.take<float>(block_.hidden_padded);
     expand_constant_ = workspace.take<float>(block_.hidden_padded);
     expand_sums_ = workspace.take<float>(expand_slices_ * block_.chunk * patch_padded_);
+    dmid_sums_ = workspace.take<float>(expand_slices_ * block_.chunk);
     expand_products_ = workspace.take<float>(block_.chunk * patch_padded_);
     dmid_total_ = workspace.take<float>(block_.chunk);
     expand_transposed_ = workspace.take<T>(s.patch() * block_.hidden_padded);
@@ -229,7 +230,6 @@ class Backward {
                  depthwise_norm_.constant + first, batch_statistics()};
     args.dmid = dmid_;
     args.pitch = block_.chunk;
-    args.dmid_sums = dmid_sums_;
     args.tap_sums = weight_grads() ? tap_sums_ : nullptr;
     args.out_height = static_cast<int>(s.out_height());
     args.out_width = static_cast<int>(s.out_width());
@@ -280,6 +280,7 @@ class Backward {
     products.a = {dmid_, block_.chunk};
     products.b = block_.x;
     products.sums = expand_sums_;
+    products.row_sums = dmid_sums_;
     products.pixels = s.mid_pixels();
     products.slice_pixels = ceil_div(s.mid_pixels(), expand_slices_);
     products.rows = static_cast<int>(block_.chunk);
@@ -289,7 +290,7 @@ class Backward {
     launch_pixel_products<T, Factors::kPlain>(products, expand_slices_, how_.stream);
     add_slices(slices(expand_sums_, block_.chunk * patch_padded_, patch_padded_, expand_slices_),
                channels, patch_padded_, expand_products_, patch_padded_, 1);
-    add_slices(slices(dmid_sums_, block_.chunk, block_.chunk, mid_slices_), 1, channels,
+    add_slices(slices(dmid_sums_, block_.chunk, block_.chunk, expand_slices_), 1, channels,
                dmid_total_, 0, 1);
 
     ExpandGradients<T> args{};
@@ -374,7 +375,6 @@ class Backward {
   int64_t sum_slices_, project_slices_;
   float* column_sums_;   // [sum_slices_, 2, O padded]
   float* dz_sums_;       // [blocks_, 2, chunk]
-  float* dmid_sums_;     // [mid_slices_, chunk]
   float* tap_sums_;      // [mid_slices_, k k, chunk]
   float* project_sums_;  // [project_slices_, O padded, chunk]
 
@@ -383,6 +383,7 @@ class Backward {
   float* expand_of_value_ = nullptr;    // [hidden padded]
   float* expand_constant_ = nullptr;    // [hidden padded]
   float* expand_sums_ = nullptr;        // [expand_slices_, chunk, K padded]
+  float* dmid_sums_ = nullptr;          // [expand_slices_, chunk]
   float* expand_products_ = nullptr;    // [chunk, K padded], dZ1^T X
   float* dmid_total_ = nullptr;         // [chunk]
   T* expand_transposed_ = nullptr;      // [K, hidden padded], times the BatchNorm's slope

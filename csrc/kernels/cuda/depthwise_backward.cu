@@ -15,6 +15,11 @@ void launch_sized(const DepthwiseBackward<T>& args, int64_t slices, void* stream
 
 }  // namespace
 
+TileSize mid_tile(int64_t stride) {
+  return stride == 1 ? TileSize{MidTile<3, 1>::kRows, MidTile<3, 1>::kColumns}
+                     : TileSize{MidTile<3, 2>::kRows, MidTile<3, 2>::kColumns};
+}
+
 template <class T>
 void launch_depthwise_backward(const DepthwiseBackward<T>& args, int64_t kernel, int64_t stride,
                                int64_t slices, void* stream) {

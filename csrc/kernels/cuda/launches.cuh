@@ -19,7 +19,7 @@ void launch_expand_depthwise(const ExpandDepthwise<T>& args, int64_t kernel, int
                              int64_t pictures, void* stream);
 
 // The input tile of a block of depthwise_backward.
-constexpr TileSize kMidTile{MidTile<3, 1>::kRows, MidTile<3, 1>::kColumns};
+TileSize mid_tile(int64_t stride);
 
 template <class T>
 void launch_depthwise_backward(const DepthwiseBackward<T>& args, int64_t kernel, int64_t stride,

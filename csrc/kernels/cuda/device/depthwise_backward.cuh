@@ -22,7 +22,6 @@ struct DepthwiseBackward {
   NormBackward norm;        // from dz to dL/dd
   T* dmid;                  // [N, H, W, pitch], out: dL/dbn(E), or dL/dX without an expand layer
   int64_t pitch;            // of all results, a multiple of a group
-  float* dmid_sums;         // [slices, pitch], out: sums of dmid over pixels
   float* tap_sums;          // [slices, k k, pitch], out: gradients of the weights; or null
   int out_height, out_width;
   int64_t tiles;            // of all pictures
@@ -33,7 +32,8 @@ struct DepthwiseBackward {
 // The input pixels of a tile, and the outputs that they are read for.
 template <int kKernel, int kStride>
 struct MidTile {
-  static constexpr int kRows = 8, kColumns = 16;
+  // Fewer with stride 2, for which a thread needs more registers.
+  static constexpr int kRows = kStride == 2 ? 4 : 8, kColumns = 16;
   static constexpr int kRun = kRows * kColumns * kStageUnits / kThreads;
   static constexpr int kPadding = kKernel / 2;
   static constexpr int kBefore = kPadding / kStride;  // outputs before that of the first pixel
@@ -45,9 +45,10 @@ struct MidTile {
 // bytes], 0 outside the picture. The first is at (top, left) of the picture.
 template <class T, int kKernel, int kStride>
 __device__ __forceinline__ void load_gradients(unsigned char* to, const DepthwiseBackward<T>& args,
-                                               int64_t picture, int top, int left,
-                                               int unit_channel) {
+                                               int64_t picture, int top, int left, int channel,
+                                               int thread) {
   using Tile = MidTile<kKernel, kStride>;
+  const int unit_channel = channel + thread % kStageUnits * kUnit<T>;
   float slope[kUnit<T>], of_value[kUnit<T>] = {}, constant[kUnit<T>] = {};
   load_floats(slope, args.norm.slope + unit_channel);
   if (args.norm.batch_statistics) {
@@ -55,7 +56,7 @@ __device__ __forceinline__ void load_gradients(unsigned char* to, const Depthwis
     load_floats(constant, args.norm.constant + unit_channel);
   }
 #pragma unroll 1
-  for (int i = threadIdx.x; i < Tile::kOutRows * Tile::kOutColumns * kStageUnits; i += kThreads) {
+  for (int i = thread; i < Tile::kOutRows * Tile::kOutColumns * kStageUnits; i += kThreads) {
     const int out = i / kStageUnits;
     const int y = top + out / Tile::kOutColumns, x = left + out % Tile::kOutColumns;
     float gradient[kUnit<T>] = {};
@@ -79,9 +80,10 @@ __device__ __forceinline__ void load_gradients(unsigned char* to, const Depthwis
 // pixel, for one row of taps, together with kSharers - 1 other groups of 16 threads.
 template <class T, int kKernel, int kStride, int kChannels, int kSharers>
 __device__ __forceinline__ void add_tap_sums(float (&sums)[kKernel][kChannels],
-                                             const unsigned char* tile, const unsigned char* dd) {
+                                             const unsigned char* tile, const unsigned char* dd,
+                                             int thread) {
   using Tile = MidTile<kKernel, kStride>;
-  const int word = threadIdx.x % 16, group = threadIdx.x / 16;
+  const int word = thread % 16, group = thread / 16;
   const int tap_y = group / kSharers;
   if (tap_y >= kKernel) return;
   for (int row = group % kSharers; row < Tile::kRows; row += kSharers) {
@@ -126,18 +128,17 @@ __global__ void __launch_bounds__(kThreads, kBlocks) depthwise_backward(Depthwis
   __shared__ __align__(128) unsigned char scratch[kLarger > kSumBytes ? kLarger : kSumBytes];
   __shared__ __align__(128) T taps[kTaps * kGroup<T>];
 
-  const int thread = threadIdx.x, unit = thread % kStageUnits;
-  const int column = thread / kStageUnits % Tile::kColumns;
-  const int row = thread / kStageUnits / Tile::kColumns * Tile::kRun;
   const int channel = static_cast<int>(blockIdx.y) * kGroup<T>;
-  const int unit_channel = channel + unit * kUnit<T>;
   const int64_t slice = blockIdx.x;
   load_taps<T, kKernel>(taps, args.depthwise, channel, args.expand.channels);
 
-  float dmid_sums[kUnit<T>] = {};
   float tap_sums[kKernel][kChannels] = {};
   const int64_t end = min((slice + 1) * args.tiles_per_slice, args.tiles);
   for (int64_t index = slice * args.tiles_per_slice; index < end; ++index) {
+    const int thread = opaque(threadIdx.x), unit = thread % kStageUnits;
+    const int unit_channel = channel + unit * kUnit<T>;
+    const int column = thread / kStageUnits % Tile::kColumns;
+    const int row = thread / kStageUnits / Tile::kColumns * Tile::kRun;
     const int first_x = static_cast<int>(index % args.tiles_x) * Tile::kColumns;
     const int first_y = static_cast<int>(index / args.tiles_x % args.tiles_y) * Tile::kRows;
     const int64_t picture = index / args.tiles_x / args.tiles_y;
@@ -145,7 +146,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) depthwise_backward(Depthwis
                                                   first_x, channel);
 
     load_gradients<T, kKernel, kStride>(scratch, args, picture, first_y / kStride - Tile::kBefore,
-                                        first_x / kStride - Tile::kBefore, unit_channel);
+                                        first_x / kStride - Tile::kBefore, channel, thread);
     __syncthreads();
 
     float dmid[Tile::kRun][kUnit<T>] = {};
@@ -201,22 +202,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks) depthwise_backward(Depthwis
           dmid[run][i] = relu6_backward(activated[i], dmid[run][i]);
         }
       }
-#pragma unroll
-      for (int i = 0; i < kUnit<T>; ++i) dmid_sums[i] += dmid[run][i];
       const int64_t pixel = (picture * args.expand.height + y) * args.expand.width + x;
       store<T>(args.dmid + pixel * args.pitch + unit_channel, dmid[run]);
     }
     if (args.tap_sums != nullptr) {
-      add_tap_sums<T, kKernel, kStride, kChannels, kSharers>(tap_sums, tile, scratch);
+      add_tap_sums<T, kKernel, kStride, kChannels, kSharers>(tap_sums, tile, scratch, thread);
     }
     __syncthreads();
   }
 
-  float* floats = reinterpret_cast<float*>(scratch);
-  sum_over_threads<kStageUnits>(dmid_sums, floats);
-  if (thread < kStageUnits) store_floats(args.dmid_sums + slice * args.pitch + unit_channel, dmid_sums);
   if (args.tap_sums == nullptr) return;
 
+  float* floats = reinterpret_cast<float*>(scratch);
+  const int thread = threadIdx.x;
   const int word = thread % 16, tap_y = thread / 16 / kSharers, sharer = thread / 16 % kSharers;
   if (tap_y < kKernel) {
 #pragma unroll

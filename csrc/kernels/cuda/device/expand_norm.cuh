@@ -62,7 +62,7 @@ __device__ __forceinline__ void sum_over_block(double (&values)[kValues]) {
 
 // The layer's statistics, folded too. Grid: groups of kRowsAtOnce padded channels.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     expand_statistics(Rows<T> weight, Moments moments, NormParameters parameters,
                       float* out_means,  // [channels], out
                       float* out_vars,   // [channels], out
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int r = 0; r < kRowsAtOnce; ++r) {
     const int c = first + r;
-    if (threadIdx.x != r || c >= parameters.padded) continue;
+    if (static_cast<int>(threadIdx.x) != r || c >= parameters.padded) continue;
     if (c >= parameters.channels) {
       norm.clear(c);
       continue;
@@ -116,7 +116,7 @@ struct ExpandGradients {
 
 // Grid: groups of kRowsAtOnce channels.
 template <class T>
-__global__ void __launch_bounds__(kThreads) expand_gradients(ExpandGradients<T> args) {
+__global__ void __launch_bounds__(kThreads, kBlocks) expand_gradients(ExpandGradients<T> args) {
   const int first = static_cast<int>(blockIdx.x) * kRowsAtOnce, patch = args.moments.patch;
   double dscales[kRowsAtOnce] = {};
   // Without batch statistics the mean of E is given, and X's is not known.
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kThreads) expand_gradients(ExpandGradients<T> 
       of_values[r] = -args.norm.slope[c] * args.norm.inv_std[c] * dscale / args.count;
       constants[r] = -args.norm.slope[c] * dshift / args.count;
     }
-    if (threadIdx.x != r) continue;
+    if (static_cast<int>(threadIdx.x) != r) continue;
     if (args.dscale != nullptr) {
       args.dscale[c] = static_cast<float>(dscale);
       args.dshift[c] = static_cast<float>(dshift);
@@ -193,7 +193,7 @@ struct InputMatrix {
 
 // Grid: rows of B.
 template <class T>
-__global__ void __launch_bounds__(kThreads) input_matrix(InputMatrix<T> args) {
+__global__ void __launch_bounds__(kThreads, kBlocks) input_matrix(InputMatrix<T> args) {
   const int row = static_cast<int>(blockIdx.x), patch = args.moments.patch;
   double constant[1] = {};
   for (int j = static_cast<int>(threadIdx.x); j < args.pitch; j += kThreads) {

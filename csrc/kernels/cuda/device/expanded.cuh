@@ -36,7 +36,7 @@ template <class T, int kRows, int kColumns>
 __device__ __forceinline__ void load_expanded(unsigned char* tile, unsigned char* scratch,
                                               const Expand<T>& in, int64_t picture, int top,
                                               int left, int channel) {
-  const int thread = threadIdx.x;
+  const int thread = opaque(threadIdx.x);
   const int64_t first_pixel = picture * in.height * in.width;
   const auto is_inside = [&](int y, int x) {
     return y >= 0 && y < in.height && x >= 0 && x < in.width;
@@ -113,7 +113,7 @@ __device__ __forceinline__ void load_expanded(unsigned char* tile, unsigned char
     }
     __syncthreads();
     const unsigned char* rows = scratch + step % 2 * kBufferBytes;
-    multiply_stage<T>(sums, rows, rows + kRowsBytes, kTiles, in.tf32);
+    multiply_stage<T>(sums, rows, rows + kRowsBytes, kTiles, in.tf32, thread);
     if (step % stages == stages - 1) {
       const int lane = thread % 32, warp = thread / 32;
 #pragma unroll 1
@@ -129,9 +129,10 @@ __device__ __forceinline__ void load_expanded(unsigned char* tile, unsigned char
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
             const int c = channel + group_channel + j;
+            // An index that is no constant would put the sums into local memory.
+            const float sum = half == 0 ? sums[i][j] : sums[i][2 + j];
             // Chosen rather than multiplied by 0, which would let inf and NaN through.
-            activated[j] =
-                c < in.channels ? relu6(fmaf(sums[i][half * 2 + j], in.slope[c], in.offset[c])) : 0;
+            activated[j] = c < in.channels ? relu6(fmaf(sum, in.slope[c], in.offset[c])) : 0;
           }
           store<T>(to + group_channel, activated);
         }

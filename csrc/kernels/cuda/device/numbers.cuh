@@ -7,7 +7,7 @@ namespace proxyless::cuda {
 
 constexpr int kThreads = 128;  // of most blocks
 constexpr int kWarps = kThreads / 32;
-// Of the large kernels, a multiprocessor can hold at least this many blocks: the registers of each
+// Of the larger kernels, a multiprocessor can hold at least this many blocks: the registers of each
 // thread are limited to 128, which is more than the compiler would choose by itself.
 constexpr int kBlocks = 4;
 
@@ -65,7 +65,7 @@ __device__ __forceinline__ void load(float (&values)[kValues], const void* from)
   using Bits = typename Word<kValues * static_cast<int>(sizeof(T))>::Type;
   const Bits bits = *static_cast<const Bits*>(from);
   T stored[kValues];
-  memcpy(stored, &bits, sizeof(bits));
+  memcpy(static_cast<void*>(stored), &bits, sizeof(bits));
 #pragma unroll
   for (int i = 0; i < kValues; ++i) values[i] = to_float(stored[i]);
 }

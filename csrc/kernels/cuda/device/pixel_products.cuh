@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cuda/device/products.cuh"
+#include "kernels/cuda/device/sums.cuh"
 #include "kernels/math.h"
 
 namespace proxyless::cuda {
@@ -22,6 +23,7 @@ struct PixelProducts {
   Rows<T> a, b;                 // [M, rows], [M, columns]
   const float *slope, *offset;  // kActivated: [columns]; kCentred: of both, offset = -mean [rows]
   float* sums;                  // [slices, rows, pitch], out
+  float* row_sums;              // kPlain: [slices, rows], out, sums of a; or null
   int64_t pixels;               // M
   int64_t slice_pixels;
   int rows, columns;  // multiples of a unit
@@ -116,6 +118,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) pixel_products(PixelProduct
   const int warp_row = warp / 2 * 32, warp_column = warp % 2 * 32;
   const bool has_work =
       first_row + warp_row < args.rows && first_column + warp_column < args.columns;
+  // The first column of blocks adds up a on the way.
+  const bool sums_rows =
+      kFactors == Factors::kPlain && blockIdx.x == 0 && args.row_sums != nullptr;
+  float row_sums[kUnit<T>] = {};
   float sums[2][4][4] = {};
   stage(0, begin);
   int buffer = 0;
@@ -126,8 +132,17 @@ __global__ void __launch_bounds__(kThreads, kBlocks) pixel_products(PixelProduct
     } else {
       cp_async_wait<0>();
     }
+    // Of what this thread copied; pixels past the end stay 0.
+    if constexpr (kFactors == Factors::kPlain) {
+      for (int row = thread / kUnits; sums_rows && row < Stage::kPixels;
+           row += kThreads / kUnits) {
+        float values[kUnit<T>];
+        load<Staged>(values, memory[buffer][0] + row * Stage::kPitch + unit * kUnit<T>);
+#pragma unroll
+        for (int i = 0; i < kUnit<T>; ++i) row_sums[i] += values[i];
+      }
+    }
     if constexpr (kFactors == Factors::kActivated) {
-      // Of what this thread copied; pixels past the end stay 0.
       for (int row = thread / kUnits; row < Stage::kPixels && pixel + row < end;
            row += kThreads / kUnits) {
         Staged* at = memory[buffer][1] + row * Stage::kPitch + unit * kUnit<T>;
@@ -173,6 +188,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) pixel_products(PixelProduct
             make_float2(sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
       }
     }
+  }
+
+  if (!sums_rows) return;
+  sum_over_threads<kUnits>(row_sums, reinterpret_cast<float*>(memory));
+  const int row = first_row + thread * kUnit<T>;
+  if (thread < kUnits && row < args.rows) {
+    store_floats(args.row_sums + slice * args.rows + row, row_sums);
   }
 }
 

@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
       activate_stage<T>(rows, pixels, step * kStage<T>, product.first.depth, operation);
     }
     __syncthreads();
-    multiply_stage<T>(sums, rows, rows + kRowsBytes, (columns + 7) / 8, product.tf32);
+    multiply_stage<T>(sums, rows, rows + kRowsBytes, (columns + 7) / 8, product.tf32, thread);
     __syncthreads();
   }
 

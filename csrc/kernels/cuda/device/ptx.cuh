@@ -90,6 +90,13 @@ __device__ __forceinline__ unsigned cvt_rna_tf32(float value) {
   return bits;
 }
 
+// The value, which the compiler takes for another one each time: nothing that is computed from it
+// is kept in registers for the next time.
+__device__ __forceinline__ int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 }  // namespace proxyless::cuda
 
 #endif

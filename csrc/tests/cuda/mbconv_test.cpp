@@ -1,0 +1,371 @@
+// The fused MBConv for GPUs in the emulator: its own launches and kernels, from end to end, against
+// the scalar CPU kernels in float64, which know nothing of tiles, chunks or 16 bits.
+//
+// Usage: mbconv_test_BUILD [orders] [shapes], how many of each list to run.
+#include "kernels/cuda/mbconv.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <iterator>
+#include <list>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "emulator.h"
+#include "expect.h"
+#include "kernels/cpu/mbconv.h"
+#include "kernels/storage.h"
+#include "loops.h"
+
+namespace proxyless {
+namespace {
+
+using cuda::emulator::Buffer;
+using cuda::emulator::Order;
+using testing::Expectations;
+
+constexpr double kEps = 1e-3;
+// So small that the blocks below need several chunks and slices.
+constexpr cuda::Device kDevice{2, 16 << 10};
+
+struct Case {
+  MBConvShape shape;
+  bool batch_statistics, residual, tf32;
+};
+
+const Case kCases[] = {
+    // batch, height, width, C, hidden, O, expand_kernel, expand_stride, kernel, stride
+    {{2, 9, 7, 12, 40, 12, 1, 1, 3, 1}, true, true, false},   // channels between whole units
+    {{1, 13, 18, 24, 72, 40, 1, 1, 5, 2}, true, false, true},  // several tiles
+    {{2, 6, 11, 10, 10, 5, 0, 1, 3, 2}, true, false, false},   // no expand layer
+    {{1, 10, 20, 16, 33, 16, 1, 1, 7, 1}, false, true, false},  // given statistics
+    {{1, 7, 9, 3, 16, 7, 3, 2, 3, 1}, true, false, false},      // a stem
+    {{2, 5, 5, 8, 16, 80, 1, 1, 7, 2}, true, false, false},     // more outputs than a tile
+    {{1, 12, 10, 72, 40, 72, 1, 1, 5, 1}, true, true, false},   // more inputs than a tile
+    {{3, 3, 2, 4, 8, 4, 3, 1, 3, 1}, true, true, false},        // a shortcut around a 3x3 expand
+    {{2, 4, 3, 16, 16, 8, 0, 1, 7, 1}, false, false, true},
+    {{1, 9, 9, 5, 15, 6, 1, 1, 3, 2}, false, false, false},
+};
+
+// Numbers as the host has them, rounded to how the device stores them.
+struct Numbers {
+  Numbers(DType type, int64_t count, double mean, double deviation, std::mt19937& random)
+      : dtype(type), values(static_cast<std::size_t>(count)) {
+    std::vector<unsigned char> bytes(values.size() * static_cast<std::size_t>(dtype_bytes(type)));
+    for (int64_t i = 0; i < count; ++i) {
+      double sum = 0;  // of 12 uniform numbers, which has the variance 1
+      for (int j = 0; j < 12; ++j) sum += static_cast<double>(random()) / 4294967296.0;
+      proxyless::write(bytes.data(), type, i, mean + deviation * (sum - 6));
+      values[static_cast<std::size_t>(i)] = read(bytes.data(), type, i);
+    }
+    stored = std::move(bytes);
+  }
+
+  DType dtype;
+  std::vector<double> values;
+  std::vector<unsigned char> stored;
+};
+
+struct Problem {
+  Problem(const Case& c, DType type)
+      : test(c),
+        dtype(type),
+        x(type, s().batch * s().height * s().width * s().in_channels, 0.3, 1, random),
+        grad(type, s().out_pixels() * s().out_channels, 0, 1, random),
+        expand(type, s().hidden * s().patch(), 0, deviation(s().patch()), random),
+        depthwise(type, s().hidden * s().kernel * s().kernel, 0, deviation(s().kernel), random),
+        project(type, s().out_channels * s().hidden, 0, deviation(s().hidden), random),
+        scale(DType::kFloat32, s().norm_channels(), 2, 0.5, random),
+        shift(DType::kFloat32, s().norm_channels(), 1, 1, random),
+        mean(DType::kFloat32, s().norm_channels(), 0, 0.3, random),
+        var(DType::kFloat32, s().norm_channels(), 1, 0.1, random) {}
+
+  const MBConvShape& s() const { return test.shape; }
+  static double deviation(int64_t fan_in) {
+    return 1 / std::sqrt(static_cast<double>(std::max<int64_t>(1, fan_in)));
+  }
+
+  std::mt19937 random;  // first, since the others are drawn from it
+  Case test;
+  DType dtype;
+  Numbers x, grad, expand, depthwise, project, scale, shift, mean, var;
+};
+
+using Results = std::map<std::string, std::vector<double>>;
+
+Pixels dense(const void* data, int64_t height, int64_t width, int64_t channels) {
+  return {data, height * width * channels, width * channels, channels};
+}
+
+// What both sides do: allocate, run the entry points one after the other, and read back.
+// `Side` says where memory is and which kernels run.
+template <class Side>
+class Run {
+ public:
+  explicit Run(const Problem& problem) : problem_(problem), side_(problem) {
+    const MBConvShape& s = problem.s();
+    input_ = {s, Side::dtype(problem.dtype),
+              dense(side_.load(problem.x), s.height, s.width, s.in_channels),
+              s.has_expand() ? side_.load(problem.expand) : nullptr, side_.load(problem.depthwise),
+              side_.load(problem.project), side_.load(problem.scale), side_.load(problem.shift),
+              kEps, problem.test.batch_statistics};
+    grad_ = dense(side_.load(problem.grad), s.out_height(), s.out_width(), s.out_channels);
+    moments();
+    forward();
+    gate_probe();
+    backward();
+  }
+
+  const Results& results() const { return results_; }
+
+ private:
+  const MBConvShape& s() const { return problem_.s(); }
+  bool takes_moments() const { return problem_.test.batch_statistics && s().has_expand(); }
+  DType dtype() const { return Side::dtype(problem_.dtype); }
+
+  void moments() {
+    if (!takes_moments()) return;
+    MBConvMoments args{};
+    args.shape = s();
+    args.dtype = dtype();
+    args.x = input_.x;
+    args.moments = static_cast<double*>(
+        result("moments", DType::kFloat64, (1 + s().patch()) * s().patch()));
+    side_.moments(args);
+    read_back();
+    moments_ = args.moments;
+  }
+
+  void forward() {
+    MBConvForward args{};
+    args.input = input_;
+    args.moments = moments_;
+    if (problem_.test.batch_statistics) {
+      args.mean = result("mean", Side::kVector, s().norm_channels());
+      args.var = result("var", Side::kVector, s().norm_channels());
+    } else {
+      args.mean = side_.load(problem_.mean);
+      args.var = side_.load(problem_.var);
+    }
+    args.residual = problem_.test.residual;
+    args.p = result("p", dtype(), s().out_pixels() * s().out_channels);
+    args.y = result("y", dtype(), s().out_pixels() * s().out_channels);
+    side_.forward(args);
+    read_back();
+    mean_ = args.mean;
+    var_ = args.var;
+    p_ = args.p;
+  }
+
+  void gate_probe() {
+    MBConvProbe args{};
+    args.input = input_;
+    args.moments = moments_;
+    args.grad = grad_;
+    if (!problem_.test.batch_statistics) {
+      args.mean = mean_;
+      args.var = var_;
+    }
+    args.result = result("probe", Side::kVector, 1);
+    side_.gate_probe(args);
+    read_back();
+  }
+
+  void backward() {
+    MBConvBackward args{};
+    args.input = input_;
+    args.moments = moments_;
+    args.mean = mean_;
+    args.var = var_;
+    args.p = p_;
+    args.grad = grad_;
+    args.residual = problem_.test.residual;
+    args.dx = result("dx", dtype(), static_cast<int64_t>(problem_.x.values.size()));
+    if (s().has_expand()) args.dexpand = result("dexpand", dtype(), s().hidden * s().patch());
+    args.ddepthwise = result("ddepthwise", dtype(), s().hidden * s().kernel * s().kernel);
+    args.dproject = result("dproject", dtype(), s().out_channels * s().hidden);
+    args.dscale = result("dscale", Side::kVector, s().norm_channels());
+    args.dshift = result("dshift", Side::kVector, s().norm_channels());
+    side_.backward(args);
+    read_back();
+  }
+
+  void* result(const std::string& name, DType type, int64_t count) {
+    fresh_.push_back({name, type, count, side_.allocate(count * dtype_bytes(type))});
+    return fresh_.back().data;
+  }
+
+  void read_back() {
+    for (const Fresh& fresh : fresh_) {
+      std::vector<double>& values = results_[fresh.name];
+      for (int64_t i = 0; i < fresh.count; ++i) values.push_back(read(fresh.data, fresh.type, i));
+    }
+    fresh_.clear();
+  }
+
+  struct Fresh {
+    std::string name;
+    DType type;
+    int64_t count;
+    void* data;
+  };
+
+  const Problem& problem_;
+  Side side_;
+  MBConvInput input_{};
+  Pixels grad_{};
+  const double* moments_ = nullptr;
+  void *mean_ = nullptr, *var_ = nullptr, *p_ = nullptr;
+  std::vector<Fresh> fresh_;
+  Results results_;
+};
+
+// The scalar kernels, in float64.
+class Host {
+ public:
+  static constexpr DType kVector = DType::kFloat64;
+  static DType dtype(DType) { return DType::kFloat64; }
+
+  explicit Host(const Problem& problem) : shape_(problem.s()) {}
+
+  void* load(const Numbers& numbers) {
+    void* memory = allocate(static_cast<int64_t>(numbers.values.size() * sizeof(double)));
+    std::copy(numbers.values.begin(), numbers.values.end(), static_cast<double*>(memory));
+    return memory;
+  }
+  void* allocate(int64_t bytes) {
+    memory_.emplace_back(static_cast<std::size_t>(bytes) / sizeof(double));
+    return memory_.back().data();
+  }
+
+  void moments(MBConvMoments& args) { run(args, cpu::mbconv_moments, plan().moments_bytes); }
+  void forward(MBConvForward& args) { run(args, cpu::mbconv_forward, plan().forward_bytes); }
+  void gate_probe(MBConvProbe& args) { run(args, cpu::mbconv_gate_probe, plan().probe_bytes); }
+  void backward(MBConvBackward& args) { run(args, cpu::mbconv_backward, plan().backward_bytes); }
+
+ private:
+  cpu::MBConvPlan plan() const {
+    return cpu::plan_mbconv(shape_, DType::kFloat64, cpu::Isa::kScalar);
+  }
+
+  template <class Args>
+  void run(Args& args, void (*kernel)(const Args&, cpu::Isa), int64_t workspace_bytes) {
+    args.workspace = allocate(workspace_bytes);
+    args.parallel = testing::in_order();
+    kernel(args, cpu::Isa::kScalar);
+  }
+
+  MBConvShape shape_;
+  std::list<std::vector<double>> memory_;
+};
+
+// The kernels under test, on the emulator.
+class Gpu {
+ public:
+  static constexpr DType kVector = DType::kFloat32;
+  static DType dtype(DType type) { return type; }
+
+  explicit Gpu(const Problem& problem)
+      : plan_(cuda::plan_mbconv(problem.s(), problem.dtype, kDevice)),
+        launch_{kDevice, nullptr, problem.test.tf32} {}
+
+  void* load(const Numbers& numbers) {
+    void* memory = allocate(static_cast<int64_t>(numbers.stored.size()));
+    if (!numbers.stored.empty()) memory_.back().write(numbers.stored.data());
+    return memory;
+  }
+  void* allocate(int64_t bytes) {
+    memory_.emplace_back(static_cast<std::size_t>(bytes));
+    return memory_.back().data();
+  }
+
+  void moments(MBConvMoments& args) { run(args, cuda::mbconv_moments, plan_.moments_bytes); }
+  void forward(MBConvForward& args) { run(args, cuda::mbconv_forward, plan_.forward_bytes); }
+  void gate_probe(MBConvProbe& args) { run(args, cuda::mbconv_gate_probe, plan_.probe_bytes); }
+  void backward(MBConvBackward& args) { run(args, cuda::mbconv_backward, plan_.backward_bytes); }
+
+ private:
+  template <class Args>
+  void run(Args& args, void (*kernel)(const Args&, const cuda::Launch&), int64_t workspace_bytes) {
+    args.workspace = allocate(workspace_bytes);
+    kernel(args, launch_);
+  }
+
+  cuda::MBConvPlan plan_;
+  cuda::Launch launch_;
+  std::list<Buffer> memory_;
+};
+
+// Relative to the Euclidean norm of what is expected: single values of 16 bits may lie on the
+// other side of an end of ReLU6.
+double distance(const std::vector<double>& actual, const std::vector<double>& expected) {
+  double difference = 0, size = 1e-30;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (!std::isfinite(actual[i])) return HUGE_VAL;
+    difference = std::hypot(difference, actual[i] - expected[i]);
+    size = std::hypot(size, expected[i]);
+  }
+  return difference / size;
+}
+
+// How far that may be. A few values per channel amplify what rounding does to gradients.
+double tolerance(const Problem& problem, const std::string& name) {
+  const bool forward = name == "y" || name == "p" || name == "mean" || name == "var";
+  if (name == "moments") return 2e-6;
+  if (problem.dtype == DType::kFloat32 && !problem.test.tf32) return forward ? 3e-6 : 5e-5;
+  if (problem.dtype == DType::kBFloat16) return forward ? 0.02 : 0.15;
+  return forward ? 0.003 : 0.03;
+}
+
+void test_block(Expectations& expectations, const Case& test, DType dtype, int orders) {
+  const char* const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
+  const MBConvShape& s = test.shape;
+  std::string block = dtypes[static_cast<int>(dtype)];
+  for (const int64_t size : {s.batch, s.height, s.width, s.in_channels, s.hidden, s.out_channels,
+                             s.expand_kernel, s.kernel, s.stride}) {
+    block += " " + std::to_string(size);
+  }
+  const Problem problem(test, dtype);
+  const Run<Host> expected(problem);
+  Results first;
+  for (int order = 0; order < orders; ++order) {
+    cuda::emulator::set_order(order == 0   ? Order::kForward
+                              : order == 1 ? Order::kReverse
+                                           : Order::kRandom,
+                              static_cast<unsigned>(order));
+    const std::string where = block + ", order " + std::to_string(order) + ": ";
+    try {
+      const Run<Gpu> run(problem);
+      if (order == 0) first = run.results();
+      expectations.expect(run.results() == first, where + "not the bits of another order");
+    } catch (const cuda::emulator::Error& error) {
+      expectations.expect(false, where + error.what());
+      return;
+    }
+  }
+  for (const auto& [name, values] : expected.results()) {
+    const double error = distance(first.at(name), values);
+    expectations.expect(error <= tolerance(problem, name),
+                        block + ": " + name + " is " + std::to_string(error) + " from float64");
+  }
+}
+
+}  // namespace
+}  // namespace proxyless
+
+int main(int argc, char** argv) {
+  using namespace proxyless;
+  const int orders = argc > 1 ? std::atoi(argv[1]) : 5;
+  const int cases = argc > 2 ? std::atoi(argv[2]) : static_cast<int>(std::size(kCases));
+  testing::Expectations expectations;
+  for (int i = 0; i < cases; ++i) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+      test_block(expectations, kCases[i], dtype, orders);
+    }
+  }
+  return expectations.exit_code();
+}
