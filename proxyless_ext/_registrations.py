@@ -41,6 +41,7 @@ def _(
     expand_stride: int,
     residual: bool,
     save: bool,
+    tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     _check_devices(x, expand=expand, depthwise=depthwise, project=project, scale=scale, shift=shift)
     height, width = (_strided(_strided(size, expand_stride), stride) for size in x.shape[2:])
@@ -76,6 +77,7 @@ def _(
     batch_statistics: bool,
     input_grad: bool,
     weight_grads: bool,
+    tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     _check_devices(x, grad=grad, p=p, depthwise=depthwise)
 
@@ -108,6 +110,7 @@ def _(
     eps: float,
     stride: int,
     expand_stride: int,
+    tf32: bool = False,
 ) -> Tensor:
     _check_devices(x, grad=grad, expand=expand, depthwise=depthwise, project=project, scale=scale)
     return scale.new_empty(())
@@ -140,10 +143,11 @@ def _check_devices(x: Tensor, **tensors: Tensor | None) -> None:
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    tensors, mean, settings = inputs[:6], inputs[6], inputs[8:12]
+    tensors, mean, settings, tf32 = inputs[:6], inputs[6], inputs[8:12], inputs[13]
     kept = output[1:]
     ctx.save_for_backward(*tensors, *kept)
     ctx.arguments = (*settings, mean is None)
+    ctx.tf32 = tf32
     ctx.mark_non_differentiable(*kept)
     ctx.set_materialize_grads(False)
 
@@ -153,7 +157,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, .
     if grad is None:
         return (None,) * len(needed)
     gradients = _ops.mbconv_backward(
-        grad, *ctx.saved_tensors, *ctx.arguments, needed[0], any(needed[1:])
+        grad, *ctx.saved_tensors, *ctx.arguments, needed[0], any(needed[1:]), ctx.tf32
     )
     asked = [gradient if needed[i] else None for i, gradient in enumerate(gradients)]
     return (*asked, *[None] * (len(needed) - len(asked)))

@@ -107,7 +107,7 @@ def mbconv(
     inputs = (x, expand, depthwise, project, scale, shift)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
     y, _, mean, var, _ = torch.ops.proxyless.mbconv_forward(
-        *inputs, mean, var, eps, stride, expand_stride, residual, save
+        *inputs, mean, var, eps, stride, expand_stride, residual, save, _allows_tf32(x)
     )
     return MBConvResult(y, mean, var)
 
@@ -169,6 +169,11 @@ def mbconv_gate_probe(
     """
     probe: Tensor = torch.ops.proxyless.mbconv_gate_probe(
         grad, x, expand, depthwise, project, scale, shift, mean, var, moments, eps, stride,
-        expand_stride,
+        expand_stride, _allows_tf32(x),
     )  # fmt: skip
     return probe
+
+
+def _allows_tf32(x: Tensor) -> bool:
+    """Whether PyTorch would let a GPU run convolutions of float32 as TF32, as it does by default."""
+    return x.is_cuda and torch.backends.cudnn.conv.fp32_precision == "tf32"

@@ -58,6 +58,7 @@ def mbconv_forward(
     expand_stride: int,
     residual: bool,
     save: bool,
+    tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The block's output, and what backward needs.
 
@@ -70,6 +71,7 @@ def mbconv_forward(
         mean, var: what to normalise by [S]; without them it is the batch's statistics.
         residual: add x to the output.
         save: return P for backward.
+        tf32: let GPUs multiply float32 as TF32; of no effect here, as in all of these.
 
     Returns:
         Y [N, O, Ho, Wo]; P, like Y, or empty without `save`; the mean and the (biased) variance [S]
@@ -107,6 +109,7 @@ def mbconv_backward(
     batch_statistics: bool,
     input_grad: bool,
     weight_grads: bool,
+    tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """All gradients of the block, from G = dL/dY.
 
@@ -117,6 +120,7 @@ def mbconv_backward(
         batch_statistics: mean and var came from the batch, so gradients flow through them too.
         input_grad: dx is asked for.
         weight_grads: the other gradients are asked for.
+        tf32: as forward had it.
 
     Returns:
         dx, dexpand, ddepthwise, dproject, dscale and dshift, each of the shape of what it is the
@@ -183,6 +187,7 @@ def mbconv_gate_probe(
     eps: float,
     stride: int,
     expand_stride: int,
+    tf32: bool = False,
 ) -> Tensor:
     """The gradient of the block's gate, <G, Y>, without Y (ProxylessNAS, section 3.2).
 

@@ -103,7 +103,7 @@ struct MBConvProbe {
   const void* mean;       // vector [S]; read without batch statistics, else null
   const void* var;        // vector [S], biased; read without batch statistics, else null
   Pixels grad;            // [N, Ho, Wo, O], dL/dy
-  double* result;         // [1], out: <grad, y> for the y that forward would give, without residual
+  void* result;           // vector [1], out: <grad, y> for forward's y without residual
   void* workspace;
   ParallelFor parallel;
 };

@@ -170,7 +170,8 @@ MBConvShape check_moments(const Tensor& x, int64_t kernel, int64_t stride) {
   shape.expand_kernel = kernel;
   shape.expand_stride = stride;
   // Any block will do that has such an expand layer.
-  shape.hidden = shape.out_channels = shape.kernel = shape.stride = 1;
+  shape.hidden = shape.out_channels = shape.stride = 1;
+  shape.kernel = 3;
   check_countable(shape);
   return shape;
 }

@@ -8,17 +8,17 @@ STABLE_TORCH_LIBRARY(proxyless, m) {
   m.def(
       "mbconv_forward(Tensor x, Tensor? expand, Tensor depthwise, Tensor project, Tensor scale, "
       "Tensor shift, Tensor? mean, Tensor? var, float eps, int stride, int expand_stride, "
-      "bool residual, bool save) "
+      "bool residual, bool save, bool tf32=False) "
       "-> (Tensor y, Tensor p, Tensor mean, Tensor var, Tensor moments)");
   m.def(
       "mbconv_backward(Tensor grad, Tensor x, Tensor? expand, Tensor depthwise, Tensor project, "
       "Tensor scale, Tensor shift, Tensor p, Tensor mean, Tensor var, Tensor moments, float eps, "
       "int stride, int expand_stride, bool residual, bool batch_statistics, bool input_grad, "
-      "bool weight_grads) "
+      "bool weight_grads, bool tf32=False) "
       "-> (Tensor dx, Tensor dexpand, Tensor ddepthwise, Tensor dproject, Tensor dscale, "
       "Tensor dshift)");
   m.def(
       "mbconv_gate_probe(Tensor grad, Tensor x, Tensor? expand, Tensor depthwise, Tensor project, "
       "Tensor scale, Tensor shift, Tensor? mean, Tensor? var, Tensor? moments, float eps, "
-      "int stride, int expand_stride) -> Tensor");
+      "int stride, int expand_stride, bool tf32=False) -> Tensor");
 }

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -61,6 +62,27 @@ class Picture {
 
  private:
   Tensor tensor_;  // [N, C, H, W]
+};
+
+// Where vector instructions of GPUs can load from.
+constexpr std::uintptr_t kGpuAlignment = 16;
+
+inline Tensor aligned(const Tensor& dense) {
+  const auto address = reinterpret_cast<std::uintptr_t>(dense.const_data_ptr());
+  return address % kGpuAlignment == 0 ? dense : torch::stable::clone(dense);
+}
+
+// Like Dense and Picture, for kernels that read aligned memory without gaps only.
+class AlignedDense : public Dense {
+ public:
+  explicit AlignedDense(const OptionalTensor& tensor)
+      : Dense(tensor ? aligned(torch::stable::contiguous(*tensor)) : tensor) {}
+};
+
+class AlignedPicture : public Picture {
+ public:
+  explicit AlignedPicture(const Tensor& tensor)
+      : Picture(aligned(torch::stable::contiguous(tensor, MemoryFormat::ChannelsLast))) {}
 };
 
 // --- What kernels write, on the device of `like` ---

@@ -332,11 +332,11 @@ double gate_probe(const py::array& grad, const py::array& x, const OptionalArray
     if (!moments) patch_moments = compute_moments(s, input.dtype, input.x, isa, threads);
     args.moments = given_moments(*patch_moments, input);
   }
-  double result = 0;
+  double result = 0;  // or a float
   args.grad = pixels("grad", grad, input.dtype);
   args.result = &result;
   run(args, cpu::mbconv_gate_probe, isa, plan_of(input, isa).probe_bytes, threads);
-  return result;
+  return read(&result, vector_dtype(input.dtype), 0);
 }
 
 py::tuple backward(const py::array& grad, const py::array& x, const OptionalArray& expand,

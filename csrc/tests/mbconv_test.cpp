@@ -266,7 +266,7 @@ class Run {
       args.var = problem_.var.data();
     }
     args.grad = problem_.grad.pixels();
-    args.result = result("probe", DType::kFloat64, 1).doubles();
+    args.result = result("probe", vector_dtype(problem_.dtype), 1).data();
     run(args, cpu::mbconv_gate_probe, plan_.probe_bytes);
   }
 

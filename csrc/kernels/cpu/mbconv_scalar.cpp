@@ -375,13 +375,14 @@ void gate_probe(const MBConvProbe& args) {
   projection.run(args.input, args.moments, args.mean, args.var, args.parallel);
   const Block& block = projection.block;
 
-  *args.result = 0;
+  double result = 0;
   for (int64_t o = 0; o < s.out_channels; ++o) {
     load_plane(projection.out, args.grad, args.input.dtype, grid, o);
     const Norm norm = block.norm(block.project_norm() + o);
     const double* p = projection.p + o * grid.pixels();
-    for (int64_t i = 0; i < grid.pixels(); ++i) *args.result += projection.out[i] * norm(p[i]);
+    for (int64_t i = 0; i < grid.pixels(); ++i) result += projection.out[i] * norm(p[i]);
   }
+  write(args.result, vector_dtype(args.input.dtype), 0, result);
 }
 
 class Backward {

@@ -363,7 +363,7 @@ class GateProbe {
                   static_cast<double>(shift[c]) * grad;
       }
     }
-    *args_.result = result;
+    *static_cast<float*>(args_.result) = static_cast<float>(result);
   }
 
  private:
