@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
-CXX_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp')
+CXX_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 # Builds the C++ tests in the folder $(1) with the CMake option $(2), and runs them.
 run_native_tests = $(BIN)/cmake -S . -B build/native/$(1) -G Ninja -DPROXYLESS_TESTS=ON $(2) \
     -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) && \
@@ -13,12 +13,18 @@ run_native_tests = $(BIN)/cmake -S . -B build/native/$(1) -G Ninja -DPROXYLESS_T
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install search test test-slow test-native bench lint format clean
+.PHONY: help install cuda search test test-slow test-native test-gpu bench bench-gpu lint format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 install: $(INSTALLED)  ## Make .venv and build the package in it
+
+cuda: $(INSTALLED)  ## Build the operators for GPUs, for which no GPU is needed, and load them
+	CMAKE_ARGS="$$CMAKE_ARGS -DPROXYLESS_CUDA=ON" \
+	  $(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	$(BIN)/python -c 'from proxyless_ext import ops, _library; assert _library.cuda_ops_loaded()'
+	@echo 'The operators for GPUs are built, and torch has loaded them.'
 
 search: $(INSTALLED)  ## Search an architecture for small digits, from nothing to a report
 	$(BIN)/proxyless search --config configs/digits.yaml
@@ -34,6 +40,9 @@ test-native: $(INSTALLED)  ## Run the C++ tests under sanitizers, and under valg
 	@command -v valgrind >/dev/null || echo 'There is no valgrind here: its run is left out.'
 	! command -v valgrind || \
 	  { $(call run_native_tests,valgrind,-DCMAKE_TEST_LAUNCHER='valgrind;-q;--error-exitcode=1'); }
+
+test-gpu: $(INSTALLED)  ## Run the tests that need a GPU
+	$(BIN)/python -m pytest -m gpu
 
 bench: $(INSTALLED)  ## Measure speed and memory, into build/bench
 	$(BIN)/python benchmarks/mbconv.py

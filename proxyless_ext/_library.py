@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._C import BuildInfo
 
 _OPS = Path(__file__).with_name("_ops.so")
+_CUDA_OPS = Path(__file__).with_name("_ops_cuda.so")
 
 
 def native() -> ModuleType:
@@ -24,13 +25,31 @@ def native() -> ModuleType:
 
 
 def load_ops() -> None:
-    """Load the operators, which are then in `torch.ops.proxyless`."""
+    """Load the operators, which are then in `torch.ops.proxyless`.
+
+    Those for GPUs are loaded where they were built, if torch is a build with CUDA.
+    """
     import torch
 
     try:
         torch.ops.load_library(_OPS)
+        if _has_cuda_ops():
+            torch.ops.load_library(_CUDA_OPS)
     except OSError as error:
         raise _missing(error) from error
+
+
+def cuda_ops_loaded() -> bool:
+    """Whether `load_ops` has loaded operators for GPUs, too."""
+    import torch
+
+    return str(_CUDA_OPS) in torch.ops.loaded_libraries
+
+
+def _has_cuda_ops() -> bool:
+    import torch
+
+    return torch.version.cuda is not None and _CUDA_OPS.exists()
 
 
 def _missing(error: Exception) -> UserError:

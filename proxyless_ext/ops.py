@@ -10,14 +10,15 @@ ones, with respect to x, the weights, scale and shift.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from ._library import load_ops
+from ._library import cuda_ops_loaded, load_ops
 from .errors import UserError
 
 try:
@@ -46,9 +47,39 @@ def _with_user_errors(op: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
-def has_kernels(device: torch.device) -> bool:
-    """Whether the operators can run on this device."""
-    return device.type == "cpu"
+def unsupported(x: Tensor, kernel_size: int) -> str | None:
+    """Why the operators cannot run a block on x, or None if they can.
+
+    Args:
+        x: the block's input.
+        kernel_size: of the depthwise convolution. GPUs have kernels for 3, 5 and 7, in float32,
+            bfloat16 and float16.
+
+    Returns:
+        The end of a sentence, "because ...".
+    """
+    device = x.device.type
+    if device == "cpu":
+        return None
+    if device != "cuda":
+        return f"there are no kernels for {device}"
+    if not cuda_ops_loaded():
+        _warn_of_plain_layers()
+        return "the operators for GPUs are not built"
+    if x.dtype == torch.float64:
+        return "there are no kernels for float64 on GPUs"
+    if kernel_size not in (3, 5, 7):
+        return f"there are no kernels for a kernel_size of {kernel_size} on GPUs"
+    return None
+
+
+@cache
+def _warn_of_plain_layers() -> None:
+    warnings.warn(
+        "The operators for GPUs are not built, so fused blocks run as plain layers there, slower "
+        "and with more memory; see the section on GPUs in the README of proxyless_ext.",
+        stacklevel=2,
+    )
 
 
 class MBConvResult(NamedTuple):
@@ -176,4 +207,5 @@ def mbconv_gate_probe(
 
 def _allows_tf32(x: Tensor) -> bool:
     """Whether PyTorch would let a GPU run convolutions of float32 as TF32, as it does by default."""
-    return x.is_cuda and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return x.is_cuda and conv.fp32_precision == "tf32"

@@ -364,7 +364,7 @@ def test_devices_without_kernels_use_plain_layers(
     monkeypatch: pytest.MonkeyPatch, calls: Counter[str]
 ) -> None:
     fused, plain = twins()
-    monkeypatch.setattr(ops, "has_kernels", lambda device: False)
+    monkeypatch.setattr(ops, "unsupported", lambda x, kernel_size: "there are no kernels for cpu")
     with pytest.raises(UserError, match="no kernels for cpu; build it with fused=None"):
         fused(picture(3))
     fused.fused = None

@@ -1,30 +1,11 @@
 // The scalar mathematics of a block's layers, forward beside backward, in float or double.
 #pragma once
 
-#if !defined(__CUDACC_RTC__)  // which knows these functions without a header
 #include <cmath>
-#endif
 
-// On GPUs too, when their compiler reads this.
-#if defined(__CUDACC__)
-#define PROXYLESS_HOST_DEVICE __host__ __device__
-#else
-#define PROXYLESS_HOST_DEVICE
-#endif
+#include "kernels/relu6.h"
 
 namespace proxyless {
-
-// Comparisons are written so that NaN passes through, as it does in PyTorch's layers.
-template <class T>
-PROXYLESS_HOST_DEVICE constexpr T relu6(T z) {
-  return z < T{0} ? T{0} : z > T{6} ? T{6} : z;
-}
-
-// dL/dz, given grad = dL/drelu6(z).
-template <class T>
-PROXYLESS_HOST_DEVICE constexpr T relu6_backward(T z, T grad) {
-  return z <= T{0} || z >= T{6} ? T{0} : grad;
-}
 
 // BatchNorm of one channel: z = scale h + shift with h = (x - mean) / sqrt(var + eps).
 template <class T>

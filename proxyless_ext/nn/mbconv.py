@@ -122,15 +122,12 @@ class MBConv(nn.Module):
             return None
         has_expand = not is_untouched(self.expand, nn.Identity)
         layers = [*([self.expand] if has_expand else []), self.depthwise, self.project]
-        has_kernels = ops.has_kernels(x.device)
-        if has_kernels and can_run(layers):
-            return layers
+        reason: str | None = "a layer of it was replaced, changed or hooked, or has a stride above 2"
+        if can_run(layers):
+            reason = ops.unsupported(x, layers[-2].conv.kernel_size[0])
+            if reason is None:
+                return layers
         if self.fused:
-            reason = (
-                "a layer of it was replaced, changed or hooked, or has a stride above 2"
-                if has_kernels
-                else f"there are no kernels for {x.device.type}"
-            )
             raise UserError(
                 f"MBConv(fused=True) cannot run as one operator, because {reason}; build it with "
                 "fused=None to use plain layers then"

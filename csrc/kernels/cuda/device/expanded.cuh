@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/device/products.cuh"
-#include "kernels/math.h"
+#include "kernels/relu6.h"
 
 namespace proxyless::cuda {
 

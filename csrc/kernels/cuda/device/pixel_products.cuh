@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/device/products.cuh"
 #include "kernels/cuda/device/sums.cuh"
-#include "kernels/math.h"
+#include "kernels/relu6.h"
 
 namespace proxyless::cuda {
 

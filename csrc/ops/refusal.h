@@ -1,0 +1,28 @@
+// How operators refuse their arguments.
+#pragma once
+
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "ops/tensors.h"
+
+namespace proxyless::ops {
+
+// Throws a sentence made of the parts, which Python sees as a ValueError.
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
+}
+
+inline std::string to_string(const Sizes& sizes) {
+  std::ostringstream text;
+  for (const int64_t size : sizes) text << (text.tellp() == 0 ? "[" : ", ") << size;
+  text << (sizes.empty() ? "[]" : "]");
+  return text.str();
+}
+
+}  // namespace proxyless::ops
