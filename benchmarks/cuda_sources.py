@@ -23,6 +23,7 @@ KERNELS: dict[str, dict[str, list[str] | None]] = {
     "depthwise_backward.cuh": {"depthwise_backward": _SIZES},
     "pointwise.cuh": {"pointwise": _OPERATIONS},
     "pixel_products.cuh": {"pixel_products": _FACTORS},
+    "gates.cuh": {"alpha_gradients": [""]},
     "norms.cuh": {
         "fold_norm": None,
         "combine_statistics": None,

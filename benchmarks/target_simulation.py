@@ -43,7 +43,7 @@ def simulate(seed: int, part: float, steps: int) -> tuple[float, float, float]:
     seconds = 0.0
     for step in range(steps):
         gate_gradient = torch.randn(EDGES, CANDIDATES, generator=rng) - worth.float()
-        alpha.grad = gates.alpha_gradient(gate_gradient, alpha.detach().softmax(1))
+        alpha.grad = gates.alpha_gradient(alpha.detach(), gate_gradient)
         optimizer.step()
         started = time.perf_counter()
         with torch.no_grad():

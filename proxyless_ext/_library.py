@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ._C import BuildInfo
 
 _OPS = Path(__file__).with_name("_ops.so")
-_CUDA_OPS = Path(__file__).with_name("_ops_cuda.so")
+CUDA_OPS = Path(__file__).with_name("_ops_cuda.so")
 
 
 def native() -> ModuleType:
@@ -34,7 +34,7 @@ def load_ops() -> None:
     try:
         torch.ops.load_library(_OPS)
         if _has_cuda_ops():
-            torch.ops.load_library(_CUDA_OPS)
+            torch.ops.load_library(CUDA_OPS)
     except OSError as error:
         raise _missing(error) from error
 
@@ -43,13 +43,13 @@ def cuda_ops_loaded() -> bool:
     """Whether `load_ops` has loaded operators for GPUs, too."""
     import torch
 
-    return str(_CUDA_OPS) in torch.ops.loaded_libraries
+    return str(CUDA_OPS) in torch.ops.loaded_libraries
 
 
 def _has_cuda_ops() -> bool:
     import torch
 
-    return torch.version.cuda is not None and _CUDA_OPS.exists()
+    return torch.version.cuda is not None and CUDA_OPS.exists()
 
 
 def _missing(error: Exception) -> UserError:

@@ -43,7 +43,15 @@ def _(
     save: bool,
     tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _check_devices(x, expand=expand, depthwise=depthwise, project=project, scale=scale, shift=shift)
+    _check_devices(
+        "mbconv",
+        x=x,
+        expand=expand,
+        depthwise=depthwise,
+        project=project,
+        scale=scale,
+        shift=shift,
+    )
     height, width = (_strided(_strided(size, expand_stride), stride) for size in x.shape[2:])
     output = (x.shape[0], project.shape[0], height, width)
     return (
@@ -79,7 +87,7 @@ def _(
     weight_grads: bool,
     tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _check_devices(x, grad=grad, p=p, depthwise=depthwise)
+    _check_devices("mbconv", x=x, grad=grad, p=p, depthwise=depthwise)
 
     def gradient(weight: Tensor | None) -> Tensor:
         shape = weight.shape if weight is not None and weight_grads else (0,)
@@ -112,8 +120,16 @@ def _(
     expand_stride: int,
     tf32: bool = False,
 ) -> Tensor:
-    _check_devices(x, grad=grad, expand=expand, depthwise=depthwise, project=project, scale=scale)
+    _check_devices(
+        "mbconv", x=x, grad=grad, expand=expand, depthwise=depthwise, project=project, scale=scale
+    )
     return scale.new_empty(())
+
+
+@torch.library.register_fake("proxyless::alpha_gradient")
+def _(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
+    _check_devices("alpha_gradient", alpha=alpha, gate_gradient=gate_gradient)
+    return alpha.new_empty(alpha.shape)
 
 
 def _picture(like: Tensor, *sizes: int) -> Tensor:
@@ -132,11 +148,15 @@ def _strided(size: int, stride: int) -> int:
     return (size + stride - 1) // stride
 
 
-def _check_devices(x: Tensor, **tensors: Tensor | None) -> None:
-    """Refuse meta tensors among others: they would make the results so, without values."""
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.device != x.device:
-            raise UserError(f"mbconv: {name} must be on the same device as x")
+def _check_devices(operator: str, **tensors: Tensor | None) -> None:
+    """Refuse meta tensors among others: they would make the results so, without values.
+
+    All must be where the first is.
+    """
+    (first, like), *others = tensors.items()
+    for name, tensor in others:
+        if tensor is not None and like is not None and tensor.device != like.device:
+            raise UserError(f"{operator}: {name} must be on the same device as {first}")
 
 
 # --- Gradients ---
@@ -177,6 +197,7 @@ torch.library.register_autograd(
 for _name, _sentence in {
     "mbconv_moments": "mbconv_moments has no gradient; give it a detached x",
     "mbconv_gate_probe": "mbconv_gate_probe has no gradient; give it detached tensors",
+    "alpha_gradient": "alpha_gradient has no gradient; give it detached tensors",
     "mbconv_backward": "mbconv has no second derivative; call backward without create_graph",
 }.items():
     torch.library.register_autograd(f"proxyless::{_name}", _refuse(_sentence))

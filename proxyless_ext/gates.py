@@ -2,8 +2,8 @@
 
 Every function works on padded matrices [E, N] over all E edges, N being the largest number of
 candidates; an edge with fewer has alpha = -inf (so probability 0) in its last columns. Nothing here
-loops over edges or waits for a device. All randomness of a search comes from the generators given
-here.
+loops over edges, or waits for a device that `ops` has kernels for. All randomness of a search comes
+from the generators given here.
 
 Formulas: paper, sections 3.2 and 3.3; appendix D for two paths.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from . import ops
 
 
 def sample(alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -43,18 +45,24 @@ def restrict(alpha: Tensor, pair: Tensor) -> Tensor:
     return torch.full_like(alpha, -torch.inf).scatter(1, pair, alpha.gather(1, pair))
 
 
-def alpha_gradient(gate_gradient: Tensor, probabilities: Tensor) -> Tensor:
-    """dL/dalpha_i = sum_j dL/dg_j p_j (delta_ij - p_i), for every edge.
+def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
+    """dL/dalpha_i = p_i (dL/dg_i - sum_j p_j dL/dg_j) with p = softmax(alpha), for every edge.
 
     Args:
-        gate_gradient: dL/dg [E, N]; zero where p is.
-        probabilities: p [E, N], over all candidates, or over the two of a two-path step.
+        alpha: [E, N], -inf also outside the pairs of a two-path step; without a gradient.
+        gate_gradient: dL/dg [E, N], finite where p is 0.
 
     Returns:
         [E, N]
+
+    Raises:
+        UserError: the matrices differ in shape, type or device, or the compiled operators are
+            missing.
     """
-    weighted = gate_gradient * probabilities
-    return weighted - probabilities * weighted.sum(dim=1, keepdim=True)
+    # These few numbers go to the CPU and back from devices without kernels.
+    device = alpha.device if ops.has_kernels(alpha.device) else torch.device("cpu")
+    gradient = ops.alpha_gradient(alpha.to(device), gate_gradient.to(device))
+    return gradient.to(alpha.device)
 
 
 def reinforce_gradient(probabilities: Tensor, samples: Tensor, advantages: Tensor) -> Tensor:

@@ -6,13 +6,18 @@ them, and everything else works.
 Under autocast the pictures and the convolutions' weights take its type, as in plain layers, and the
 BatchNorms' vectors float32. Of what the operators give, only `y` of `mbconv` has gradients: first
 ones, with respect to x, the weights, scale and shift.
+
+GPUs multiply float32 as TF32 if `torch.backends.cudnn` lets convolutions do so, which is PyTorch's
+default; a compiled function keeps the setting it was compiled with. The host never waits for a GPU,
+so scale and shift are looked at on the CPU alone: values that are not finite are an error there,
+and do on a GPU what they do in plain layers.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -47,6 +52,11 @@ def _with_user_errors(op: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether there are operators for this device, whatever blocks they can run."""
+    return device.type == "cpu" or (device.type == "cuda" and cuda_ops_loaded())
+
+
 def unsupported(x: Tensor, kernel_size: int) -> str | None:
     """Why the operators cannot run a block on x, or None if they can.
 
@@ -63,7 +73,7 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
         return None
     if device != "cuda":
         return f"there are no kernels for {device}"
-    if not cuda_ops_loaded():
+    if not has_kernels(x.device):
         _warn_of_plain_layers()
         return "the operators for GPUs are not built"
     if x.dtype == torch.float64:
@@ -73,7 +83,8 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
     return None
 
 
-@cache
+# Dynamo can trace neither warnings nor the setting below, and calls these once instead.
+@torch.compiler.assume_constant_result
 def _warn_of_plain_layers() -> None:
     warnings.warn(
         "The operators for GPUs are not built, so fused blocks run as plain layers there, slower "
@@ -138,7 +149,7 @@ def mbconv(
     inputs = (x, expand, depthwise, project, scale, shift)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
     y, _, mean, var, _ = torch.ops.proxyless.mbconv_forward(
-        *inputs, mean, var, eps, stride, expand_stride, residual, save, _allows_tf32(x)
+        *inputs, mean, var, eps, stride, expand_stride, residual, save, _allows_tf32()
     )
     return MBConvResult(y, mean, var)
 
@@ -200,12 +211,30 @@ def mbconv_gate_probe(
     """
     probe: Tensor = torch.ops.proxyless.mbconv_gate_probe(
         grad, x, expand, depthwise, project, scale, shift, mean, var, moments, eps, stride,
-        expand_stride, _allows_tf32(x),
+        expand_stride, _allows_tf32(),
     )  # fmt: skip
     return probe
 
 
-def _allows_tf32(x: Tensor) -> bool:
-    """Whether PyTorch would let a GPU run convolutions of float32 as TF32, as it does by default."""
+@_with_user_errors
+def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
+    """dL/dalpha from dL/dg, of all edges at once: see `gates.alpha_gradient`.
+
+    Args:
+        alpha: [E, N], float32, float64, bfloat16 or float16.
+        gate_gradient: dL/dg [E, N], in alpha's type.
+
+    Returns:
+        [E, N], in alpha's type, computed in float64.
+
+    Raises:
+        UserError: an argument does not fit, or the compiled operators are missing.
+    """
+    gradient: Tensor = torch.ops.proxyless.alpha_gradient(alpha, gate_gradient)
+    return gradient
+
+
+@torch.compiler.assume_constant_result
+def _allows_tf32() -> bool:
     conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    return x.is_cuda and conv.fp32_precision == "tf32"
+    return bool(conv.fp32_precision == "tf32")

@@ -215,6 +215,20 @@ def mbconv_gate_probe(
     return (scale3 * (S - mean3 * T) / torch.sqrt(var3 + eps) + shift3 * T).sum()
 
 
+def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
+    """dL/dalpha_i = p_i (g_i - sum_j p_j g_j) with p = softmax(alpha) and g = dL/dgates.
+
+    Args:
+        alpha: [E, N], one row for each edge, -inf where it has no such candidate.
+        gate_gradient: g [E, N].
+
+    Returns:
+        [E, N], in alpha's dtype.
+    """
+    p, g = alpha.double().softmax(dim=1), gate_gradient.double()
+    return (p * (g - (p * g).sum(dim=1, keepdim=True))).to(alpha.dtype)
+
+
 # --- The block ---
 
 

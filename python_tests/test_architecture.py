@@ -16,8 +16,9 @@ PACKAGE = Path(proxyless_ext.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"_library", "_registrations", "environment", "files", "gates", "progress", "seeding"},
+    {"_library", "_registrations", "environment", "files", "progress", "seeding"},
     {"export", "ops", "reference", "spaces"},
+    {"gates"},
     {"nn", "data", "runs"},
     {"latency", "zoo"},
     {"config", "report"},

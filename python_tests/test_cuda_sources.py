@@ -52,7 +52,9 @@ def test_every_kernel_is_listed() -> None:
     written = {
         (path.name, name)
         for path in (cuda_sources.CSRC / cuda_sources.FOLDER).glob("*.cuh")
-        for name in re.findall(r"__global__ void\s+__launch_bounds__\([^)]*\)\s+(\w+)", path.read_text())
+        for name in re.findall(
+            r"__global__ void\s+__launch_bounds__\([^)]*\)\s+(\w+)", path.read_text()
+        )
         if name != "__launch_bounds__"
     }
     listed = {

@@ -24,6 +24,7 @@ from mbconv_cases import (
     random_like,
     relative_error,
 )
+from operator_calls import OperatorCalls
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -464,11 +465,13 @@ def test_operators_are_registered_right(case: Case, frozen: bool) -> None:
     check(native.mbconv_moments.default, moments)
     for save in (False, True):
         check(native.mbconv_forward.default, (*block, *forward, save))
-    check(native.mbconv_forward.default, (*block.leaves(), *forward, True))
+    for tf32 in (False, True):
+        check(native.mbconv_forward.default, (*block.leaves(), *forward, True, tf32))
     backward = (grad, *block, *kept, *case.settings, not frozen)
     for wanted in ((True, True), (True, False), (False, True)):
-        check(native.mbconv_backward.default, (*backward, *wanted))
-    check(native.mbconv_gate_probe.default, (grad, *block, *statistics, None, *case.settings[:3]))
+        check(native.mbconv_backward.default, (*backward, *wanted, True))
+    probe = (grad, *block, *statistics, None, *case.settings[:3])
+    check(native.mbconv_gate_probe.default, (*probe, True))
 
 
 @pytest.mark.parametrize("case", EMPTY_CASES, ids=str)
@@ -563,6 +566,48 @@ def test_autocast_leaves_float64_alone() -> None:
         assert ops.mbconv(*block, **BLOCK.options).y.dtype == torch.float64
 
 
+def switch_off() -> None:
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def ask_for_ieee() -> None:
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+
+
+def follow_the_rest() -> None:
+    torch.backends.cudnn.conv.fp32_precision = "none"
+    torch.backends.fp32_precision = "ieee"
+
+
+TF32_SETTINGS: list[tuple[Callable[[], None], bool]] = [
+    (lambda: None, True),
+    (switch_off, False),
+    (ask_for_ieee, False),
+    (follow_the_rest, False),
+]
+
+
+@pytest.fixture
+def default_precision() -> Iterator[None]:
+    yield
+    torch.backends.fp32_precision = "none"
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.usefixtures("default_precision")
+@pytest.mark.parametrize(("setting", "allowed"), TF32_SETTINGS)
+def test_tf32_is_as_for_convolutions(setting: Callable[[], None], allowed: bool) -> None:
+    setting()
+    block = BLOCK.block(torch.float32)
+    with OperatorCalls() as calls:
+        y = ops.mbconv(*block.leaves(), **BLOCK.options).y
+        y.sum().backward()
+        ops.mbconv_gate_probe(y.detach(), *block, **BLOCK.probe_options)
+    assert calls.names == ["mbconv_forward", "mbconv_backward", "mbconv_gate_probe"]
+    assert [arguments["tf32"] for _, arguments in calls.made] == [allowed] * 3
+
+
 def count_flops(run: Callable[..., Any], *args: Any) -> int:
     with FlopCounterMode(display=False) as counter:
         run(*args)
@@ -624,6 +669,93 @@ def test_other_operators_refuse_gradients() -> None:
         ops.mbconv_gate_probe(grad, *block, **BLOCK.probe_options).backward()
     with pytest.raises(UserError, match="mbconv_moments has no gradient"):
         ops.mbconv_moments(block.x).sum().backward()
+
+
+# --- Gates ---
+
+
+def some_gates(
+    edges: int = 5, candidates: int = 4, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Alphas, of which each edge lacks one more at its end, and the gradients of their gates."""
+    random = torch.Generator().manual_seed(seed)
+    alpha, gradient = 5 * torch.randn(2, edges, candidates, generator=random, dtype=torch.float64)
+    columns = torch.arange(candidates)
+    missing = (columns > 0) & (columns >= candidates - torch.arange(edges)[:, None])
+    alpha, gradient = alpha.masked_fill(missing, -torch.inf), gradient.masked_fill(missing, 0)
+    return alpha.to(dtype), gradient.to(dtype)
+
+
+@for_all_types
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 2**32))
+def test_alpha_gradient_matches_the_twin(
+    dtype: torch.dtype, edges: int, candidates: int, seed: int
+) -> None:
+    pair = some_gates(edges, candidates, dtype, seed)
+    found, expected = ops.alpha_gradient(*pair), reference.alpha_gradient(*pair)
+    # Both compute in float64; of float16, the smallest numbers are coarser than its eps says.
+    rounding = torch.finfo(dtype)
+    torch.testing.assert_close(
+        found, expected, rtol=rounding.eps, atol=max(1e-14, rounding.tiny * rounding.eps)
+    )
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e308, 0.0])
+def test_alpha_gradient_of_special_numbers_is_the_twins(value: float) -> None:
+    alpha, gate_gradient = some_gates()
+    for changed in (0, 1):
+        pair = (alpha.clone(), gate_gradient.clone())
+        pair[changed][0] = value
+        pair[changed][1, 0] = value
+        torch.testing.assert_close(
+            ops.alpha_gradient(*pair), reference.alpha_gradient(*pair), equal_nan=True
+        )
+
+
+def test_alpha_gradient_reads_any_strides() -> None:
+    alpha, gate_gradient = some_gates()
+    wide = torch.stack([gate_gradient, gate_gradient], 2)[..., 0]
+    found = ops.alpha_gradient(alpha.T.contiguous().T, wide)
+    assert found.is_contiguous()
+    assert torch.equal(found, ops.alpha_gradient(alpha, gate_gradient))
+
+
+def test_alpha_gradient_is_registered_right() -> None:
+    for edges in (0, 5):
+        torch.library.opcheck(native.alpha_gradient.default, some_gates(edges))
+
+
+def test_alpha_gradient_refuses_gradients() -> None:
+    alpha, gate_gradient = some_gates()
+    with pytest.raises(UserError, match="alpha_gradient has no gradient"):
+        ops.alpha_gradient(alpha.requires_grad_(), gate_gradient).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("alpha", "gate_gradient", "message"),
+    [
+        (torch.zeros(3), torch.zeros(3), r"alpha must have the shape \[E, N\], not \[3\]"),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(3, 2),
+            r"gate_gradient must have alpha's shape \[2, 3\], not \[3, 2\]",
+        ),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(2, 3).double(),
+            "gate_gradient must be Float to go with alpha, not Double",
+        ),
+        (torch.zeros(2, 3).int(), torch.zeros(2, 3), "alpha must be Float, Double, .*, not Int"),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(2, 3, device="meta"),
+            "gate_gradient must be on the same device as alpha",
+        ),
+    ],
+)
+def test_mistakes_with_gates_are_named(alpha: Tensor, gate_gradient: Tensor, message: str) -> None:
+    with pytest.raises(UserError, match=f"^alpha_gradient: {message}"):
+        ops.alpha_gradient(alpha, gate_gradient)
 
 
 # --- Mistakes ---

@@ -50,7 +50,8 @@ struct Pixels {
 };
 
 // Runs body(body_context, task) for every task in [0, tasks), in any order, on any threads, and
-// returns when all have run. What kernels compute does not depend on the order or the threads.
+// returns when all have run. What kernels compute does not depend on the order or the threads. Only
+// those of the CPU use it.
 struct ParallelFor {
   void (*run)(void* context, int64_t tasks, void (*body)(void* body_context, int64_t task),
               void* body_context);

@@ -1,27 +1,15 @@
 #include "ops/mbconv.h"
 
 #include <cmath>
-#include <sstream>
-#include <stdexcept>
-#include <string>
+
+#include "ops/refusal.h"
 
 namespace proxyless::ops {
 namespace {
 
 template <class... Parts>
 void check(bool condition, const Parts&... parts) {
-  if (condition) return;
-  std::ostringstream message;
-  message << "mbconv: ";
-  (message << ... << parts);
-  throw std::invalid_argument(message.str());
-}
-
-std::string to_string(const Sizes& sizes) {
-  std::ostringstream text;
-  for (const int64_t size : sizes) text << (text.tellp() == 0 ? "[" : ", ") << size;
-  text << (sizes.empty() ? "[]" : "]");
-  return text.str();
+  if (!condition) refuse("mbconv: ", parts...);
 }
 
 void check_sizes(const char* name, const Tensor& tensor, const Sizes& sizes) {
@@ -208,20 +196,10 @@ MBConvShape check_gate_probe(const MBConvArguments& args, const Tensor& grad,
 }
 
 DType dtype_of(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      return DType::kFloat32;
-    case ScalarType::Double:
-      return DType::kFloat64;
-    case ScalarType::BFloat16:
-      return DType::kBFloat16;
-    case ScalarType::Half:
-      return DType::kFloat16;
-    default:
-      check(false, "x must be Float, Double, BFloat16 or Half, not ",
-            torch::headeronly::toString(x.scalar_type()));
-      return DType::kFloat32;
-  }
+  const std::optional<DType> dtype = kernel_dtype(x);
+  check(dtype.has_value(), "x must be Float, Double, BFloat16 or Half, not ",
+        torch::headeronly::toString(x.scalar_type()));
+  return *dtype;
 }
 
 ScalarType vector_type(const Tensor& x) {

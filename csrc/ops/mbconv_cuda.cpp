@@ -1,16 +1,15 @@
 // The mbconv operators on GPUs, on the current stream of x's device.
 //
 // Values in tensors are not looked at, since the GPU would have to be waited for: BatchNorm vectors
-// that are not finite give results that are not.
+// that are not finite do what they do in PyTorch's layers.
 #include <cuda_runtime_api.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
 #include <stdexcept>
 #include <string>
 
 #include "kernels/cuda/mbconv.h"
+#include "ops/cuda_stream.h"
 #include "ops/mbconv_operators.h"
 
 namespace proxyless::ops {
@@ -26,19 +25,13 @@ int attribute(cudaDeviceAttr name, int device) {
   return value;
 }
 
-void* current_stream(int device) {
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  return stream;
-}
-
 class Gpu {
  public:
   using Picture = AlignedPicture;
   using Dense = AlignedDense;
 
   Gpu(const Tensor& x, bool tf32)
-      : x_(x), guard_(x.get_device_index()), launch_(launch(x.get_device_index(), tf32)) {}
+      : x_(x), stream_("mbconv", x), launch_{device(x.get_device_index()), stream_.get(), tf32} {}
 
   void check(const MBConvShape& shape) const {
     const char* const why_not = cuda::unsupported(shape, dtype_of(x_));
@@ -62,11 +55,9 @@ class Gpu {
 
  private:
   // Attributes, unlike other properties, are cheap to ask for.
-  static cuda::Launch launch(int device, bool tf32) {
-    return {{attribute(cudaDevAttrMultiProcessorCount, device),
-             attribute(cudaDevAttrL2CacheSize, device)},
-            current_stream(device),
-            tf32};
+  static cuda::Device device(int index) {
+    return {attribute(cudaDevAttrMultiProcessorCount, index),
+            attribute(cudaDevAttrL2CacheSize, index)};
   }
 
   // torch's allocator gives the workspace to others only behind this on the stream.
@@ -80,7 +71,7 @@ class Gpu {
   }
 
   const Tensor& x_;
-  torch::stable::accelerator::DeviceGuard guard_;
+  CurrentStream stream_;
   cuda::Launch launch_;
 };
 

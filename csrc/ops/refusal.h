@@ -1,7 +1,6 @@
 // How operators refuse their arguments.
 #pragma once
 
-#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>

@@ -21,4 +21,5 @@ STABLE_TORCH_LIBRARY(proxyless, m) {
       "mbconv_gate_probe(Tensor grad, Tensor x, Tensor? expand, Tensor depthwise, Tensor project, "
       "Tensor scale, Tensor shift, Tensor? mean, Tensor? var, Tensor? moments, float eps, "
       "int stride, int expand_stride, bool tf32=False) -> Tensor");
+  m.def("alpha_gradient(Tensor alpha, Tensor gate_gradient) -> Tensor");
 }

@@ -22,6 +22,22 @@ inline Sizes sizes_of(const Tensor& tensor) {
   return Sizes(tensor.sizes().begin(), tensor.sizes().end());
 }
 
+// How kernels know numbers of the tensor's type, if they do.
+inline std::optional<DType> kernel_dtype(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::Double:
+      return DType::kFloat64;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    default:
+      return std::nullopt;
+  }
+}
+
 // --- What kernels read ---
 
 // Values without gaps between them: the tensor itself if it is so, or else a copy.

@@ -104,7 +104,7 @@ class Edges:
             active = gates.sample(host, generator)
             involved = [range(host.shape[1])] * len(self.mixed_ops)
         self.activate(active.tolist())
-        step = GateStep(self, before, alpha.softmax(dim=1), active, pair)
+        step = GateStep(self, before, alpha, active, pair)
         frozen = [weight for weight in self.weights if weight.requires_grad]
         try:
             for weight in frozen:
@@ -148,19 +148,16 @@ class GateStep:
         self,
         edges: Edges,
         before: Tensor,
-        probabilities: Tensor,
+        alpha: Tensor,
         active: Tensor,
         pair: Tensor | None,
     ) -> None:
         self.edges = edges
-        self.probabilities = probabilities
+        self.probabilities = alpha.softmax(dim=1)
         self.pair = pair
-        self.gates = (
-            torch.nn.functional.one_hot(active, probabilities.shape[1])
-            .to(probabilities)
-            .requires_grad_()
-        )
+        self.gates = torch.nn.functional.one_hot(active, alpha.shape[1]).to(alpha).requires_grad_()
         self._before = before
+        self._alpha = alpha.detach()
 
     def add_gradients(self) -> None:
         """Turn the gates' gradients into gradients of the alphas and add them to what is there.
@@ -170,7 +167,7 @@ class GateStep:
         """
         if self.gates.grad is None:
             raise UserError("the gates have no gradient; call loss.backward() within gate_step")
-        self.edges.add_gradients(gates.alpha_gradient(self.gates.grad, self.probabilities.detach()))
+        self.edges.add_gradients(gates.alpha_gradient(self._alpha, self.gates.grad))
 
     @torch.no_grad()
     def rescale(self) -> None:

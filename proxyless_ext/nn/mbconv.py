@@ -20,11 +20,11 @@ class MBConv(nn.Module):
     From MobileNetV2 (paper, section 3). `expand_ratio` 1 has no expand layer. The shortcut is not
     part of it, but can be asked for.
 
-    Parameters, buffers and results are those of its plain layers, but on the CPU one operator
-    computes them all and keeps the expanded tensor neither for backward nor at all. The plain
-    layers run
+    Parameters, buffers and results are those of its plain layers, but one operator computes them
+    all and keeps the expanded tensor neither for backward nor at all. The plain layers run
 
-    - on devices that the operator has no kernels for,
+    - where the operator has no kernels: on devices other than CPUs and GPUs; on GPUs for float64,
+      for a kernel_size other than 3, 5 and 7, and if the operators for GPUs were not built,
     - while a model is exported, so that the graph has standard operations only,
     - and where the operator would compute something else: a stride above 2, or an inner layer that
       was replaced (as by SyncBatchNorm or a parametrisation), given a bias or another setting, or
@@ -122,11 +122,12 @@ class MBConv(nn.Module):
             return None
         has_expand = not is_untouched(self.expand, nn.Identity)
         layers = [*([self.expand] if has_expand else []), self.depthwise, self.project]
-        reason: str | None = "a layer of it was replaced, changed or hooked, or has a stride above 2"
         if can_run(layers):
             reason = ops.unsupported(x, layers[-2].conv.kernel_size[0])
             if reason is None:
                 return layers
+        else:
+            reason = "a layer of it was replaced, changed or hooked, or has a stride above 2"
         if self.fused:
             raise UserError(
                 f"MBConv(fused=True) cannot run as one operator, because {reason}; build it with "

@@ -26,14 +26,13 @@ class Backward {
     mid_tiles_y_ = ceil_div(s.mid_height(), tile.rows);
     mid_tiles_x_ = ceil_div(s.mid_width(), tile.columns);
     mid_tiles_ = s.batch * mid_tiles_y_ * mid_tiles_x_;
-    tiles_per_slice_ =
-        ceil_div(mid_tiles_, pixel_slices(mid_tiles_ * tile.rows * tile.columns,
-                                          block_.chunk / kGroup<T>, device));
+    tiles_per_slice_ = ceil_div(mid_tiles_, pixel_slices(mid_tiles_ * tile.rows * tile.columns,
+                                                         block_.chunk / kGroup<T>, device));
     mid_slices_ = ceil_div(mid_tiles_, tiles_per_slice_);
     sum_slices_ = pixel_slices(s.out_pixels(), 1, device);
     project_slices_ = pixel_slices(
-        s.out_pixels(), ceil_div(block_.out_padded, kOuterTile) * ceil_div(block_.chunk, kOuterTile),
-        device);
+        s.out_pixels(),
+        ceil_div(block_.out_padded, kOuterTile) * ceil_div(block_.chunk, kOuterTile), device);
 
     column_sums_ = workspace.take<float>(sum_slices_ * 2 * block_.out_padded);
     dz_sums_ = workspace.take<float>(blocks_ * 2 * block_.chunk);
@@ -96,8 +95,7 @@ class Backward {
 
   // Where a layer's gradients start in per-channel vectors; null if they are not wanted.
   float* vector_place(void* vector, typename B::Layer layer, int64_t first) const {
-    return vector == nullptr ? nullptr
-                             : static_cast<float*>(vector) + block_.place(layer) + first;
+    return vector == nullptr ? nullptr : static_cast<float*>(vector) + block_.place(layer) + first;
   }
 
   NormGradients gradients_of(typename B::Layer layer, int64_t first, const OfNorm& norm) const {
@@ -213,9 +211,9 @@ class Backward {
     weights.pitch = static_cast<int>(block_.chunk);
     weights.tf32 = how_.tf32;
     launch_pixel_products<T, Factors::kActivated>(weights, project_slices_, how_.stream);
-    add_slices(slices(project_sums_, block_.out_padded * block_.chunk, block_.chunk,
-                      project_slices_),
-               s.out_channels, channels, static_cast<T*>(args_->dproject) + first, s.hidden, 1);
+    add_slices(
+        slices(project_sums_, block_.out_padded * block_.chunk, block_.chunk, project_slices_),
+        s.out_channels, channels, static_cast<T*>(args_->dproject) + first, s.hidden, 1);
   }
 
   // From there to the gradient behind the expand layer's BatchNorm.
@@ -321,8 +319,8 @@ class Backward {
     args.matrix = input_matrix_;
     args.pitch = static_cast<int>(patch_padded_);
     args.constant = input_constant_;
-    launch(input_matrix<T>, dim3(static_cast<unsigned>(shape().patch())), dim3(kThreads),
-           how_.stream, args);
+    launch(input_matrix<T>, dim3(static_cast<unsigned>(patch_padded_)), dim3(kThreads), how_.stream,
+           args);
   }
 
   // dL/dX from the patches' gradients, or, without an expand layer, from the depthwise layer's.
@@ -352,8 +350,8 @@ class Backward {
   template <class U>
   void add_slices(const Slices& from, int64_t rows, int64_t columns, U* to, int64_t row_stride,
                   int64_t column_stride) const {
-    SumSlices<U> args{from, static_cast<int>(rows), static_cast<int>(columns), to, row_stride,
-                      column_stride};
+    SumSlices<U> args{from,       static_cast<int>(rows), static_cast<int>(columns), to,
+                      row_stride, column_stride};
     launch(sum_slices<U>, grid_of(rows * columns), dim3(kThreads), how_.stream, args);
   }
 
@@ -369,9 +367,9 @@ class Backward {
   T* dz_;                  // [N, Ho, Wo, chunk], dL/dbn(D)
   T* dmid_;                // [N, Hm, Wm, chunk], dL/dbn(E), or dL/dX without an expand layer
 
-  int64_t blocks_;                                // of the project product
+  int64_t blocks_;                                 // of the project product
   int64_t mid_tiles_, mid_tiles_y_, mid_tiles_x_;  // of all pictures, of one
-  int64_t tiles_per_slice_, mid_slices_;          // of the depthwise backward
+  int64_t tiles_per_slice_, mid_slices_;           // of the depthwise backward
   int64_t sum_slices_, project_slices_;
   float* column_sums_;   // [sum_slices_, 2, O padded]
   float* dz_sums_;       // [blocks_, 2, chunk]
@@ -380,17 +378,17 @@ class Backward {
 
   // With an expand layer only. K = patch.
   int64_t patch_padded_ = 0, running_pitch_ = 0, expand_slices_ = 0;
-  float* expand_of_value_ = nullptr;    // [hidden padded]
-  float* expand_constant_ = nullptr;    // [hidden padded]
-  float* expand_sums_ = nullptr;        // [expand_slices_, chunk, K padded]
-  float* dmid_sums_ = nullptr;          // [expand_slices_, chunk]
-  float* expand_products_ = nullptr;    // [chunk, K padded], dZ1^T X
-  float* dmid_total_ = nullptr;         // [chunk]
-  T* expand_transposed_ = nullptr;      // [K, hidden padded], times the BatchNorm's slope
-  T* input_matrix_ = nullptr;           // [K, K padded]
-  float* input_constant_ = nullptr;     // [K padded]
-  float* running_ = nullptr;            // [N, Hm, Wm, running_pitch_]
-  T* dpatches_ = nullptr;               // [N, Hm, Wm, K]
+  float* expand_of_value_ = nullptr;  // [hidden padded]
+  float* expand_constant_ = nullptr;  // [hidden padded]
+  float* expand_sums_ = nullptr;      // [expand_slices_, chunk, K padded]
+  float* dmid_sums_ = nullptr;        // [expand_slices_, chunk]
+  float* expand_products_ = nullptr;  // [chunk, K padded], dZ1^T X
+  float* dmid_total_ = nullptr;       // [chunk]
+  T* expand_transposed_ = nullptr;    // [K, hidden padded], times the BatchNorm's slope
+  T* input_matrix_ = nullptr;         // [K, K padded]
+  float* input_constant_ = nullptr;   // [K padded]
+  float* running_ = nullptr;          // [N, Hm, Wm, running_pitch_]
+  T* dpatches_ = nullptr;             // [N, Hm, Wm, K]
 };
 
 }  // namespace proxyless::cuda

@@ -109,8 +109,7 @@ inline Norm take_norm(Workspace& workspace, int64_t padded) {
 }
 
 inline Norm norm_from(const Norm& norm, int64_t channel) {
-  return {norm.slope + channel, norm.offset + channel, norm.mean + channel,
-          norm.inv_std + channel};
+  return {norm.slope + channel, norm.offset + channel, norm.mean + channel, norm.inv_std + channel};
 }
 
 // The input, and the layers up to the depthwise convolution, a chunk of channels at a time.
@@ -120,13 +119,13 @@ class Block {
   // The BatchNorms' places in per-channel vectors: expand, depthwise, project.
   enum Layer { kExpand, kDepthwise, kProject };
 
-  Block(Workspace& workspace, const MBConvShape& shape, int64_t chunk)
-      : chunk(chunk),
-        hidden_padded(round_up(shape.hidden, kGroup<T>)),
+  Block(Workspace& workspace, const MBConvShape& shape, int64_t chunk_width)
+      : chunk(chunk_width),
+        hidden_padded(round_up(shape.hidden, chunk_width)),
         out_padded(round_up(shape.out_channels, kUnit<T>)),
         norms{take_norm(workspace, shape.has_expand() ? hidden_padded : 0),
               take_norm(workspace, hidden_padded), take_norm(workspace, out_padded)},
-        d(workspace.take<T>(shape.out_pixels() * chunk)),
+        d(workspace.take<T>(shape.out_pixels() * chunk_width)),
         input_(workspace, shape),
         expand_(workspace, shape.has_expand() ? shape.hidden : 0, shape.patch()) {
     const TileSize tile = out_tile(shape.kernel, shape.stride);
@@ -172,8 +171,8 @@ class Block {
       if (layer == kExpand && !shape().has_expand()) continue;
       const int64_t padded = layer == kProject ? out_padded : hidden_padded;
       launch(fold_norm, grid_of(padded), dim3(kThreads), stream(),
-             parameters(layer, 0, channels(layer), padded),
-             mean + place(layer), var + place(layer), norms[layer]);
+             parameters(layer, 0, channels(layer), padded), mean + place(layer), var + place(layer),
+             norms[layer]);
     }
   }
 
@@ -213,9 +212,10 @@ class Block {
     launch_expand_depthwise(args, shape().kernel, shape().stride, shape().batch, stream());
   }
 
-  int64_t chunk;  // a multiple of a group; the pitch of a chunk's tensors
-  int64_t hidden_padded, out_padded;
-  int64_t tiles;  // blocks of the depthwise kernel
+  int64_t chunk;          // a multiple of a group; the pitch of a chunk's tensors
+  int64_t hidden_padded;  // whole chunks
+  int64_t out_padded;     // whole units
+  int64_t tiles;          // blocks of the depthwise kernel
   Norm norms[3];
   T* d;  // [N, Ho, Wo, chunk]
   Rows<T> x, expand;

@@ -1,7 +1,6 @@
-#include "kernels/cuda/mbconv.h"
-
 #include "kernels/cuda/backward.cuh"
 #include "kernels/cuda/forward.cuh"
+#include "kernels/cuda/mbconv.h"
 #include "kernels/cuda/moments.cuh"
 
 namespace proxyless::cuda {
@@ -55,8 +54,7 @@ const char* unsupported(const MBConvShape& shape, DType dtype) {
 }
 
 MBConvPlan plan_mbconv(const MBConvShape& shape, DType dtype, const Device& device) {
-  return with_number(dtype,
-                     [&](auto number) { return plan_of<decltype(number)>(shape, device); });
+  return with_number(dtype, [&](auto number) { return plan_of<decltype(number)>(shape, device); });
 }
 
 void mbconv_moments(const MBConvMoments& args, const Launch& launch) {

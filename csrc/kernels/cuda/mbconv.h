@@ -38,9 +38,8 @@ constexpr std::size_t kWorkspaceAlignment = 256;
 const char* unsupported(const MBConvShape& shape, DType dtype);
 
 // Preconditions of all: the block is supported, the batch and the sizes are positive, pictures are
-// dense, pictures and weights are aligned to 16 bytes, and the plan's workspace is there, aligned to
-// kWorkspaceAlignment. `parallel` is not used.
-// A launch that fails is a std::runtime_error.
+// dense, pictures and weights are aligned to 16 bytes, and the plan's workspace is there, aligned
+// to kWorkspaceAlignment. `parallel` is not used. A launch that fails is a std::runtime_error.
 MBConvPlan plan_mbconv(const MBConvShape& shape, DType dtype, const Device& device);
 void mbconv_moments(const MBConvMoments& args, const Launch& launch);
 void mbconv_forward(const MBConvForward& args, const Launch& launch);

@@ -20,15 +20,15 @@ void launch_pixel_products(const PixelProducts<T>& args, int64_t slices, void* s
   launch(pixel_products<T, kFactors>, grid, dim3(kThreads), stream, args);
 }
 
-#define PROXYLESS_INSTANTIATE(T)                                                                 \
-  template void launch_pointwise(const PointwiseProduct<T>&, const Project<T>&, void*);          \
-  template void launch_pointwise(const PointwiseProduct<T>&, const ProjectBackward<T>&, void*);  \
-  template void launch_pointwise(const PointwiseProduct<T>&, const ExpandBackward<T>&, void*);   \
-  template void launch_pixel_products<T, Factors::kPlain>(const PixelProducts<T>&, int64_t,      \
-                                                          void*);                                \
-  template void launch_pixel_products<T, Factors::kActivated>(const PixelProducts<T>&, int64_t,  \
-                                                              void*);                            \
-  template void launch_pixel_products<T, Factors::kCentred>(const PixelProducts<T>&, int64_t,    \
+#define PROXYLESS_INSTANTIATE(T)                                                                \
+  template void launch_pointwise(const PointwiseProduct<T>&, const Project<T>&, void*);         \
+  template void launch_pointwise(const PointwiseProduct<T>&, const ProjectBackward<T>&, void*); \
+  template void launch_pointwise(const PointwiseProduct<T>&, const ExpandBackward<T>&, void*);  \
+  template void launch_pixel_products<T, Factors::kPlain>(const PixelProducts<T>&, int64_t,     \
+                                                          void*);                               \
+  template void launch_pixel_products<T, Factors::kActivated>(const PixelProducts<T>&, int64_t, \
+                                                              void*);                           \
+  template void launch_pixel_products<T, Factors::kCentred>(const PixelProducts<T>&, int64_t,   \
                                                             void*);
 PROXYLESS_INSTANTIATE(float)
 PROXYLESS_INSTANTIATE(__half)

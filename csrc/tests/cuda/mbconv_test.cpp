@@ -1,7 +1,8 @@
 // The fused MBConv for GPUs in the emulator: its own launches and kernels, from end to end, against
 // the scalar CPU kernels in float64, which know nothing of tiles, chunks or 16 bits.
 //
-// Usage: mbconv_test_BUILD [orders] [shapes], how many of each list to run.
+// Usage: mbconv_cuda_test_BUILD [orders] [case], how many orders of threads, and which one of the
+// cases instead of all.
 #include "kernels/cuda/mbconv.h"
 
 #include <algorithm>
@@ -29,24 +30,25 @@ using cuda::emulator::Order;
 using testing::Expectations;
 
 constexpr double kEps = 1e-3;
-// So small that the blocks below need several chunks and slices.
-constexpr cuda::Device kDevice{2, 16 << 10};
+// With the small one, the blocks below need several chunks of channels.
+constexpr cuda::Device kSmall{2, 16 << 10}, kLarge{2, 64 << 20};
 
 struct Case {
   MBConvShape shape;
   bool batch_statistics, residual, tf32;
+  cuda::Device device = kSmall;
 };
 
 const Case kCases[] = {
     // batch, height, width, C, hidden, O, expand_kernel, expand_stride, kernel, stride
-    {{2, 9, 7, 12, 40, 12, 1, 1, 3, 1}, true, true, false},   // channels between whole units
-    {{1, 13, 18, 24, 72, 40, 1, 1, 5, 2}, true, false, true},  // several tiles
-    {{2, 6, 11, 10, 10, 5, 0, 1, 3, 2}, true, false, false},   // no expand layer
-    {{1, 10, 20, 16, 33, 16, 1, 1, 7, 1}, false, true, false},  // given statistics
-    {{1, 7, 9, 3, 16, 7, 3, 2, 3, 1}, true, false, false},      // a stem
-    {{2, 5, 5, 8, 16, 80, 1, 1, 7, 2}, true, false, false},     // more outputs than a tile
-    {{1, 12, 10, 72, 40, 72, 1, 1, 5, 1}, true, true, false},   // more inputs than a tile
-    {{3, 3, 2, 4, 8, 4, 3, 1, 3, 1}, true, true, false},        // a shortcut around a 3x3 expand
+    {{2, 9, 7, 12, 40, 12, 1, 1, 3, 1}, true, true, false},  // channels between whole units
+    {{1, 13, 18, 24, 72, 40, 1, 1, 5, 2}, true, false, true, kLarge},   // several tiles
+    {{2, 6, 11, 10, 10, 5, 0, 1, 3, 2}, true, false, false},            // no expand layer
+    {{1, 10, 20, 16, 33, 16, 1, 1, 7, 1}, false, true, false, kLarge},  // given statistics
+    {{1, 7, 9, 3, 16, 7, 3, 2, 3, 1}, true, false, false},              // a stem
+    {{2, 5, 5, 8, 16, 80, 1, 1, 7, 2}, true, false, false},             // more outputs than a tile
+    {{1, 12, 10, 72, 40, 72, 1, 1, 5, 1}, true, true, false, kLarge},   // more inputs than a tile
+    {{3, 3, 2, 4, 8, 4, 3, 1, 3, 1}, true, true, false},  // a shortcut around a 3x3 expand
     {{2, 4, 3, 16, 16, 8, 0, 1, 7, 1}, false, false, true},
     {{1, 9, 9, 5, 15, 6, 1, 1, 3, 2}, false, false, false},
 };
@@ -108,11 +110,16 @@ class Run {
  public:
   explicit Run(const Problem& problem) : problem_(problem), side_(problem) {
     const MBConvShape& s = problem.s();
-    input_ = {s, Side::dtype(problem.dtype),
+    input_ = {s,
+              Side::dtype(problem.dtype),
               dense(side_.load(problem.x), s.height, s.width, s.in_channels),
-              s.has_expand() ? side_.load(problem.expand) : nullptr, side_.load(problem.depthwise),
-              side_.load(problem.project), side_.load(problem.scale), side_.load(problem.shift),
-              kEps, problem.test.batch_statistics};
+              s.has_expand() ? side_.load(problem.expand) : nullptr,
+              side_.load(problem.depthwise),
+              side_.load(problem.project),
+              side_.load(problem.scale),
+              side_.load(problem.shift),
+              kEps,
+              problem.test.batch_statistics};
     grad_ = dense(side_.load(problem.grad), s.out_height(), s.out_width(), s.out_channels);
     moments();
     forward();
@@ -133,8 +140,8 @@ class Run {
     args.shape = s();
     args.dtype = dtype();
     args.x = input_.x;
-    args.moments = static_cast<double*>(
-        result("moments", DType::kFloat64, (1 + s().patch()) * s().patch()));
+    args.moments =
+        static_cast<double*>(result("moments", DType::kFloat64, (1 + s().patch()) * s().patch()));
     side_.moments(args);
     read_back();
     moments_ = args.moments;
@@ -270,8 +277,8 @@ class Gpu {
   static DType dtype(DType type) { return type; }
 
   explicit Gpu(const Problem& problem)
-      : plan_(cuda::plan_mbconv(problem.s(), problem.dtype, kDevice)),
-        launch_{kDevice, nullptr, problem.test.tf32} {}
+      : plan_(cuda::plan_mbconv(problem.s(), problem.dtype, problem.test.device)),
+        launch_{problem.test.device, nullptr, problem.test.tf32} {}
 
   void* load(const Numbers& numbers) {
     void* memory = allocate(static_cast<int64_t>(numbers.stored.size()));
@@ -360,9 +367,10 @@ void test_block(Expectations& expectations, const Case& test, DType dtype, int o
 int main(int argc, char** argv) {
   using namespace proxyless;
   const int orders = argc > 1 ? std::atoi(argv[1]) : 5;
-  const int cases = argc > 2 ? std::atoi(argv[2]) : static_cast<int>(std::size(kCases));
+  const int only = argc > 2 ? std::atoi(argv[2]) : -1;
   testing::Expectations expectations;
-  for (int i = 0; i < cases; ++i) {
+  for (int i = 0; i < static_cast<int>(std::size(kCases)); ++i) {
+    if (only >= 0 && i != only) continue;
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
       test_block(expectations, kCases[i], dtype, orders);
     }

@@ -16,16 +16,16 @@ struct NormBackward {
 template <class T>
 struct DepthwiseBackward {
   Expand<T> expand;
-  const T* depthwise;       // [channels, k, k]
-  Rows<T> d;                // [N, Ho, Wo, channels], the layer before its BatchNorm
-  Rows<T> dz;               // [N, Ho, Wo, channels], dL/dbn(d)
-  NormBackward norm;        // from dz to dL/dd
-  T* dmid;                  // [N, H, W, pitch], out: dL/dbn(E), or dL/dX without an expand layer
-  int64_t pitch;            // of all results, a multiple of a group
-  float* tap_sums;          // [slices, k k, pitch], out: gradients of the weights; or null
+  const T* depthwise;  // [channels, k, k]
+  Rows<T> d;           // [N, Ho, Wo, channels], the layer before its BatchNorm
+  Rows<T> dz;          // [N, Ho, Wo, channels], dL/dbn(d)
+  NormBackward norm;   // from dz to dL/dd
+  T* dmid;             // [N, H, W, pitch], out: dL/dbn(E), or dL/dX without an expand layer
+  int64_t pitch;       // of all results, a multiple of a group
+  float* tap_sums;     // [slices, k k, pitch], out: gradients of the weights; or null
   int out_height, out_width;
-  int64_t tiles;            // of all pictures
-  int tiles_y, tiles_x;     // of a picture
+  int64_t tiles;         // of all pictures
+  int tiles_y, tiles_x;  // of a picture
   int tiles_per_slice;
 };
 
@@ -156,8 +156,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) depthwise_backward(Depthwis
       const int tap_x = nth * kStride + (column + Tile::kPadding) % kStride;
       if (tap_x >= kKernel) continue;
       const int out_x = (column + Tile::kPadding - tap_x) / kStride + Tile::kBefore;
-      const unsigned char* out_column = scratch + (row / kStride * Tile::kOutColumns + out_x) *
-                                                      kStageBytes + unit * 16;
+      const unsigned char* out_column =
+          scratch + (row / kStride * Tile::kOutColumns + out_x) * kStageBytes + unit * 16;
       // For tap row t, window[run] is the output row that reads row `run` through it: the one that
       // read row run - 1 through t - 1.
       float window[Tile::kRun][kUnit<T>];
@@ -195,7 +195,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) depthwise_backward(Depthwis
       if (y >= args.expand.height || x >= args.expand.width) continue;
       if (args.expand.weight.data != nullptr) {
         float activated[kUnit<T>];
-        load<T>(activated, tile + ((row + run) * Tile::kColumns + column) * kStageBytes + unit * 16);
+        load<T>(activated,
+                tile + ((row + run) * Tile::kColumns + column) * kStageBytes + unit * 16);
 #pragma unroll
         for (int i = 0; i < kUnit<T>; ++i) {
           // ReLU6 has kept apart what is inside its range.

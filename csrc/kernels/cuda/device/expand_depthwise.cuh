@@ -34,9 +34,9 @@ __device__ __forceinline__ void load_taps(T* taps, const T* depthwise, int chann
   constexpr int kTaps = kKernel * kKernel;
   for (int i = threadIdx.x; i < kGroup<T> * kTaps; i += kThreads) {
     const int c = i / kTaps, tap = i % kTaps;
-    taps[tap * kGroup<T> + c] =
-        channel + c < channels ? depthwise[static_cast<int64_t>(channel + c) * kTaps + tap]
-                               : from_float<T>(0);
+    taps[tap * kGroup<T> + c] = channel + c < channels
+                                    ? depthwise[static_cast<int64_t>(channel + c) * kTaps + tap]
+                                    : from_float<T>(0);
   }
 }
 
@@ -54,9 +54,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) expand_depthwise(ExpandDept
   const int64_t picture = static_cast<int>(blockIdx.x) / args.tiles_x / args.tiles_y;
   const int channel = static_cast<int>(blockIdx.y) * kGroup<T>;
   const int first_y = tile_y * Tile::kRows, first_x = tile_x * Tile::kColumns;
-  load_expanded<T, Tile::kInRows, Tile::kInColumns>(
-      tile, scratch, args.expand, picture, first_y * kStride - kKernel / 2,
-      first_x * kStride - kKernel / 2, channel);
+  load_expanded<T, Tile::kInRows, Tile::kInColumns>(tile, scratch, args.expand, picture,
+                                                    first_y * kStride - kKernel / 2,
+                                                    first_x * kStride - kKernel / 2, channel);
   T* taps = reinterpret_cast<T*>(scratch);
   load_taps<T, kKernel>(taps, args.depthwise, channel, args.expand.channels);
   __syncthreads();
@@ -75,8 +75,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) expand_depthwise(ExpandDept
 #pragma unroll
     for (int in_row = 0; in_row < (Tile::kRun - 1) * kStride + kKernel; ++in_row) {
       float values[kUnit<T>];
-      load<T>(values, tile + ((row * kStride + in_row) * Tile::kInColumns + column * kStride +
-                              tap_x) * kStageBytes + unit * 16);
+      load<T>(values, tile +
+                          ((row * kStride + in_row) * Tile::kInColumns + column * kStride + tap_x) *
+                              kStageBytes +
+                          unit * 16);
 #pragma unroll
       for (int run = 0; run < Tile::kRun; ++run) {
         const int tap_y = in_row - run * kStride;

@@ -100,14 +100,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 // The layer's gradients for a chunk of channels.
 template <class T>
 struct ExpandGradients {
-  Rows<T> weight;          // [channels, K]
-  Moments moments;         // read with batch statistics
-  Norm norm;               // [channels]
-  const float* products;   // [channels, pitch], dZ1^T X
+  Rows<T> weight;         // [channels, K]
+  Moments moments;        // read with batch statistics
+  Norm norm;              // [channels]
+  const float* products;  // [channels, pitch], dZ1^T X
   int pitch;
   const float* dmid_sums;  // [channels], sums of dZ1
   int channels;
-  double count;            // of the pixels
+  double count;  // of the pixels
   bool batch_statistics;
   float *dscale, *dshift;      // [channels], out; or null
   T* dweight;                  // [channels, K], out; or null
@@ -126,9 +126,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) expand_gradients(ExpandGrad
     for (int r = 0; r < kRowsAtOnce; ++r) {
       const int c = first + r;
       if (c >= args.channels) break;
-      dscales[r] += to_float(args.weight.row(c)[i]) *
-                    (args.products[static_cast<int64_t>(c) * args.pitch + i] -
-                     mean * args.dmid_sums[c]);
+      dscales[r] +=
+          to_float(args.weight.row(c)[i]) *
+          (args.products[static_cast<int64_t>(c) * args.pitch + i] - mean * args.dmid_sums[c]);
     }
   }
   sum_over_block(dscales);
@@ -170,8 +170,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) expand_gradients(ExpandGrad
       double gradient = static_cast<double>(args.norm.slope[c]) *
                         args.products[static_cast<int64_t>(c) * args.pitch + i];
       if (args.batch_statistics) {
-        gradient +=
-            args.count * (of_values[r] * products[r] + constants[r] * args.moments.mean(i));
+        gradient += args.count * (of_values[r] * products[r] + constants[r] * args.moments.mean(i));
       }
       args.dweight[static_cast<int64_t>(c) * patch + i] =
           from_float<T>(static_cast<float>(gradient));
@@ -188,13 +187,17 @@ struct InputMatrix {
   int hidden;
   T* matrix;        // [K, pitch], out, 0 beyond the last column
   int pitch;        // a multiple of a unit
-  float* constant;  // [K], out
+  float* constant;  // [pitch], out, 0 beyond the last column
 };
 
-// Grid: rows of B.
+// Grid: rows of B, as many as columns.
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks) input_matrix(InputMatrix<T> args) {
   const int row = static_cast<int>(blockIdx.x), patch = args.moments.patch;
+  if (row >= patch) {
+    if (threadIdx.x == 0) args.constant[row] = 0;
+    return;
+  }
   double constant[1] = {};
   for (int j = static_cast<int>(threadIdx.x); j < args.pitch; j += kThreads) {
     float sum = 0;

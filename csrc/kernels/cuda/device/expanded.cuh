@@ -43,8 +43,8 @@ __device__ __forceinline__ void load_expanded(unsigned char* tile, unsigned char
   };
 
   if (in.weight.data == nullptr) {
-  #pragma unroll 1
-  for (int i = thread; i < kRows * kColumns * kStageUnits; i += kThreads) {
+#pragma unroll 1
+    for (int i = thread; i < kRows * kColumns * kStageUnits; i += kThreads) {
       const int unit = i % kStageUnits, pixel = i / kStageUnits;
       const int y = top + pixel / kColumns, x = left + pixel % kColumns;
       const int c = channel + unit * kUnit<T>;

@@ -28,10 +28,9 @@ __global__ void __launch_bounds__(kThreads) unfold(Unfold<T> args) {
   const int64_t picture = pixel / args.out_width / args.out_height;
   const int y = static_cast<int>(pixel / args.out_width % args.out_height) * args.stride +
                 tap / args.kernel - args.kernel / 2;
-  const int x = static_cast<int>(pixel % args.out_width) * args.stride + tap % args.kernel -
-                args.kernel / 2;
-  const bool valid =
-      c < args.channels && y >= 0 && y < args.height && x >= 0 && x < args.width;
+  const int x =
+      static_cast<int>(pixel % args.out_width) * args.stride + tap % args.kernel - args.kernel / 2;
+  const bool valid = c < args.channels && y >= 0 && y < args.height && x >= 0 && x < args.width;
   const int64_t from = (picture * args.height + y) * args.width + x;
   args.rows[i] = valid ? args.x[from * args.channels + c] : from_float<T>(0);
 }
@@ -41,7 +40,7 @@ template <class T>
 struct Fold {
   Rows<T> rows;  // [N Ho Wo, C k k]
   Rows<T> grad;  // [N H W, C] to be added, or of null data
-  T* dx;          // [N, H, W, C], out
+  T* dx;         // [N, H, W, C], out
   int64_t elements;
   int channels, height, width, kernel, stride, out_height, out_width;
 };
@@ -62,8 +61,8 @@ __global__ void __launch_bounds__(kThreads) fold(Fold<T> args) {
     for (int tap_x = 0; tap_x < args.kernel; ++tap_x) {
       const int out_x = x + args.kernel / 2 - tap_x;
       if (out_x < 0 || out_x % args.stride != 0 || out_x / args.stride >= args.out_width) continue;
-      const int64_t out = (picture * args.out_height + out_y / args.stride) * args.out_width +
-                          out_x / args.stride;
+      const int64_t out =
+          (picture * args.out_height + out_y / args.stride) * args.out_width + out_x / args.stride;
       const int place = (c * args.kernel + tap_y) * args.kernel + tap_x;
       sum += to_float(args.rows.row(out)[place]);
     }
@@ -74,7 +73,7 @@ __global__ void __launch_bounds__(kThreads) fold(Fold<T> args) {
 // A dense matrix [rows, columns] as aligned rows, or its transpose, columns multiplied by factors.
 template <class T>
 struct Arrange {
-  const T* matrix;       // element (r, c) at r row_stride + c column_stride
+  const T* matrix;  // element (r, c) at r row_stride + c column_stride
   int64_t row_stride, column_stride;
   const float* factors;  // [columns], or null
   T* to;                 // [rows, pitch], out, 0 beyond the last column

@@ -62,7 +62,7 @@ struct Word<16> {
 // Reads adjacent numbers, aligned to their size, with one instruction.
 template <class T, int kValues>
 __device__ __forceinline__ void load(float (&values)[kValues], const void* from) {
-  using Bits = typename Word<kValues * static_cast<int>(sizeof(T))>::Type;
+  using Bits = typename Word<kValues* static_cast<int>(sizeof(T))>::Type;
   const Bits bits = *static_cast<const Bits*>(from);
   T stored[kValues];
   memcpy(static_cast<void*>(stored), &bits, sizeof(bits));
@@ -73,7 +73,7 @@ __device__ __forceinline__ void load(float (&values)[kValues], const void* from)
 // Writes them.
 template <class T, int kValues>
 __device__ __forceinline__ void store(void* to, const float (&values)[kValues]) {
-  using Bits = typename Word<kValues * static_cast<int>(sizeof(T))>::Type;
+  using Bits = typename Word<kValues* static_cast<int>(sizeof(T))>::Type;
   T stored[kValues];
 #pragma unroll
   for (int i = 0; i < kValues; ++i) stored[i] = from_float<T>(values[i]);

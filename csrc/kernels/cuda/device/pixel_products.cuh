@@ -119,8 +119,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) pixel_products(PixelProduct
   const bool has_work =
       first_row + warp_row < args.rows && first_column + warp_column < args.columns;
   // The first column of blocks adds up a on the way.
-  const bool sums_rows =
-      kFactors == Factors::kPlain && blockIdx.x == 0 && args.row_sums != nullptr;
+  const bool sums_rows = kFactors == Factors::kPlain && blockIdx.x == 0 && args.row_sums != nullptr;
   float row_sums[kUnit<T>] = {};
   float sums[2][4][4] = {};
   stage(0, begin);
@@ -134,8 +133,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) pixel_products(PixelProduct
     }
     // Of what this thread copied; pixels past the end stay 0.
     if constexpr (kFactors == Factors::kPlain) {
-      for (int row = thread / kUnits; sums_rows && row < Stage::kPixels;
-           row += kThreads / kUnits) {
+      for (int row = thread / kUnits; sums_rows && row < Stage::kPixels; row += kThreads / kUnits) {
         float values[kUnit<T>];
         load<Staged>(values, memory[buffer][0] + row * Stage::kPitch + unit * kUnit<T>);
 #pragma unroll

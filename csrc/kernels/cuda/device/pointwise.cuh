@@ -32,8 +32,8 @@ struct ProductTile {
 
 // Partial sums that pass from one chunk of channels to the next, as float32.
 struct Running {
-  float* data;         // [M, pitch]
-  int64_t pitch;       // a multiple of 8
+  float* data;       // [M, pitch]
+  int64_t pitch;     // a multiple of 8
   bool first, last;  // of the chunks: nothing is there yet, nothing need be kept
 
   // Adds what is there to a unit, or keeps the sum.
@@ -69,17 +69,18 @@ struct Project {
   static constexpr bool kActivates = true;
   const float *slope, *offset;  // [depth], the folded BatchNorm of D
   Running running;
-  DenseRows<T> p;        // [M, O], out; of null data if P is not wanted
+  DenseRows<T> p;         // [M, O], out; of null data if P is not wanted
   Statistics statistics;  // [blocks, 3, pitch], out; of null data if they are not wanted
   Rows<T> grad;           // [M, O], dL/dy for a probe; or of null data
-  float* probe;           // [blocks, 2, pitch], out: sums of grad, and of grad (P - the block's mean)
+  float* probe;  // [blocks, 2, pitch], out: sums of grad, and of grad (P - the block's mean)
 
   __device__ void finish(const ProductTile& tile) const {
-    for_each_unit<T>(tile, [&](int row, int column, float(&values)[kUnit<T>]) {
+    for_each_unit<T>(tile, [&](int row, int column, float (&values)[kUnit<T>]) {
       const int64_t pixel = tile.first_pixel + row;
       running.add(values, pixel, tile.first_column + column);
       if (!running.first) store_floats(tile.at(row, column), values);
-      if (running.last && p.data != nullptr) p.store_unit(pixel, tile.first_column + column, values);
+      if (running.last && p.data != nullptr)
+        p.store_unit(pixel, tile.first_column + column, values);
     });
     if (!running.last || (statistics.data == nullptr && probe == nullptr)) return;
     __syncthreads();
@@ -141,11 +142,11 @@ struct Project {
 template <class T>
 struct ProjectBackward {
   static constexpr bool kActivates = false;
-  Rows<T> d;                                    // [M, columns]
+  Rows<T> d;                                     // [M, columns]
   const float *slope, *offset, *mean, *inv_std;  // [columns], the BatchNorm of D
-  T* dz;                                        // [M, pitch], out
-  int64_t pitch;                                // a multiple of a group
-  float* sums;                                  // [blocks, 2, pitch], out: of dz, and of dz h
+  T* dz;                                         // [M, pitch], out
+  int64_t pitch;                                 // a multiple of a group
+  float* sums;                                   // [blocks, 2, pitch], out: of dz, and of dz h
 
   __device__ void finish(const ProductTile& tile) const {
     constexpr int kUnits = kTileColumns / kUnit<T>;
@@ -157,7 +158,7 @@ struct ProjectBackward {
     if (valid) {
       load_floats(slopes, slope + c);
       load_floats(offsets, offset + c);
-      for_each_unit<T>(tile, [&](int row, int column, float(&values)[kUnit<T>]) {
+      for_each_unit<T>(tile, [&](int row, int column, float (&values)[kUnit<T>]) {
         const int64_t pixel = tile.first_pixel + row;
         float stored[kUnit<T>];
         load<T>(stored, d.row(pixel) + tile.first_column + column);
@@ -189,7 +190,7 @@ struct ExpandBackward {
   Rows<T> grad;           // [M, C] to be added, or of null data
 
   __device__ void finish(const ProductTile& tile) const {
-    for_each_unit<T>(tile, [&](int row, int column, float(&values)[kUnit<T>]) {
+    for_each_unit<T>(tile, [&](int row, int column, float (&values)[kUnit<T>]) {
       const int64_t pixel = tile.first_pixel + row;
       const int c = tile.first_column + column;
       running.add(values, pixel, c);
@@ -247,8 +248,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   constexpr int kBufferBytes = kRowsBytes + kTileColumns * kStageBytes;
   constexpr int kTileBytes = kTilePixels * kTilePitch * 4;
   // First two stages of both factors, then the products.
-  __shared__ __align__(128) unsigned char
-      memory[2 * kBufferBytes > kTileBytes ? 2 * kBufferBytes : kTileBytes];
+  __shared__ __align__(
+      128) unsigned char memory[2 * kBufferBytes > kTileBytes ? 2 * kBufferBytes : kTileBytes];
 
   const int thread = threadIdx.x;
   const int64_t first_pixel = static_cast<int64_t>(blockIdx.x) * kTilePixels;

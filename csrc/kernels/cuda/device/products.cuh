@@ -76,8 +76,9 @@ __device__ __forceinline__ void multiply(float (&c)[4], const Fragment<T>& a, co
 // --- Products of stages ---
 
 // c [16, 8 kTiles] += a b^T for the warp's 16 rows of `a` [64, stage] and b [8 kTiles, stage], of
-// which the first `tiles` groups of 8 rows are multiplied, or one more. `thread` is threadIdx.x. Lane l has of tile i
-// columns 2 (l % 4) and the next, in c[i][0..1] of row l / 4, in c[i][2..3] of row l / 4 + 8.
+// which the first `tiles` groups of 8 rows are multiplied, or one more. `thread` is threadIdx.x.
+// Lane l has of tile i columns 2 (l % 4) and the next, in c[i][0..1] of row l / 4, in c[i][2..3] of
+// row l / 4 + 8.
 template <class T, int kTiles>
 __device__ __forceinline__ void multiply_stage(float (&c)[kTiles][4], const unsigned char* a,
                                                const unsigned char* b, int tiles, bool tf32,

@@ -74,8 +74,8 @@ __device__ __forceinline__ void mma_m16n8k16<__half>(float (&c)[4], const unsign
 }
 
 // c [16, 8] += a [16, 8] b [8, 8] of TF32 numbers, whose low 13 bits the GPU may ignore.
-__device__ __forceinline__ void mma_m16n8k8_tf32(float (&c)[4], const unsigned (&a)[4],
-                                                 unsigned b0, unsigned b1) {
+__device__ __forceinline__ void mma_m16n8k8_tf32(float (&c)[4], const unsigned (&a)[4], unsigned b0,
+                                                 unsigned b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
       "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
