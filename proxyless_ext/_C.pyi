@@ -43,6 +43,20 @@ def mbconv_plan(
     dtype: str = "float32",
     isa: str | None = None,
 ) -> MBConvPlan: ...
+def cuda_mbconv_chunks(
+    batch: int,
+    height: int,
+    width: int,
+    in_channels: int,
+    hidden: int,
+    out_channels: int,
+    kernel: int,
+    stride: int,
+    expand_kernel: int = 1,
+    expand_stride: int = 1,
+    dtype: str = "float32",
+    l2_bytes: int = ...,
+) -> tuple[int, int]: ...
 def mbconv_moments(
     x: NDArray[_Float],
     kernel: int,

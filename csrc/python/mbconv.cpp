@@ -15,6 +15,7 @@
 
 #include "bindings.h"
 #include "host/workspace.h"
+#include "kernels/cuda/plan.h"
 #include "kernels/storage.h"
 #include "threads.h"
 
@@ -261,6 +262,21 @@ py::dict plan(int64_t batch, int64_t height, int64_t width, int64_t in_channels,
   return result;
 }
 
+py::tuple cuda_chunks(int64_t batch, int64_t height, int64_t width, int64_t in_channels,
+                      int64_t hidden, int64_t out_channels, int64_t kernel, int64_t stride,
+                      int64_t expand_kernel, int64_t expand_stride, const std::string& dtype,
+                      int64_t l2_bytes) {
+  const MBConvShape shape{batch,        height,        width,         in_channels, hidden,
+                          out_channels, expand_kernel, expand_stride, kernel,      stride};
+  require(expand_kernel >= 0, "expand_kernel must be odd, or 0 for no expand layer.");
+  check_sizes(shape);
+  require_positive("l2_bytes", l2_bytes);
+  const int64_t bytes = dtype_bytes(dtype_called(dtype));
+  const cuda::Device device{1, l2_bytes};
+  return py::make_tuple(cuda::forward_chunk(shape, bytes, device),
+                        cuda::backward_chunk(shape, bytes, device));
+}
+
 py::array moments(const py::array& x, int64_t kernel, int64_t stride, int64_t threads,
                   const OptionalName& isa) {
   check_dimensions("x", x, "[N, H, W, C]", 4);
@@ -399,6 +415,14 @@ Without an expand layer, `expand_kernel` is 0. `chunk` counts the expanded chann
 on at a time, `chunks` the passes over the batch that takes, and `slices` the parts of the batch
 that threads can share; the entries ending in `_bytes` are the workspace of the entry points, in
 bytes. Raises ValueError for sizes that no block can have.)");
+  m.def("cuda_mbconv_chunks", &cuda_chunks, arg("batch"), arg("height"), arg("width"),
+        arg("in_channels"), arg("hidden"), arg("out_channels"), arg("kernel"), arg("stride"),
+        arg("expand_kernel") = 1, arg("expand_stride") = 1, arg("dtype") = "float32",
+        arg("l2_bytes") = 40 << 20,
+        R"(Say how many expanded channels GPU kernels work on at a time, in forward and in backward.
+
+Sizes are as for `mbconv_plan`; `l2_bytes` is the size of the GPU's L2 cache. No GPU is needed.
+Raises ValueError for sizes that no block can have.)");
   m.def("mbconv_moments", &moments, arg("x"), arg("kernel"), arg("stride"), arg("threads") = 1,
         arg("isa") = py::none(),
         R"(Compute mean and biased covariance of the patches that an expand layer reads.

@@ -9,7 +9,7 @@ template <class T>
 class Backward {
  public:
   Backward(Workspace& workspace, const MBConvShape& shape, const Device& device)
-      : block_(workspace, shape, backward_chunk(shape, sizeof(T), kGroup<T>, device)),
+      : block_(workspace, shape, backward_chunk(shape, sizeof(T), device)),
         device_(device),
         grad_(workspace, shape.out_pixels(), shape.out_channels),
         p_(workspace, shape.out_pixels(), shape.out_channels),

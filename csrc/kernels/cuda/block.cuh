@@ -10,6 +10,8 @@
 
 namespace proxyless::cuda {
 
+static_assert(kGroupBytes == kStageBytes, "the plan's groups are the kernels'");
+
 // Hands out the workspace piece by piece; without memory it only counts.
 class Workspace {
  public:

@@ -16,7 +16,7 @@ template <class T>
 class Projection {
  public:
   Projection(Workspace& workspace, const MBConvShape& shape, const Device& device)
-      : block(workspace, shape, forward_chunk(shape, sizeof(T), kGroup<T>, device)),
+      : block(workspace, shape, forward_chunk(shape, sizeof(T), device)),
         blocks(ceil_div(shape.out_pixels(), kTilePixels)),
         project_(workspace, shape.out_channels, shape.hidden),
         d_statistics_{workspace.take<float>(block.tiles * 3 * block.chunk), block.chunk},

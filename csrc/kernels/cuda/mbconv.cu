@@ -16,8 +16,8 @@ int64_t bytes(const MBConvShape& shape, const Device& device) {
 template <class T>
 MBConvPlan plan_of(const MBConvShape& shape, const Device& device) {
   MBConvPlan plan{};
-  plan.forward_chunk = forward_chunk(shape, sizeof(T), kGroup<T>, device);
-  plan.backward_chunk = backward_chunk(shape, sizeof(T), kGroup<T>, device);
+  plan.forward_chunk = forward_chunk(shape, sizeof(T), device);
+  plan.backward_chunk = backward_chunk(shape, sizeof(T), device);
   if (shape.has_expand()) plan.moments_bytes = bytes<MomentsOfInput, T>(shape, device);
   plan.forward_bytes = bytes<Forward, T>(shape, device);
   plan.backward_bytes = bytes<Backward, T>(shape, device);

@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kLaunchBytes = 8 << 20;
 
 // The chunks' tensors may take this many times the space of X and P, which are kept for backward.
-constexpr int64_t kMaxBuffers = 4;
+constexpr int64_t kMaxBuffers = 10;
 
 constexpr int64_t kMinSlicePixels = 256;
 constexpr int64_t kBlocksPerMultiprocessor = 4;
@@ -52,8 +52,8 @@ int64_t kept_bytes(const MBConvShape& s, int64_t number_bytes) {
 
 }  // namespace
 
-int64_t forward_chunk(const MBConvShape& s, int64_t number_bytes, int64_t group,
-                      const Device& device) {
+int64_t forward_chunk(const MBConvShape& s, int64_t number_bytes, const Device& device) {
+  const int64_t group = kGroupBytes / number_bytes;
   if (!s.has_expand()) return round_up(s.hidden, group);
   Pass pass{};
   pass.chunk_channel = s.out_pixels() * number_bytes;
@@ -65,8 +65,8 @@ int64_t forward_chunk(const MBConvShape& s, int64_t number_bytes, int64_t group,
   return best_chunk(pass, s.hidden, group, device);
 }
 
-int64_t backward_chunk(const MBConvShape& s, int64_t number_bytes, int64_t group,
-                       const Device& device) {
+int64_t backward_chunk(const MBConvShape& s, int64_t number_bytes, const Device& device) {
+  const int64_t group = kGroupBytes / number_bytes;
   if (!s.has_expand()) return round_up(s.hidden, group);
   const int64_t out_channel = s.out_pixels() * number_bytes;
   const int64_t mid_channel = s.mid_pixels() * number_bytes;
