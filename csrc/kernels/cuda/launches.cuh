@@ -7,6 +7,31 @@
 
 namespace proxyless::cuda {
 
+// A depthwise convolution's size as a type.
+template <int kernel, int stride>
+struct Size {
+  static constexpr int kKernel = kernel, kStride = stride;
+};
+
+// Calls body(Size<kernel, stride>{}).
+template <class Body>
+auto with_size(int64_t kernel, int64_t stride, const Body& body) {
+  switch (kernel * 10 + stride) {
+    case 31:
+      return body(Size<3, 1>{});
+    case 32:
+      return body(Size<3, 2>{});
+    case 51:
+      return body(Size<5, 1>{});
+    case 52:
+      return body(Size<5, 2>{});
+    case 71:
+      return body(Size<7, 1>{});
+    default:
+      return body(Size<7, 2>{});
+  }
+}
+
 // The output tile of a block of expand_depthwise.
 struct TileSize {
   int rows, columns;

@@ -361,6 +361,32 @@ void test_block(Expectations& expectations, const Case& test, DType dtype, int o
   }
 }
 
+// NaN reaches what depends on it and nothing else, as in float64. The statistics are given, since
+// those of the batch would spread it.
+void test_nan(Expectations& expectations, DType dtype) {
+  Problem problem({{2, 9, 11, 12, 40, 12, 1, 1, 3, 1}, false, true, false}, dtype);
+  constexpr int64_t kPlace = 500;
+  problem.x.values[kPlace] = std::nan("");
+  write(problem.x.stored.data(), dtype, kPlace, std::nan(""));
+  cuda::emulator::set_order(Order::kForward, 0);
+  const Run<Host> expected(problem);
+  const Run<Gpu> run(problem);
+  for (const char* name : {"y", "p"}) {
+    const std::vector<double>&actual = run.results().at(name),
+          &wanted = expected.results().at(name);
+    std::size_t spread = 0, lost = 0, there = 0;
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      there += std::isnan(wanted[i]);
+      spread += std::isnan(actual[i]) && !std::isnan(wanted[i]);
+      lost += std::isnan(wanted[i]) && !std::isnan(actual[i]);
+    }
+    expectations.expect(there > 0 && there < wanted.size() && spread == 0 && lost == 0,
+                        std::string(name) + ": NaN lost " + std::to_string(lost) + " times of " +
+                            std::to_string(there) + " and spread " + std::to_string(spread) +
+                            " times");
+  }
+}
+
 }  // namespace
 }  // namespace proxyless
 
@@ -374,6 +400,9 @@ int main(int argc, char** argv) {
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
       test_block(expectations, kCases[i], dtype, orders);
     }
+  }
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    if (only < 0) test_nan(expectations, dtype);
   }
   return expectations.exit_code();
 }
