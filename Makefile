@@ -24,7 +24,7 @@ cuda: $(INSTALLED)  ## Build the operators for GPUs, for which no GPU is needed,
 	CMAKE_ARGS="$$CMAKE_ARGS -DPROXYLESS_CUDA=ON" \
 	  $(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 	$(BIN)/python -c 'from proxyless_ext import ops, _library; assert _library.cuda_ops_loaded()'
-	@echo 'The operators for GPUs are built, and torch has loaded them.'
+	$(BIN)/python benchmarks/cuda_machine_code.py build/cuda_machine_code.md
 
 search: $(INSTALLED)  ## Search an architecture for small digits, from nothing to a report
 	$(BIN)/proxyless search --config configs/digits.yaml
@@ -47,6 +47,10 @@ test-gpu: $(INSTALLED)  ## Run the tests that need a GPU
 bench: $(INSTALLED)  ## Measure speed and memory, into build/bench
 	$(BIN)/python benchmarks/mbconv.py
 	$(BIN)/python benchmarks/supernet_step.py
+
+bench-gpu: $(INSTALLED)  ## Measure speed and memory on a GPU, into build/bench-gpu
+	$(BIN)/python benchmarks/gpu.py --out build/bench-gpu
+	$(BIN)/python benchmarks/cuda_kernels.py --out build/bench-gpu
 
 lint: $(INSTALLED)  ## Check format, style and types
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)

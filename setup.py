@@ -48,6 +48,12 @@ def find_torch() -> str:
     return spec.submodule_search_locations[0]
 
 
+def remove_operators(folder: Path) -> None:
+    """Remove what an earlier build left: operators for GPUs that this one may not have built."""
+    for library in folder.glob("_ops*.so"):
+        library.unlink()
+
+
 class CMakeBuild(build_ext):
     """Builds everything compiled with CMake and ninja: the extension module and the operators."""
 
@@ -69,8 +75,10 @@ class CMakeBuild(build_ext):
         configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         subprocess.run(configure, check=True)
         subprocess.run([cmake, "--build", build_folder], check=True)
+        remove_operators(package_folder)
         subprocess.run([cmake, "--install", build_folder, "--prefix", package_folder], check=True)
         if self.editable_mode:  # In which setuptools brings home the extension module only.
+            remove_operators(ROOT / "proxyless_ext")
             for library in package_folder.glob("*.so"):
                 shutil.copy(library, ROOT / "proxyless_ext")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 CSRC = Path(__file__).resolve().parent.parent / "csrc"
 FOLDER = "kernels/cuda/device"
 TYPES = ("float", "__half", "__nv_bfloat16")
+TYPES_OF_GATES = (*TYPES, "double")
 NAMESPACE = "proxyless::cuda::"
 
 # Each header's kernels with their template arguments behind the type of numbers; None for kernels
@@ -48,11 +49,12 @@ KERNELS: dict[str, dict[str, list[str] | None]] = {
 
 def instances(header: str) -> Iterator[str]:
     """The C++ names of a header's kernels, one for each type and size."""
+    types = TYPES_OF_GATES if header == "gates.cuh" else TYPES
     for kernel, arguments in KERNELS[header].items():
         if arguments is None:
             yield NAMESPACE + kernel
             continue
-        for number, rest in product(TYPES, arguments):
+        for number, rest in product(types, arguments):
             behind = f", {rest.format(T=number)}" if rest else ""
             yield f"{NAMESPACE}{kernel}<{number}{behind}>"
 

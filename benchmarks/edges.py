@@ -110,9 +110,12 @@ def cases(space: Space, operation: str, batch: int) -> list[Case]:
 
 
 class Edge:
-    """A case with weights, an input [N, C, H, W] and an output gradient, all drawn from a seed."""
+    """A case with weights, an input [N, C, H, W] and an output gradient, all drawn from a seed.
 
-    def __init__(self, case: Case, seed: int = 0) -> None:
+    Its peers compute on `device`; what is drawn is the same on all.
+    """
+
+    def __init__(self, case: Case, seed: int = 0, device: str = "cpu") -> None:
         self.case = case
         layer = case.layer
         with torch.random.fork_rng():
@@ -124,12 +127,14 @@ class Edge:
                     nn.init.normal_(module.bias, std=0.5)
         self.state = source.state_dict()
         draw = partial(torch.randn, generator=generator(seed, "edge"))
-        self.x = draw(case.batch, layer.in_channels, layer.in_size, layer.in_size)
-        self.grad = draw(case.batch, layer.out_channels, layer.out_size, layer.out_size)
+        x = draw(case.batch, layer.in_channels, layer.in_size, layer.in_size)
+        grad = draw(case.batch, layer.out_channels, layer.out_size, layer.out_size)
+        self.device = device
+        self.x, self.grad = x.to(device), grad.to(device)
 
-    def peer(self, name: str) -> Peer:
+    def peer(self, name: str, dtype: torch.dtype = torch.float32) -> Peer:
         """The peer called `name`, one of `PEERS`, with this edge's weights."""
-        return PEERS[name](self)
+        return PEERS[name](self, dtype)
 
     def expected(self) -> list[Tensor]:
         """What every peer should give, from PyTorch's layers in float64."""
@@ -143,7 +148,7 @@ class Peer:
         edge: weights, input and gradient.
         block: the module, to be given the edge's weights.
         layout: of input and gradient.
-        dtype: of the computation; bfloat16 under autocast.
+        dtype: of the computation; 16 bits under autocast.
         compiled: whether torch.compile makes it faster.
     """
 
@@ -156,13 +161,13 @@ class Peer:
         compiled: bool = False,
     ) -> None:
         block.load_state_dict(edge.state)
-        self._block = block.to(memory_format=layout)
+        self._block = block.to(edge.device, memory_format=layout)
         if dtype == torch.float64:
             block.to(dtype)
         self._parameters = [weight for _, weight in sorted(block.named_parameters())]
         self._x = edge.x.to(dtype, memory_format=layout).requires_grad_()
         self._grad = edge.grad.to(dtype, memory_format=layout)
-        self._autocast = partial(torch.autocast, "cpu", dtype, enabled=dtype == torch.bfloat16)
+        self._autocast = partial(torch.autocast, edge.device, dtype, enabled=dtype.itemsize == 2)
         self._forward: Callable[[Tensor], Tensor] = block
         if compiled:
             torch.compiler.reset()  # Else the blocks before it would count as its recompilations.
@@ -214,11 +219,13 @@ def _fused(edge: Edge) -> nn.Module:
     return FusedBlock(_plain(edge))
 
 
-PEERS: dict[str, Callable[[Edge], Peer]] = {
-    "fused": lambda edge: Peer(edge, _fused(edge), torch.channels_last),
-    "fused_bf16": lambda edge: Peer(edge, _fused(edge), torch.channels_last, torch.bfloat16),
-    "plain": lambda edge: Peer(edge, _plain(edge), torch.contiguous_format),
-    "channels_last": lambda edge: Peer(edge, _plain(edge), torch.channels_last),
-    "compiled": lambda edge: Peer(edge, _plain(edge), torch.channels_last, compiled=True),
+PEERS: dict[str, Callable[[Edge, torch.dtype], Peer]] = {
+    "fused": lambda edge, dtype: Peer(edge, _fused(edge), torch.channels_last, dtype),
+    "fused_bf16": lambda edge, _: Peer(edge, _fused(edge), torch.channels_last, torch.bfloat16),
+    "plain": lambda edge, dtype: Peer(edge, _plain(edge), torch.contiguous_format, dtype),
+    "channels_last": lambda edge, dtype: Peer(edge, _plain(edge), torch.channels_last, dtype),
+    "compiled": lambda edge, dtype: Peer(
+        edge, _plain(edge), torch.channels_last, dtype, compiled=True
+    ),
 }
 RIVALS = ("plain", "channels_last", "compiled")

@@ -14,7 +14,7 @@ training mode. Edges of the same shapes are measured once and counted as often a
     compiled       the same by torch.compile, channels-last
 
 All results are first compared with those of the layers in float64. Then the peers take turns; a
-time is the median of all rounds. The floor of an edge is max(flops / sgemm, bytes / copy): its
+time is the median of all rounds. The floor of an edge is max(flops / matmul, bytes / copy): its
 convolutions at the speed of a matrix product, or its input, output and weights and the gradients of
 these at the speed of a copy, whichever takes longer; both are measured between the edges. Writes
 mbconv.json, mbconv.md and the figures mbconv_times.svg and mbconv_roofline.svg.
@@ -23,12 +23,20 @@ mbconv.json, mbconv.md and the figures mbconv_times.svg and mbconv_roofline.svg.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import figures
-from edges import PEERS, RIVALS, Case, Edge, cases
-from measuring import Roofs, alternate, describe_conditions, relative_difference
+from edges import PEERS, RIVALS, Case, Edge, Peer, cases
+from measuring import (
+    DisagreementError,
+    Roofs,
+    Timing,
+    alternate,
+    describe_conditions,
+    relative_difference,
+)
 from options import new_parser, parse
 from results import Bar, bars_table, conditions_line, table, with_spread, write
 from torch import Tensor
@@ -38,8 +46,9 @@ from proxyless_ext.spaces import imagenet
 # How far rounding may take the output and each gradient from float64, relatively. Where it moves a
 # value across a kink of ReLU6, a gradient is let through or not. PyTorch's layers in channels-last
 # need the most: their BatchNorms sum up in float32.
-OUTPUT_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
-GRADIENT_TOLERANCE = {"float32": 5e-2, "bfloat16": 3e-1}
+# TF32 rounds factors as float16 does.
+OUTPUT_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 3e-3, "tf32": 3e-3}
+GRADIENT_TOLERANCE = {"float32": 5e-2, "bfloat16": 3e-1, "float16": 1e-1, "tf32": 1e-1}
 
 
 def main() -> None:
@@ -52,7 +61,7 @@ def main() -> None:
             "# The fused MBConv, edge by edge",
             conditions_line(results["conditions"]),
             bars_table(bars),
-            _edges_table(results),
+            edges_table(results),
         ]
     )
     write(arguments.out, "mbconv", results, bars, text)
@@ -81,28 +90,47 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         if case.edges:
             print(f"measuring {case.name} ...", flush=True)
             roofs.sample()
-            edges.append(_measure_edge(case, arguments.peers, arguments.rounds))
-    flops, bytes_ = roofs.flops_per_second, roofs.bytes_per_second
-    for edge in edges:
-        edge["floor"] = max(edge["flops"] / flops, edge["least_bytes"] / bytes_)
+            edges.append(_measure_case(case, arguments.peers, arguments.rounds))
     settings = ("operation", "batch", "resolution", "rounds", "peers")
     return {
         "conditions": conditions,
         "settings": {name: getattr(arguments, name) for name in settings},
+        **summarise(edges, roofs),
+    }
+
+
+def summarise(edges: list[dict[str, Any]], roofs: Roofs) -> dict[str, Any]:
+    """The edges with their floors, beside the roofs these come from and the sums over all."""
+    flops, bytes_ = roofs.flops_per_second, roofs.bytes_per_second
+    for edge in edges:
+        edge["floor"] = max(edge["flops"] / flops, edge["least_bytes"] / bytes_)
+    return {
         "roofs": {"flops_per_second": flops, "bytes_per_second": bytes_},
         "edges": edges,
         "totals": _totals(edges),
     }
 
 
-def _measure_edge(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
+def _measure_case(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
     edge = Edge(case)
     expected = edge.expected()
     peers = {name: edge.peer(name) for name in names}
-    differences = {}
-    for name, peer in peers.items():
-        differences[name] = check(case, name, peer(), expected)
+    kinds = {name: "bfloat16" if name == "fused_bf16" else "float32" for name in names}
+    differences = {
+        name: check(case, name, peer(), expected, kinds[name]) for name, peer in peers.items()
+    }
     del expected
+    times = alternate(peers, rounds)
+    return describe(case, peers, differences, times)
+
+
+def describe(
+    case: Case,
+    peers: Mapping[str, Peer],
+    differences: dict[str, dict[str, float]],
+    times: Mapping[str, Timing],
+) -> dict[str, Any]:
+    """Everything about an edge that a table or a figure may show, but its floor."""
     return {
         "name": case.name,
         "edges": case.edges,
@@ -113,23 +141,26 @@ def _measure_edge(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
         "layered_bytes": case.layered_bytes,
         "differences": differences,
         "saved_bytes": {name: peer.saved_bytes() for name, peer in peers.items()},
-        "seconds": {name: asdict(time) for name, time in alternate(peers, rounds).items()},
+        "seconds": {name: asdict(time) for name, time in times.items()},
     }
 
 
-def check(case: Case, name: str, result: list[Tensor], expected: list[Tensor]) -> dict[str, float]:
+def check(
+    case: Case, name: str, result: list[Tensor], expected: list[Tensor], kind: str = "float32"
+) -> dict[str, float]:
     """Relative differences from `expected` of the output, and of the gradient that differs most.
 
+    `kind` of numbers says how much may be rounded, see `OUTPUT_TOLERANCE`.
+
     Raises:
-        SystemExit: rounding does not explain them.
+        DisagreementError: rounding does not explain them.
     """
-    kind = "bfloat16" if name == "fused_bf16" else "float32"
     output, *gradients = (
         relative_difference([one], [other]) for one, other in zip(result, expected, strict=True)
     )
     gradient = max(gradients)
     if not (output <= OUTPUT_TOLERANCE[kind] and gradient <= GRADIENT_TOLERANCE[kind]):
-        raise SystemExit(
+        raise DisagreementError(
             f"{name} at {case.name} differs from float64: the output by {output:.1e}, "
             f"a gradient by {gradient:.1e}"
         )
@@ -178,8 +209,9 @@ def judge(results: dict[str, Any]) -> list[Bar]:
     return bars
 
 
-def _edges_table(results: dict[str, Any]) -> str:
-    peers = results["settings"]["peers"]
+def edges_table(results: dict[str, Any]) -> str:
+    """Milliseconds of all peers at each edge, and the sums over the edges."""
+    peers = list(results["edges"][0]["seconds"])
     rows = []
     for edge in results["edges"]:
         cells = [with_spread(edge["seconds"][name]) for name in peers]
@@ -191,7 +223,7 @@ def _edges_table(results: dict[str, Any]) -> str:
     return (
         "Milliseconds of forward and backward by shape (channels, input size, stride).\n\n"
         + table(["edge", *peers, "floor"], [*rows, ["sum", *sums]])
-        + f"\n\nFloor: sgemm {roofs['flops_per_second'] / 1e9:.0f} GFLOP/s, "
+        + f"\n\nFloor: matrix product {roofs['flops_per_second'] / 1e9:.0f} GFLOP/s, "
         f"copy {roofs['bytes_per_second'] / 1e9:.0f} GB/s read plus written."
     )
 

@@ -20,7 +20,7 @@ from proxyless_ext.environment import describe_environment
 
 Run = Callable[[], object]
 
-SGEMM_SIZE = 2048
+MATRIX_SIZES = {"cpu": 2048, "cuda": 8192}  # of the matrix product that is a roof
 COPY_BYTES = 128 << 20
 
 
@@ -41,7 +41,30 @@ class Timing:
         return cls(median, low, high)
 
 
-def alternate(runs: Mapping[str, Run], rounds: int, steps: int = 1) -> dict[str, Timing]:
+def host_seconds(run: Run) -> float:
+    """What a run takes that is over when it returns."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def gpu_seconds(run: Run) -> float:
+    """What a run takes on the current GPU, between two CUDA events around it."""
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    run()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after) / 1e3
+
+
+# By the type of device.
+CLOCKS = {"cpu": host_seconds, "cuda": gpu_seconds}
+
+
+def alternate(
+    runs: Mapping[str, Run], rounds: int, steps: int = 1, device: str = "cpu"
+) -> dict[str, Timing]:
     """Time each of `runs` once in every one of `rounds` rounds, after a first run of each.
 
     They take turns, so that a disturbance hits all alike, and another one starts in each round.
@@ -50,7 +73,9 @@ def alternate(runs: Mapping[str, Run], rounds: int, steps: int = 1) -> dict[str,
         runs: what to time, by name.
         rounds: how often.
         steps: that one run consists of; the result is the time of one step.
+        device: where they run, one of `CLOCKS`.
     """
+    clock = CLOCKS[device]
     for run in runs.values():
         run()
     names = list(runs)
@@ -59,9 +84,7 @@ def alternate(runs: Mapping[str, Run], rounds: int, steps: int = 1) -> dict[str,
         for index in range(rounds):
             shift = index % len(names)
             for name in names[shift:] + names[:shift]:
-                started = time.perf_counter()
-                runs[name]()
-                seconds[name].append((time.perf_counter() - started) / steps)
+                seconds[name].append(clock(runs[name]) / steps)
     return {name: Timing.of(each) for name, each in seconds.items()}
 
 
@@ -78,37 +101,44 @@ def _no_collection() -> Iterator[None]:
 class Roofs:
     """What the machine can do at most, to be measured between other things.
 
-    Each sample is a square matrix product in float32, and a copy too large for any cache.
+    Each sample is a square matrix product in `dtype`, and a copy too large for any cache.
     """
 
-    def __init__(self) -> None:
-        self._a = torch.randn(SGEMM_SIZE, SGEMM_SIZE)
-        self._b = torch.randn(SGEMM_SIZE, SGEMM_SIZE)
-        self._product = torch.empty(SGEMM_SIZE, SGEMM_SIZE)
-        self._source = torch.ones(COPY_BYTES, dtype=torch.uint8)
+    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self._device = device
+        self._size = MATRIX_SIZES[device]
+        square = (self._size, self._size)
+        self._a = torch.randn(square, device=device, dtype=dtype)
+        self._b = torch.randn(square, device=device, dtype=dtype)
+        self._product = torch.empty_like(self._a)
+        self._source = torch.ones(COPY_BYTES, dtype=torch.uint8, device=device)
         self._target = torch.empty_like(self._source)
-        self._sgemm: list[float] = []
+        self._matmul: list[float] = []
         self._copy: list[float] = []
 
     def sample(self) -> None:
         """Measure once more."""
         runs: dict[str, Run] = {
-            "sgemm": lambda: torch.mm(self._a, self._b, out=self._product),
+            "matmul": lambda: torch.mm(self._a, self._b, out=self._product),
             "copy": lambda: self._target.copy_(self._source),
         }
-        times = alternate(runs, rounds=3)
-        self._sgemm.append(times["sgemm"].median)
+        times = alternate(runs, rounds=3, device=self._device)
+        self._matmul.append(times["matmul"].median)
         self._copy.append(times["copy"].median)
 
     @property
     def flops_per_second(self) -> float:
         """Of the matrix product, the median of all samples."""
-        return 2 * SGEMM_SIZE**3 / statistics.median(self._sgemm)
+        return 2 * self._size**3 / statistics.median(self._matmul)
 
     @property
     def bytes_per_second(self) -> float:
         """Read plus written by the copy, the median of all samples."""
         return 2 * COPY_BYTES / statistics.median(self._copy)
+
+
+class DisagreementError(SystemExit):
+    """A result that rounding does not explain."""
 
 
 def relative_difference(result: Iterable[Tensor], expected: Iterable[Tensor]) -> float:
@@ -147,6 +177,16 @@ class SavedTensors:
     @property
     def bytes(self) -> int:
         return sum(self._sizes.values())
+
+
+def gpu_peak_bytes(run: Run) -> int:
+    """How far a run makes the memory that PyTorch has allocated on the current GPU grow."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def resident_bytes(field: str) -> int:

@@ -119,6 +119,10 @@ class _Recompute(torch.autograd.Function):
         ctx: Any, x: Tensor, gates: Tensor, candidates: nn.ModuleList, active: int
     ) -> Tensor:
         ctx.candidates, ctx.active, ctx.num_gates = candidates, active, len(gates)
+        device = x.device.type
+        ctx.autocast = torch.autocast(
+            device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        )
         ctx.x = x.detach().requires_grad_(x.requires_grad)
         with torch.enable_grad():
             ctx.output = candidates[active](ctx.x)
@@ -132,7 +136,7 @@ class _Recompute(torch.autograd.Function):
         if ctx.output.requires_grad:  # Zero's does not.
             (grad_x,) = torch.autograd.grad(ctx.output, ctx.x, grad)
         grad_gates = grad.new_empty(ctx.num_gates)
-        with torch.no_grad():
+        with torch.no_grad(), ctx.autocast:
             for index, candidate in enumerate(ctx.candidates):
                 output = ctx.output if index == ctx.active else candidate(ctx.x)
                 grad_gates[index] = (output * grad).sum()

@@ -70,3 +70,8 @@ def conditions_line(conditions: dict[str, Any]) -> str:
         f"torch {conditions['torch']}, commit {commit[:12]}{' and changes' if dirty else ''}, "
         f"load average {load:.2f} at the start."
     )
+
+
+def gpu_line(conditions: dict[str, Any]) -> str:
+    """The same of a GPU."""
+    return f"{conditions['gpu']}, CUDA {conditions['cuda']}; host: {conditions_line(conditions)}"

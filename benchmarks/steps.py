@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import plain
 import torch
@@ -23,13 +24,13 @@ class Batch:
     """Random pictures [N, 3, H, W] and labels [N].
 
     Attributes:
-        pictures, labels: the tensors.
+        pictures, labels: the tensors, drawn alike for every device.
     """
 
-    def __init__(self, space: Space, size: int, resolution: int) -> None:
+    def __init__(self, space: Space, size: int, resolution: int, device: str = "cpu") -> None:
         draws = generator(0, "batch")
-        self.pictures = torch.randn((size, 3, resolution, resolution), generator=draws)
-        self.labels = torch.randint(space.num_classes, (size,), generator=draws)
+        self.pictures = torch.randn((size, 3, resolution, resolution), generator=draws).to(device)
+        self.labels = torch.randint(space.num_classes, (size,), generator=draws).to(device)
 
 
 class Trainee(ABC):
@@ -55,9 +56,13 @@ class Trainee(ABC):
         """Forward and backward of a gate step: the gates' gradients [E, N]."""
 
     def take(self, batch: Batch, dtype: torch.dtype = torch.float32) -> None:
-        """From now on train on `batch` and compute in `dtype`."""
-        self.model.to(dtype)
-        self._pictures = batch.pictures.to(dtype, memory_format=self._layout)
+        """From now on train on `batch`, where it is, in `dtype`; of 16 bits under autocast."""
+        device = batch.pictures.device.type
+        narrow = dtype.itemsize == 2
+        self._autocast = partial(torch.autocast, device, dtype, enabled=narrow)
+        stored = torch.float32 if narrow else dtype
+        self.model.to(device, stored)
+        self._pictures = batch.pictures.to(stored, memory_format=self._layout)
         self._labels = batch.labels
 
     def weight_step(self, seed: int) -> None:
@@ -89,14 +94,15 @@ class Trainee(ABC):
         self.activate(gates.sample(self.alpha_matrix(), generator(seed, "paths")).tolist())
 
     def alpha_matrix(self) -> Tensor:
-        """All alphas [E, N], -inf where an edge has no such candidate."""
+        """All alphas [E, N] on the CPU, -inf where an edge has no such candidate."""
         named = self.model.named_parameters()
         alphas: list[Tensor] = [each for name, each in named if name.endswith("alpha")]
-        return pad_sequence(alphas, batch_first=True, padding_value=-torch.inf).detach()
+        return pad_sequence(alphas, batch_first=True, padding_value=-torch.inf).detach().cpu()
 
     def loss(self) -> Tensor:
         """Cross entropy of the active path."""
-        return cross_entropy(self.model(self._pictures), self._labels)
+        with self._autocast():
+            return cross_entropy(self.model(self._pictures), self._labels)
 
 
 class Fused(Trainee):
@@ -141,7 +147,7 @@ class Plain(Trainee):
         pairs = gates.sample_pair(alpha, draws) if mode == "two_path" else None
         active = gates.sample(alpha if pairs is None else gates.restrict(alpha, pairs), draws)
         self.activate(active.tolist())
-        binary = nn.functional.one_hot(active, alpha.shape[1]).to(alpha).requires_grad_()
+        binary = nn.functional.one_hot(active, alpha.shape[1]).to(self._pictures).requires_grad_()
         with self._open_gates(binary, pairs, mode):
             self.loss().backward()
         assert binary.grad is not None

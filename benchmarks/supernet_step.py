@@ -31,7 +31,7 @@ from typing import Any, get_args
 
 import figures
 import torch
-from measuring import alternate, describe_conditions, relative_difference
+from measuring import DisagreementError, alternate, describe_conditions, relative_difference
 from options import new_parser, parse
 from peak_memory import measure_apart
 from plain import GateMode
@@ -59,8 +59,8 @@ def main() -> None:
             "# Whole steps of a supernet",
             conditions_line(results["conditions"]),
             bars_table(bars),
-            _times_table(results),
-            _memory_table(results),
+            times_table(results),
+            memory_table(results),
         ]
     )
     write(arguments.out, "supernet_step", results, bars, text)
@@ -96,20 +96,20 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "conditions": conditions,
         "settings": {name: getattr(arguments, name) for name in settings},
-        "errors": _check(trainees, space, batch, arguments.gates),
-        "seconds": _times(trainees, arguments),
+        "errors": check(trainees, space, batch, arguments.gates),
+        "seconds": times(trainees, arguments),
         "saved_bytes": {name: trainee.saved_bytes(seed=0) for name, trainee in trainees.items()},
         "peak_bytes": _peaks(arguments),
     }
 
 
-def _check(
+def check(
     trainees: dict[str, Trainee], space: Space, batch: Batch, modes: list[GateMode]
 ) -> dict[str, dict[str, float]]:
     """Relative distances of every result from that in float64, by trainee.
 
     Raises:
-        SystemExit: the fused one is farther away than rounding explains.
+        DisagreementError: the fused one is farther away than rounding explains.
     """
     print("checking ...", flush=True)
     (exact,) = build(["plain"], space, batch).values()
@@ -122,7 +122,7 @@ def _check(
     for what, by_name in errors.items():
         limit = MARGIN * max(NEGLIGIBLE, *(by_name[name] for name in CHECKED[1:]))
         if not by_name["fused"] <= limit:
-            raise SystemExit(f"{what}: errors are {by_name}, and fused may have {limit:.1e}")
+            raise DisagreementError(f"{what}: errors are {by_name}, and fused may have {limit:.1e}")
     return errors
 
 
@@ -134,8 +134,8 @@ def _outcomes(trainee: Trainee, modes: list[GateMode]) -> dict[str, list[Tensor]
     }
 
 
-def _times(
-    trainees: dict[str, Trainee], arguments: argparse.Namespace
+def times(
+    trainees: dict[str, Trainee], arguments: argparse.Namespace, device: str = "cpu"
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Seconds of a weight step, the mean of all paths, and of a gate step in each mode."""
     print("measuring weight steps ...", flush=True)
@@ -143,7 +143,7 @@ def _times(
     weight_steps = {
         name: partial(_weight_steps, trainee, paths) for name, trainee in trainees.items()
     }
-    times = {"weight": alternate(weight_steps, arguments.rounds, steps=paths)}
+    found = {"weight": alternate(weight_steps, arguments.rounds, steps=paths, device=device)}
     for mode in arguments.gates:
         print(f"measuring gate steps, {mode} ...", flush=True)
         gate_steps = {
@@ -151,10 +151,10 @@ def _times(
             for name, trainee in trainees.items()
             if name != "checkpointed"
         }
-        times[mode] = alternate(gate_steps, arguments.rounds)
+        found[mode] = alternate(gate_steps, arguments.rounds, device=device)
     return {
         step: {name: asdict(time) for name, time in by_name.items()}
-        for step, by_name in times.items()
+        for step, by_name in found.items()
     }
 
 
@@ -207,18 +207,22 @@ def judge(results: dict[str, Any]) -> list[Bar]:
     return bars
 
 
-def _times_table(results: dict[str, Any]) -> str:
+def times_table(results: dict[str, Any]) -> str:
+    """Milliseconds of the steps of all peers."""
+    names = list(results["seconds"]["weight"])
     rows = [
         [
             "weight step" if step == "weight" else f"gate step, {step}",
-            *(with_spread(by_name.get(name)) for name in TRAINEES),
+            *(with_spread(by_name.get(name)) for name in names),
         ]
         for step, by_name in results["seconds"].items()
     ]
-    return "Milliseconds of a step.\n\n" + table(["step", *TRAINEES], rows)
+    return "Milliseconds of a step.\n\n" + table(["step", *names], rows)
 
 
-def _memory_table(results: dict[str, Any]) -> str:
+def memory_table(results: dict[str, Any]) -> str:
+    """Megabytes that each peer keeps, and needs at most."""
+    names = list(results["saved_bytes"])
     peaks = results["peak_bytes"]
     rows = {
         "saved for backward of a weight step": results["saved_bytes"],
@@ -226,10 +230,10 @@ def _memory_table(results: dict[str, Any]) -> str:
         "peak of a gate step, recompute": peaks["gate"],
     }
     cells = [
-        [what, *(f"{sizes[name] / 1e6:.4g}" if name in sizes else "" for name in TRAINEES)]
+        [what, *(f"{sizes[name] / 1e6:.4g}" if name in sizes else "" for name in names)]
         for what, sizes in rows.items()
     ]
-    return "Megabytes (1e6).\n\n" + table(["memory", *TRAINEES], cells)
+    return "Megabytes (1e6).\n\n" + table(["memory", *names], cells)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """The operators for GPUs as `make cuda` builds them, on a machine with or without a GPU."""
 
+from collections import Counter
+
 import cuda_machine_code
+import cuda_sources
 import pytest
 import torch
 from cuda_machine_code import Kernel
@@ -78,6 +81,12 @@ def test_all_architectures_are_there(kernels: list[Kernel]) -> None:
     assert {kernel.arch for kernel in kernels} == ARCHS
     of_each = {arch: {k.name for k in kernels if k.arch == arch} for arch in ARCHS}
     assert all(names == of_each[80] for names in of_each.values())
+
+
+def test_nvrtc_is_tested_with_the_same_instances(kernels: list[Kernel]) -> None:
+    listed = [name for header in cuda_sources.KERNELS for name in cuda_sources.instances(header)]
+    bases = (name.removeprefix(cuda_sources.NAMESPACE).partition("<")[0] for name in listed)
+    assert Counter(bases) == Counter(k.base for k in kernels if k.arch == 90)
 
 
 def test_no_kernel_uses_local_memory(kernels: list[Kernel]) -> None:
