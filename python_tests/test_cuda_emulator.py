@@ -216,7 +216,8 @@ def with_bug(bug: Bug, folder: Path) -> Path:
         command = shlex.split(entry["command"])
         output = Path(command[command.index("-o") + 1])
         if f"/{bug.header}" in ninja("deps", output):
-            command.insert(1, f"-I{folder / 'include'}")
+            # What a bug leaves unused is no reason to refuse it.
+            command[1:1] = ["-w", f"-I{folder / 'include'}"]
             output = folder / f"{Path(entry['file']).name}.o"
             command[command.index("-o") + 1] = str(output)
             subprocess.run(command, cwd=BUILD, check=True, capture_output=True)

@@ -8,11 +8,9 @@ from proxyless_ext import _library
 
 @pytest.fixture(autouse=True)
 def device() -> torch.device:
-    """The GPU, without which every test here fails."""
+    """The GPU, without which no test here can run and pytest stops."""
     if not torch.cuda.is_available():
-        pytest.fail(
-            "torch finds no GPU, which this test needs; run it on a machine with one", False
-        )
+        pytest.exit("torch finds no GPU: run these tests on a machine that has one", 1)
     if not _library.cuda_ops_loaded():
-        pytest.fail("the operators for GPUs are not built; run `make cuda` first", False)
+        pytest.exit("the operators for GPUs are not built: run `make cuda` first", 1)
     return torch.device("cuda", 0)
