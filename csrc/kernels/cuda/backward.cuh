@@ -274,6 +274,7 @@ class Backward {
 
   void expand_gradients_of(int64_t first, int64_t channels) const {
     const MBConvShape& s = shape();
+    const int64_t rows = round_up(channels, kUnit<T>);
     PixelProducts<T> products{};
     products.a = {dmid_, block_.chunk};
     products.b = block_.x;
@@ -281,15 +282,14 @@ class Backward {
     products.row_sums = dmid_sums_;
     products.pixels = s.mid_pixels();
     products.slice_pixels = ceil_div(s.mid_pixels(), expand_slices_);
-    products.rows = static_cast<int>(block_.chunk);
+    products.rows = static_cast<int>(rows);
     products.columns = static_cast<int>(patch_padded_);
     products.pitch = static_cast<int>(patch_padded_);
     products.tf32 = how_.tf32;
     launch_pixel_products<T, Factors::kPlain>(products, expand_slices_, how_.stream);
-    add_slices(slices(expand_sums_, block_.chunk * patch_padded_, patch_padded_, expand_slices_),
-               channels, patch_padded_, expand_products_, patch_padded_, 1);
-    add_slices(slices(dmid_sums_, block_.chunk, block_.chunk, expand_slices_), 1, channels,
-               dmid_total_, 0, 1);
+    add_slices(slices(expand_sums_, rows * patch_padded_, patch_padded_, expand_slices_), channels,
+               patch_padded_, expand_products_, patch_padded_, 1);
+    add_slices(slices(dmid_sums_, rows, rows, expand_slices_), 1, channels, dmid_total_, 0, 1);
 
     ExpandGradients<T> args{};
     args.weight = {block_.expand.data + first * block_.expand.pitch, block_.expand.pitch};

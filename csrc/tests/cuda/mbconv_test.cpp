@@ -30,7 +30,7 @@ using cuda::emulator::Order;
 using testing::Expectations;
 
 constexpr double kEps = 1e-3;
-// With the small one, the blocks below need several chunks of channels.
+// With the small one, blocks with many expanded channels need several chunks of them.
 constexpr cuda::Device kSmall{2, 16 << 10}, kLarge{2, 64 << 20};
 
 struct Case {
@@ -50,6 +50,8 @@ const Case kCases[] = {
     {{1, 12, 10, 72, 40, 72, 1, 1, 5, 1}, true, true, false, kLarge},   // more inputs than a tile
     {{3, 3, 2, 4, 8, 4, 3, 1, 3, 1}, true, true, false},  // a shortcut around a 3x3 expand
     {{2, 4, 3, 16, 16, 8, 0, 1, 7, 1}, false, false, true},
+    {{2, 6, 7, 4, 150, 4, 1, 1, 3, 1}, true, true, false},   // several chunks, the last one
+    {{1, 9, 8, 4, 90, 6, 1, 1, 5, 2}, false, false, false},  // not full
     {{1, 9, 9, 5, 15, 6, 1, 1, 3, 2}, false, false, false},
 };
 

@@ -88,8 +88,7 @@ struct Project {
   }
 
  private:
-  // Each thread has half of a column; the two meet in the tile's padding, of which rows 0 and 1
-  // are theirs.
+  // Each thread has half of a column.
   __device__ void sum_columns(const ProductTile& tile) const {
     const int column = threadIdx.x % kTileColumns, half = threadIdx.x / kTileColumns;
     const int begin = half * kTilePixels / 2, end = min(begin + kTilePixels / 2, tile.pixels);
@@ -127,6 +126,7 @@ struct Project {
     }
   }
 
+  // Of the two threads that share a column; both get it.
   __device__ static float sum_of_halves(float value) {
     __shared__ float halves[2][kTileColumns];
     const int column = threadIdx.x % kTileColumns;
