@@ -109,6 +109,8 @@ class Device:
         import cupy
 
         self.cupy = cupy
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        self._multiprocessors: int = properties["multiProcessorCount"]
         self.arrays: list[Any] = []
         self._modules: dict[str, Any] = {}
 
@@ -133,6 +135,10 @@ class Device:
     def pointer(self, count: int, dtype: str = "float32") -> int:
         """The address of that many random numbers."""
         return int(self.normal(count, dtype).data.ptr)
+
+    def slices(self, pixels: int, blocks: int) -> int:
+        """Parts that `pixels` are cut into if each takes `blocks` blocks, as in plan.cpp."""
+        return max(1, min(-(-4 * self._multiprocessors // blocks), pixels // 256))
 
     def seconds(self, call: Callable[[], Any]) -> float:
         """The median of what a call takes on the GPU."""
@@ -183,16 +189,18 @@ def kernels_of(device: Device, case: Case, dtype: str) -> Iterator[Run]:
     kernel = device.kernel("pointwise.cuh", name)
     yield Run("pointwise, project", _launch(kernel, (blocks, -(-outputs // 64)), product, project))
 
-    slices = min(tiles, 64)
+    tiles_per_slice = -(-tiles // device.slices(tiles * TILE_ROWS * TILE_COLUMNS, groups))
+    slices = -(-tiles // tiles_per_slice)
     backward = DepthwiseBackward(
         expand, taps, d, rows(pitch), NormBackward(*vectors[:3], True),
         device.pointer(pixels * pitch, dtype), pitch, device.pointer(slices * k * k * pitch),
-        size, size, tiles, tiles_y, tiles_x, -(-tiles // slices),
+        size, size, tiles, tiles_y, tiles_x, tiles_per_slice,
     )  # fmt: skip
     kernel = device.kernel("depthwise_backward.cuh", f"depthwise_backward<{number}, {k}, 1>")
     yield Run("depthwise_backward", _launch(kernel, (slices, groups), backward))
 
-    slices = 16
+    grid = (-(-channels // 64), -(-pitch // 64))
+    slices = device.slices(pixels, grid[0] * grid[1])
     weights = PixelProducts(
         Rows(backward.dmid, pitch), x, None, None, device.pointer(slices * pitch * channels),
         device.pointer(slices * pitch), pixels, -(-pixels // slices), pitch, channels, channels,
@@ -200,8 +208,7 @@ def kernels_of(device: Device, case: Case, dtype: str) -> Iterator[Run]:
     )  # fmt: skip
     name = f"pixel_products<{number}, {cuda_sources.NAMESPACE}Factors::kPlain>"
     kernel = device.kernel("pixel_products.cuh", name)
-    grid = (-(-channels // 64), -(-pitch // 64), slices)
-    yield Run("pixel_products, expand weights", _launch(kernel, grid, weights))
+    yield Run("pixel_products, expand weights", _launch(kernel, (*grid, slices), weights))
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *structs: ctypes.Structure) -> Callable[[], None]:

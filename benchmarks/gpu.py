@@ -75,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--operation", default="k5e6", help="of every edge (default: %(default)s)")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="(default: all)")
     parser.add_argument("--paths", type=int, default=2, help="per round (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=9, help="(default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=8, help="(default: %(default)s)")
     usual = {
         "edges": list(range(21)),
         "peers": PEER_NAMES,

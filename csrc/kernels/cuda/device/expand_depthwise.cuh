@@ -49,10 +49,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) expand_depthwise(ExpandDept
   __shared__ __align__(128) unsigned char tile[Tile::kInRows * Tile::kInColumns * kStageBytes];
   __shared__ __align__(128) unsigned char scratch[kScratch];
 
-  const int tile_x = static_cast<int>(blockIdx.x) % args.tiles_x;
-  const int tile_y = static_cast<int>(blockIdx.x) / args.tiles_x % args.tiles_y;
-  const int64_t picture = static_cast<int>(blockIdx.x) / args.tiles_x / args.tiles_y;
-  const int channel = static_cast<int>(blockIdx.y) * kGroup<T>;
+  const BlockPlace place = block_place();
+  const int tile_x = place.pixels % args.tiles_x;
+  const int tile_y = place.pixels / args.tiles_x % args.tiles_y;
+  const int64_t picture = place.pixels / args.tiles_x / args.tiles_y;
+  const int channel = place.channels * kGroup<T>;
   const int first_y = tile_y * Tile::kRows, first_x = tile_x * Tile::kColumns;
   load_expanded<T, Tile::kInRows, Tile::kInColumns>(tile, scratch, args.expand, picture,
                                                     first_y * kStride - kKernel / 2,
@@ -128,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) expand_depthwise(ExpandDept
   }
   sum_over_threads<kStageUnits>(squares, floats);
   if (thread >= kStageUnits) return;
-  const int64_t block = blockIdx.x;
+  const int64_t block = place.pixels;
   const int first = channel + unit * kUnit<T>;
   float counts[kUnit<T>];
 #pragma unroll

@@ -92,7 +92,7 @@ struct Project {
   __device__ void sum_columns(const ProductTile& tile) const {
     const int column = threadIdx.x % kTileColumns, half = threadIdx.x / kTileColumns;
     const int begin = half * kTilePixels / 2, end = min(begin + kTilePixels / 2, tile.pixels);
-    const int64_t block = blockIdx.x;
+    const int64_t block = tile.first_pixel / kTilePixels;
     const float count = static_cast<float>(tile.pixels);
     const int to = tile.first_column + column;
 
@@ -174,7 +174,7 @@ struct ProjectBackward {
     sum_over_threads<kUnits>(grads, scratch);
     sum_over_threads<kUnits>(products, scratch);
     if (!valid || threadIdx.x >= kUnits) return;
-    const int64_t block = blockIdx.x;
+    const int64_t block = tile.first_pixel / kTilePixels;
     store_floats(sums + block * 2 * pitch + c, grads);
     store_floats(sums + (block * 2 + 1) * pitch + c, products);
   }
@@ -252,8 +252,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
       128) unsigned char memory[2 * kBufferBytes > kTileBytes ? 2 * kBufferBytes : kTileBytes];
 
   const int thread = threadIdx.x;
-  const int64_t first_pixel = static_cast<int64_t>(blockIdx.x) * kTilePixels;
-  const int first_column = static_cast<int>(blockIdx.y) * kTileColumns;
+  const BlockPlace place = block_place();
+  const int64_t first_pixel = static_cast<int64_t>(place.pixels) * kTilePixels;
+  const int first_column = place.channels * kTileColumns;
   const int pixels =
       static_cast<int>(min(product.pixels - first_pixel, static_cast<int64_t>(kTilePixels)));
   const int columns = min(product.columns - first_column, kTileColumns);

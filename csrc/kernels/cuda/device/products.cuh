@@ -18,6 +18,18 @@ constexpr int kTilePixels = 64;  // rows of the first operand in a block's produ
 template <class T>
 constexpr int kStage = kStageBytes / static_cast<int>(sizeof(T));
 
+// Which part of the pixels a block has, and which group of channels.
+struct BlockPlace {
+  int pixels, channels;
+};
+
+// In a grid of parts of the pixels by groups of channels. CUDA starts blocks along x first; here
+// those that read the same pixels start together, so that all but one find them in the L2 cache.
+__device__ __forceinline__ BlockPlace block_place() {
+  const unsigned block = blockIdx.y * gridDim.x + blockIdx.x;
+  return {static_cast<int>(block / gridDim.y), static_cast<int>(block % gridDim.y)};
+}
+
 // Where a unit of a row lies in a staged tile: permuted so that eight rows' units, which ldmatrix
 // reads at once, are in different banks.
 __device__ __forceinline__ int staged(int row, int unit) {
