@@ -122,11 +122,7 @@ class Backward {
     sums.sums = column_sums_;
     sums.pitch = padded;
     sums.pixels = pixels;
-    sums.slice_pixels = ceil_div(pixels, sum_slices_);
-    launch(column_sums<T>,
-           dim3(static_cast<unsigned>(sum_slices_),
-                static_cast<unsigned>(ceil_div(padded, kStage<T>))),
-           dim3(kThreads), how_.stream, sums);
+    launch_column_sums(sums, sum_slices_, how_.stream);
     launch(combine_sums, grid_of(padded, kCombineChannels), dim3(kCombineThreads), how_.stream,
            column_sums_, padded, sum_slices_, norm, static_cast<int>(shape().out_channels),
            static_cast<int>(padded), gradients_of(B::kProject, 0, project_norm_));

@@ -35,6 +35,15 @@ inline dim3 grid_of(int64_t count, int64_t threads = kThreads) {
   return dim3(static_cast<unsigned>(ceil_div(count, threads)));
 }
 
+// Cuts the pixels into slices and sums them up.
+template <class T>
+void launch_column_sums(ColumnSums<T> args, int64_t slices, void* stream) {
+  args.slice_pixels = ceil_div(args.pixels, slices);
+  const dim3 grid(static_cast<unsigned>(slices),
+                  static_cast<unsigned>(ceil_div(args.pitch, kStage<T>)));
+  launch(column_sums<T>, grid, dim3(kThreads), stream, args);
+}
+
 // A dense matrix as aligned rows: itself where it is so, or else a copy in the workspace.
 template <class T>
 class AlignedRows {

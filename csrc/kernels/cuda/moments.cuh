@@ -29,11 +29,7 @@ class MomentsOfInput {
     sums.sums = sums_;
     sums.pitch = padded_;
     sums.pixels = pixels;
-    sums.slice_pixels = ceil_div(pixels, sum_slices_);
-    launch(column_sums<T>,
-           dim3(static_cast<unsigned>(sum_slices_),
-                static_cast<unsigned>(ceil_div(padded_, kStage<T>))),
-           dim3(kThreads), how.stream, sums);
+    launch_column_sums(sums, sum_slices_, how.stream);
     launch(finish_mean, grid_of(padded_), dim3(kThreads), how.stream,
            Slices{sums_, padded_, padded_, static_cast<int>(sum_slices_)}, count, patch, padded,
            args.moments, negative_mean_);
