@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import secrets
+import tempfile
 from contextlib import suppress
-from glob import escape
 from pathlib import Path
 
 from .errors import UserError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Make `content` (text as UTF-8) the content of `path` in one step.
 
-    At every moment `path` has the old content or the new, whatever kills this process; the new is
-    on the disk when this returns. What killed writers of `path` left beside it is removed.
+    At every moment `path` has the old content or the new, whatever kills this process or writes
+    `path` beside it; the new is on the disk when this returns.
 
     Raises:
         UserError: it cannot be written; what was there before is intact.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        for stale in path.parent.glob(f".{escape(path.name)}.tmp*"):
-            stale.unlink(missing_ok=True)
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -42,13 +43,33 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     _sync_folder(path.parent)
 
 
+def check_writable(path: str | Path) -> None:
+    """Find out before the work whether `path` can be written after it.
+
+    Raises:
+        UserError: it cannot, as `write_atomically` would say it.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder that nobody else writes to now."""
+    for path in folder.glob(".*.part"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def write_error(path: str | Path, error: OSError) -> UserError:
     """What to tell the user when `path` cannot be written."""
     if error.errno in _NO_SPACE:
-        remedy = (
-            "what was there before is intact, so free some disk space and start again (a run with "
-            "--resume)"
-        )
+        remedy = "what was there before is intact, so free some disk space and start again"
     else:
         remedy = "choose another place, or make this one writable"
     return UserError(f"cannot write {path}: {error.strerror}; {remedy}")
