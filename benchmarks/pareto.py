@@ -9,14 +9,12 @@ latency.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
-from typing import Any
 
 from proxyless_ext.report import SearchedPoint, draw_pareto
-from proxyless_ext.runs import Run, read_metrics
-from proxyless_ext.spaces import Architecture
+from proxyless_ext.runs import Comparison, Figures, Result, Run, SearchEpoch, read_metrics
+from proxyless_ext.spaces import Architecture, read_model
 
 
 def main() -> None:
@@ -30,50 +28,49 @@ def main() -> None:
     print("| run | target | argmax | derived | measured | accuracy | parameters | MACs | network |")
     print("|---|---|---|---|---|---|---|---|---|")
     for run in map(Run.open, arguments.runs):
-        result = _read(run.result_path)
+        result = read_model(Result, run.outcome.result_path)
         print(_row(run, result))
-        target = f"{result['target_ms']:.3f} ms"
+        target = f"{result.target_ms:.3f} ms"
         label = "" if any(point.name == target for point in points) else target
-        points.append(SearchedPoint(label, result["accuracy"], result["measured_ms"], "searched"))
-        rivals = _read(run.comparison_path)["random"]
-        points += [
-            SearchedPoint("", rival["accuracy"], rival["measured_ms"], "random") for rival in rivals
-        ]
+        points.append(_point(label, result, "searched"))
+        rivals = read_model(Comparison, run.outcome.comparison_path).random
+        points += [_point("", rival, "random") for rival in rivals]
         if rivals:
-            comparisons.append(_against(run, result, [rival["accuracy"] for rival in rivals]))
+            accuracies = [rival.accuracy or 0.0 for rival in rivals]
+            comparisons.append(_against(run, result, accuracies))
     print("\n" + "\n".join(comparisons))
     if arguments.figure:
         draw_pareto(points, arguments.figure)
 
 
-def _row(run: Run, result: dict[str, Any]) -> str:
-    searched = [each for each in read_metrics(run.metrics_path) if each["phase"] == "search"]
-    blocks = Architecture.load(run.architecture_path).blocks
+def _point(label: str, figures: Figures, group: str) -> SearchedPoint:
+    return SearchedPoint(label, figures.accuracy or 0.0, figures.measured_ms or 0.0, group)
+
+
+def _row(run: Run, result: Result) -> str:
+    searched = [each for each in read_metrics(run.metrics_path) if isinstance(each, SearchEpoch)]
+    blocks = Architecture.load(run.outcome.architecture_path).blocks
     network = " ".join("-" if block.operation == "zero" else block.operation for block in blocks)
     cells = [
         run.folder.name,
-        f"{result['target_ms']:.4f} ms",
-        f"{searched[-1]['derived_ms']:.4f} ms",
-        f"{result['predicted_ms']:.4f} ms",
-        f"{result['measured_ms']:.4f} ms",
-        f"{result['accuracy']:.2%}",
-        f"{result['parameters']:,}",
-        f"{result['macs']:,}",
+        f"{result.target_ms:.4f} ms",
+        f"{searched[-1].derived_ms:.4f} ms",
+        f"{result.predicted_ms:.4f} ms",
+        f"{result.measured_ms:.4f} ms",
+        f"{result.accuracy:.2%}",
+        f"{result.parameters:,}",
+        f"{result.macs:,}",
         f"`{network}`",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _against(run: Run, result: dict[str, Any], accuracies: list[float]) -> str:
+def _against(run: Run, result: Result, accuracies: list[float]) -> str:
     mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
     return (
-        f"{run.folder.name}: {result['accuracy']:.2%} against {mean:.2%} ± {deviation:.2%} "
+        f"{run.folder.name}: {result.accuracy:.2%} against {mean:.2%} ± {deviation:.2%} "
         f"(best {max(accuracies):.2%}) of {len(accuracies)} random networks"
     )
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text())
 
 
 if __name__ == "__main__":

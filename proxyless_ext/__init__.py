@@ -1,9 +1,14 @@
 """ProxylessNAS as software: search a network directly on your own pictures and hardware."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import spaces
 from .errors import UserError
-from .nn import Edges, Identity, MBConv, MixedOp, Network, SuperNet, Zero
 from .spaces import Architecture, Space
+
+if TYPE_CHECKING:
+    from .nn import Edges, Identity, MBConv, MixedOp, Network, SuperNet, Zero
 
 __all__ = [
     "Architecture",
@@ -18,3 +23,10 @@ __all__ = [
     "Zero",
     "spaces",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Modules, imported when they are asked for: the program has things to set before torch."""
+    if name in __all__:
+        return getattr(import_module(".nn", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,14 +4,16 @@ published values.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from .data import DataConfig
+from .data import DataConfig, is_named_source
+from .documents import parse_document
 from .errors import UserError
 from .latency import Conditions
 from .latency.conditions import BackendName, DeviceName
@@ -19,6 +21,21 @@ from .spaces import BUILTIN, Data, Space, read_mapping, validate
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class RuntimeConfig(Data):
+    """Where a run computes, and how exactly; `runtime.Runtime` is made from it.
+
+    Attributes:
+        device: where to train.
+        precision: ``float32``; ``tf32``, in which GPUs round what they multiply to 10 bits;
+            ``bf16`` or ``fp16``, by autocast, the latter with a scaled loss.
+        threads: torch threads on the CPU; all cores when absent.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
+    threads: Count | None = None
 
 
 class SpaceConfig(Data):
@@ -63,6 +80,8 @@ class LatencyConfig(Data):
             absent.
     """
 
+    MEASURING: ClassVar = ("backend", "device", "batch_size", "threads", "warmup", "repetitions")
+
     table: Path | None = None
     backend: BackendName = "onnxruntime"
     device: DeviceName = "cpu"
@@ -85,8 +104,7 @@ class LatencyConfig(Data):
 
     def conditions(self) -> Conditions:
         """How to measure: here and now."""
-        names = ("backend", "device", "batch_size", "threads", "warmup", "repetitions")
-        return Conditions(**{name: getattr(self, name) for name in names})
+        return Conditions(**{name: getattr(self, name) for name in self.MEASURING})
 
     def target_ms(self, cheapest: float, dearest: float) -> float:
         """The target in ms, for a space that reaches from `cheapest` to `dearest`."""
@@ -182,15 +200,12 @@ class Config(Data):
 
     Attributes:
         seed: of every random decision of the run.
-        threads: torch threads for training; all cores when absent.
-        device: where to train.
         checkpoint_seconds: how much time a kill may cost.
     """
 
     seed: int = Field(0, ge=0)
-    threads: Count | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
     checkpoint_seconds: Positive = 60.0
+    runtime: RuntimeConfig = RuntimeConfig()
     data: DataConfig = DataConfig()
     space: SpaceConfig = SpaceConfig()
     latency: LatencyConfig = LatencyConfig()
@@ -200,9 +215,17 @@ class Config(Data):
     train: TrainConfig = TrainConfig()
     comparison: ComparisonConfig = ComparisonConfig()
 
+    def anchored(self) -> Config:
+        """The same with absolute paths, which mean the same wherever a run goes on."""
+        tree = self.model_dump(mode="json")
+        _move_paths(tree, Path.cwd())
+        return Config.model_validate(tree)
+
 
 def load_config(path: Path | None, overrides: dict[str, Any]) -> Config:
     """The configuration in a YAML file (the defaults without one), with single values overridden.
+
+    Relative paths in the file start from its folder, those in `overrides` from the current one.
 
     Args:
         path: a YAML file, or None.
@@ -212,9 +235,32 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> Config:
         UserError: naming the key that is unknown or does not fit.
     """
     tree = {} if path is None else read_mapping(path)
+    if path is not None:
+        _move_paths(tree, path.parent)
     for key, value in overrides.items():
         _set(tree, key, value)
     return validate(Config, tree, str(path or "configuration"))
+
+
+_PATHS: dict[str, Callable[[str], bool]] = {
+    "data.source": is_named_source,
+    "data.root": lambda _: False,
+    "space.name": lambda value: value in BUILTIN or not Path(value).suffix,
+    "latency.table": lambda _: False,
+}
+"""Settings that hold a path, and whether a value is the name of something instead."""
+
+
+def _move_paths(tree: dict[str, Any], folder: Path) -> None:
+    """Let relative paths in a tree of settings start from `folder`."""
+    for key, is_name in _PATHS.items():
+        section, name = key.split(".")
+        settings = tree.get(section)
+        value = settings.get(name) if isinstance(settings, dict) else None
+        if isinstance(settings, dict) and isinstance(value, str) and not is_name(value):
+            moved = os.path.join(folder, os.path.expanduser(value))
+            # Not a relative one, from which "./digits" would come out as a name.
+            settings[name] = os.path.normpath(moved) if os.path.isabs(moved) else moved
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -226,10 +272,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise UserError(f"'{text}' sets nothing; write KEY=VALUE such as search.epochs=3")
-    try:
-        return key, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date with month 13
-        raise UserError(f"the value in '{text}' is not valid YAML; quote it") from error
+    return key, parse_document(value, f"the value in '{text}'")
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -69,7 +69,7 @@ def remove_leftovers(folder: Path) -> None:
 def write_error(path: str | Path, error: OSError) -> UserError:
     """What to tell the user when `path` cannot be written."""
     if error.errno in _NO_SPACE:
-        remedy = "what was there before is intact, so free some disk space and start again"
+        remedy = "what was there before is intact, so free some disk space"
     else:
         remedy = "choose another place, or make this one writable"
     return UserError(f"cannot write {path}: {error.strerror}; {remedy}")

@@ -1,7 +1,8 @@
-"""Progress bars with the time left."""
+"""How far something is: a bar in a terminal, and a line now and then anywhere else."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,24 +18,130 @@ from rich.progress import (
 
 console = Console(stderr=True)
 
+SECONDS = 20.0
+"""Between two lines."""
+
+
+class Pace:
+    """How fast steps are taken, over about the last minute.
+
+    Args:
+        done: steps that were done before.
+    """
+
+    def __init__(self, done: int) -> None:
+        self.done = done
+        self._pictures = 0
+        self._marks = [(time.monotonic(), done, 0)]
+
+    def advance(self, steps: int, pictures: int) -> None:
+        """Count steps, and the pictures they took."""
+        self.done += steps
+        self._pictures += pictures
+        now = time.monotonic()
+        if now - self._marks[-1][0] > 1:
+            self._marks = [*self._marks[-60:], (now, self.done, self._pictures)]
+
+    @property
+    def pictures_per_second(self) -> float | None:
+        """None where no pictures are counted, or none were yet."""
+        started, _, before = self._marks[0]
+        return (self._pictures - before) / (time.monotonic() - started) or None
+
+    def seconds_left(self, total: int) -> float | None:
+        """For the rest of `total` steps; None before the first."""
+        started, before, _ = self._marks[0]
+        if self.done == before:
+            return None
+        return (time.monotonic() - started) / (self.done - before) * (total - self.done)
+
 
 class Bar:
-    """One running bar: `advance` it, and let `note` say what is current."""
+    """One thing that is under way: `advance` it, and let `note` say what is current."""
 
-    def __init__(self, progress: Progress, total: int, label: str) -> None:
+    def __init__(self, label: str, total: int, done: int) -> None:
+        self.label = label
+        self.total = total
+        self.text = ""
+        self.pace = Pace(done)
+
+    def advance(self, steps: int = 1, pictures: int = 0) -> None:
+        """Count steps, and the pictures they took."""
+        self.pace.advance(steps, pictures)
+
+    def note(self, text: str) -> None:
+        """Show `text` beside the figures."""
+        self.text = text
+
+
+class _TerminalBar(Bar):
+    """Drawn in place."""
+
+    def __init__(self, label: str, total: int, done: int, progress: Progress) -> None:
+        super().__init__(label, total, done)
         self._progress = progress
-        self._task = progress.add_task(label, total=total, note="")
+        self._task = progress.add_task(label, total=total, completed=done, note="")
 
-    def advance(self, steps: int = 1) -> None:
+    def advance(self, steps: int = 1, pictures: int = 0) -> None:
+        super().advance(steps, pictures)
         self._progress.advance(self._task, steps)
 
     def note(self, text: str) -> None:
+        super().note(text)
         self._progress.update(self._task, note=text)
+
+
+class _Lines(Bar):
+    """Written line by line, for files and pipes."""
+
+    def __init__(self, label: str, total: int, done: int) -> None:
+        super().__init__(label, total, done)
+        self._written = time.monotonic()
+
+    def advance(self, steps: int = 1, pictures: int = 0) -> None:
+        super().advance(steps, pictures)
+        if time.monotonic() - self._written >= SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """A line about where it stands."""
+        self._written = time.monotonic()
+        console.print(describe(self), highlight=False, markup=False, soft_wrap=True)
+
+
+def describe(bar: Bar) -> str:
+    """search: 300 of 1200, loss 1.234, 512 pictures/s, 1:23 left."""
+    parts = [f"{bar.label}: {bar.pace.done} of {bar.total}"]
+    if bar.text:
+        parts.append(bar.text)
+    if rate := bar.pace.pictures_per_second:
+        parts.append(f"{rate:.0f} pictures/s")
+    if (left := bar.pace.seconds_left(bar.total)) and bar.pace.done < bar.total:
+        parts.append(f"{clock(left)} left")
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """1:23, or 2:05:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @contextmanager
 def progress_bar(label: str, total: int, done: int = 0) -> Iterator[Bar]:
-    """A bar over `total` steps, `done` of them done before; with the time elapsed and left."""
+    """A bar over `total` steps, `done` of them done before, with the time left.
+
+    Where no terminal shows it, there is a line about it every 20 seconds, as long as steps are
+    taken, and one at the end if there was one before.
+    """
+    if not console.is_terminal:
+        lines = _Lines(label, total, done)
+        started = lines._written
+        yield lines
+        if lines._written > started:
+            lines.write()
+        return
     columns = (
         TextColumn("{task.description:<12}"),
         BarColumn(),
@@ -45,6 +152,4 @@ def progress_bar(label: str, total: int, done: int = 0) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
-        bar = Bar(progress, total, label)
-        bar.advance(done)
-        yield bar
+        yield _TerminalBar(label, total, done, progress)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyless_ext import cli
-from proxyless_ext.runs import Run
+from proxyless_ext.runs import Epoch, Run
 from proxyless_ext.training import networks
 from proxyless_ext.training.weight_phase import WeightPhase
 
@@ -85,9 +85,9 @@ def _prepare(blow: Blow) -> None:
             threading.Timer(blow.delay or 0.0, _strike, [blow.number]).start()
         step(self, number, *args)
 
-    def deadly_log(self: Run, record: dict[str, Any]) -> None:
+    def deadly_log(self: Run, record: Epoch) -> None:
         log(self, record)
-        if record["phase"] == blow.phase:
+        if record.phase == blow.phase:
             _strike(blow.number)
 
     if blow.delay is None:

@@ -16,15 +16,17 @@ PACKAGE = Path(proxyless_ext.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"_library", "_registrations", "environment", "files", "progress", "seeding"},
+    {"_library", "_registrations", "documents", "environment", "files", "progress", "seeding"},
     {"export", "ops", "reference", "spaces"},
     {"gates"},
     {"nn", "data", "runs"},
     {"latency", "zoo"},
     {"config", "report"},
+    {"runtime"},
     {"training"},
     {"search"},
     {"cli"},
+    {"__main__"},
 ]
 """Parts of the package; each may import those of the layers before its own."""
 

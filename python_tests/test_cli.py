@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
     result = proxyless(
         *("search", "--config", folder / "config.yaml", "--space", folder / "space.yaml"),
         *("--target", "60%", "--seed", "3", "--out", folder / "run"),
-        *settings_of("threads", "warmup", "search", "gates", "train"),
+        *settings_of("runtime", "warmup", "search", "gates", "train"),
         *("--set", "gates.mode=two_path"),
     )
     return Run.open(folder / "run"), result
@@ -108,7 +108,7 @@ def test_a_search_leaves_all_its_files(finished: tuple[Run, Result]) -> None:
 
 def test_its_last_lines_are_what_it_found(finished: tuple[Run, Result]) -> None:
     run, printed = finished
-    found = json.loads(run.result_path.read_text())
+    found = json.loads(run.outcome.result_path.read_text())
     first, *lines = printed.stdout.splitlines()
     assert first == f"run folder: {run.folder}"
     assert lines == [
@@ -128,8 +128,8 @@ def test_its_last_lines_are_what_it_found(finished: tuple[Run, Result]) -> None:
 
 def test_what_it_found_is_consistent(finished: tuple[Run, Result]) -> None:
     run, _ = finished
-    found = json.loads(run.result_path.read_text())
-    architecture = Architecture.load(run.architecture_path)
+    found = json.loads(run.outcome.result_path.read_text())
+    architecture = Architecture.load(run.outcome.architecture_path)
     table = LatencyTable.load(run.latency_path)
     cheapest, dearest = table.bounds(SPACE)
     assert found["target_ms"] == pytest.approx(cheapest + 0.6 * (dearest - cheapest))
@@ -140,7 +140,7 @@ def test_what_it_found_is_consistent(finished: tuple[Run, Result]) -> None:
     assert found["parameters"] == sum(p.numel() for p in network.parameters())
     settings = load_config(run.config_path, {})
     assert (settings.seed, settings.gates.mode, settings.latency.target) == (3, "two_path", "60%")
-    comparison = json.loads(run.comparison_path.read_text())
+    comparison = json.loads(run.outcome.comparison_path.read_text())
     assert [row["name"] for row in comparison["random"]] == ["random-0"]
     assert [row["name"] for row in comparison["yardsticks"]] == ["mobilenet_v2", "mnasnet1_0"]
     assert all(row["measured_ms"] > 0 for rows in comparison.values() for row in rows)
@@ -150,13 +150,15 @@ def test_its_onnx_file_is_the_network_with_the_accuracy_it_says(
     finished: tuple[Run, Result],
 ) -> None:
     run, _ = finished
-    session = onnxruntime.InferenceSession(run.onnx_path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        run.outcome.onnx_path, providers=["CPUExecutionProvider"]
+    )
     settings = load_config(run.config_path, {})
     val = load_pictures(settings.data, SPACE.resolution, settings.seed).val
     pictures = torch.stack([val[index][0] for index in range(len(val))])
     (logits,) = session.run(None, {"pictures": pictures.numpy()})
     accuracy = np.mean(logits.argmax(1) == val.labels.numpy())
-    assert accuracy == pytest.approx(json.loads(run.result_path.read_text())["accuracy"])
+    assert accuracy == pytest.approx(json.loads(run.outcome.result_path.read_text())["accuracy"])
 
 
 def test_resuming_a_finished_search_changes_nothing(
@@ -186,7 +188,7 @@ def test_derive_again(finished: tuple[Run, Result], tmp_path: Path) -> None:
         assert printed == f"{out}: predicted latency {table.predict(architecture):.3f} ms\n"
         return architecture
 
-    assert derive() == Architecture.load(run.architecture_path)
+    assert derive() == Architecture.load(run.outcome.architecture_path)
     assert table.predict(derive("--target", "0%")) < 1.05 * cheapest + 1e-9
     assert table.predict(derive("--target", f"{dearest}ms")) > 0.95 * dearest - 1e-9
     assert before == {path: path.read_bytes() for path in before}
@@ -211,7 +213,7 @@ def test_derive_for_a_target_from_a_search_without_one(
 
 def test_evaluate(finished: tuple[Run, Result]) -> None:
     run, _ = finished
-    found = json.loads(run.result_path.read_text())
+    found = json.loads(run.outcome.result_path.read_text())
     expected = (
         f"accuracy: {found['accuracy']:.2%}, top-5 {found['top5']:.2%}, "
         f"loss {found['loss']:.4f} on 90 pictures\n"
@@ -242,30 +244,32 @@ def test_report(finished: tuple[Run, Result]) -> None:
 
 
 def train(out: Path, *arguments: str | Path) -> tuple[Run, dict[str, Any], list[str]]:
-    settings = settings_of("threads", "data", "train")
+    settings = settings_of("runtime", "data", "train")
     lines = proxyless("train", *settings, *arguments, "--out", out).stdout.splitlines()
     run = Run.open(out)
-    return run, json.loads(run.result_path.read_text()), lines
+    return run, json.loads(run.outcome.result_path.read_text()), lines
 
 
 def test_train_a_network_of_ones_own(
     finished: tuple[Run, Result], tmp_path: Path, no_onnx: None
 ) -> None:
     searched, _ = finished
-    run, found, lines = train(tmp_path / "a", searched.architecture_path, "--seed", "5")
+    run, found, lines = train(tmp_path / "a", searched.outcome.architecture_path, "--seed", "5")
     assert lines == [
         f"run folder: {run.folder}",
         f"accuracy: {found['accuracy']:.2%} (top-5 {found['top5']:.2%})",
-        f"network:  {run.architecture_path}, weights.safetensors, network.onnx",
+        f"network:  {run.outcome.architecture_path}, weights.safetensors, network.onnx",
     ]
     assert found["seed"] == 5
     assert found["seconds"].keys() == {"train"}
-    assert Architecture.load(run.architecture_path) == Architecture.load(searched.architecture_path)
+    assert Architecture.load(run.outcome.architecture_path) == Architecture.load(
+        searched.outcome.architecture_path
+    )
 
     # The network of a run folder is the same one, and resuming a finished run changes nothing.
     again, _, _ = train(tmp_path / "b", searched.folder, "--seed", "5")
     proxyless("train", "--resume", again.folder)
-    weights = [exactly(load_checkpoint(each.weights_path)) for each in (run, again)]
+    weights = [exactly(load_checkpoint(each.outcome.weights_path)) for each in (run, again)]
     assert weights[0] == weights[1]
     assert proxyless("evaluate", again.folder).stdout.startswith(lines[1].split(" (")[0])
     proxyless("report", again.folder)
@@ -277,7 +281,7 @@ def test_train_a_network_in_the_published_format(tmp_path: Path, no_onnx: None) 
         *(tmp_path / "run", tmp_path / "small.config"),
         *("--set", "data.limit=20", "--set", "train.epochs=1", "--set", "data.val_fraction=0.01"),
     )
-    trained = Architecture.load(run.architecture_path)
+    trained = Architecture.load(run.outcome.architecture_path)
     assert (trained.name, trained.resolution, trained.num_classes) == ("small", 224, 10)
     assert len(trained.blocks) == len(CONFIG["blocks"])
     assert found["macs"] > 0
@@ -288,7 +292,7 @@ def test_a_network_remembers_how_its_pixels_were_normalised(
 ) -> None:
     """So that other pictures are given to it alike, whatever is usual for their source."""
     run, _ = finished
-    kept = Architecture.load(run.architecture_path).normalisation
+    kept = Architecture.load(run.outcome.architecture_path).normalisation
     config = load_config(run.config_path, {})
     pictures = load_pictures(config.data, SPACE.resolution, config.seed)
     assert kept is not None

@@ -25,7 +25,7 @@ from proxyless_ext.search import Task
 from proxyless_ext.spaces import Space
 
 PROGRESS = re.compile(r"^\w+ +[━╸╺ ]+ \d+/\d+ .*$")
-ALL = ("threads", "data", "warmup", "search", "gates", "train", "comparison")
+ALL = ("runtime", "data", "warmup", "search", "gates", "train", "comparison")
 
 
 @pytest.fixture(autouse=True)
@@ -343,7 +343,7 @@ def test_resuming_with_the_wrong_command(run: Run, here: Path) -> None:
     assert fails("train", "--resume", "run") == (
         "the run in run is one of search; use search --resume run"
     )
-    succeeds("train", "run", "--out", "trained", *settings_of("threads", "data", "train"))
+    succeeds("train", "run", "--out", "trained", *settings_of("runtime", "data", "train"))
     assert fails("search", "--resume", "trained") == (
         "the run in trained is one of train; use train --resume trained"
     )
@@ -377,21 +377,21 @@ def test_a_changed_byte_of_a_checkpoint_is_noticed(run: Run) -> None:
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])
 def test_networks_that_are_not_there_or_do_not_fit(run: Run, command: str) -> None:
-    SPACE.architecture([0, 0, 0, 0]).save(run.architecture_path)
+    SPACE.architecture([0, 0, 0, 0]).save(run.outcome.architecture_path)
     assert fails(command, "run") == (
         "the weights in run/weights.safetensors belong to another architecture than "
         "run/architecture.json; restore either of them"
     )
-    run.weights_path.write_bytes(run.weights_path.read_bytes()[:-9])
+    run.outcome.weights_path.write_bytes(run.outcome.weights_path.read_bytes()[:-9])
     assert "run/weights.safetensors is damaged" in fails(command, "run")
-    run.weights_path.unlink()
+    run.outcome.weights_path.unlink()
     assert fails(command, "run") == (
         "the run in run has no trained network yet; go on with it by --resume"
     )
 
 
 def test_deriving_before_the_search_has_ended(run: Run) -> None:
-    run.architecture_path.unlink()
+    run.outcome.architecture_path.unlink()
     assert fails("derive", "run").startswith("the search in run has not ended; go on with it by")
 
 
@@ -420,7 +420,7 @@ def test_places_that_cannot_be_written(run: Run) -> None:
 
 
 def train_arguments(*arguments: str | Path) -> list[str]:
-    settings = settings_of("threads", "data", "train")
+    settings = settings_of("runtime", "data", "train")
     return ["train", *map(str, arguments), "--out", "run", *settings]
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyless_ext.config import Config, LatencyConfig, SpaceConfig, load_config, parse_override
+from proxyless_ext.documents import write_document
 from proxyless_ext.errors import UserError
 from proxyless_ext.spaces import Space
 
@@ -27,7 +27,8 @@ overrides = st.fixed_dictionaries(
     {},
     optional={
         "seed": st.integers(0, 2**63),
-        "threads": st.none() | count,
+        "runtime.threads": st.none() | count,
+        "runtime.precision": st.sampled_from(["float32", "tf32", "bf16", "fp16"]),
         "checkpoint_seconds": positive,
         "data.source": st.text(min_size=1),
         "data.limit": st.none() | count,
@@ -62,8 +63,8 @@ def test_overrides_survive_yaml(tmp_path_factory: pytest.TempPathFactory, values
     for key, value in values.items():
         assert at(config, key) == (Path(value) if key == "latency.table" and value else value)
     path = tmp_path_factory.mktemp("config") / "config.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    assert load_config(path, {}) == config
+    path.write_text(write_document(config.anchored().model_dump(mode="json")))
+    assert load_config(path, {}) == config.anchored()
 
 
 def test_the_defaults_are_the_published_values() -> None:
@@ -99,9 +100,13 @@ def test_configurations_of_the_repository(path: Path, monkeypatch: pytest.Monkey
         ("search.epochs=3", "search.epochs", 3),
         ("latency.target=40%", "latency.target", "40%"),
         ("data.source=a=b", "data.source", "a=b"),
-        ("threads=", "threads", None),
+        ("runtime.threads=", "runtime.threads", None),
         ("x=[1, two]", "x", [1, "two"]),
-        ("comparison.yardsticks=no", "comparison.yardsticks", False),
+        ("comparison.yardsticks=false", "comparison.yardsticks", False),
+        ("seed=010", "seed", 10),
+        ("data.source=yes", "data.source", "yes"),
+        ("latency.target=1:30", "latency.target", "1:30"),
+        ("data.source=2001-01-02", "data.source", "2001-01-02"),
     ],
 )
 def test_assignments(text: str, key: str, value: Any) -> None:
@@ -114,7 +119,7 @@ def test_assignments_without_equals_sign(text: str) -> None:
         parse_override(text)
 
 
-@pytest.mark.parametrize("text", ["seed=[1", "seed={", "seed=\x00", "seed=2001-13-01"])
+@pytest.mark.parametrize("text", ["seed=[1", "seed={", "seed=\x00"])
 def test_assignments_of_what_is_no_yaml(text: str) -> None:
     with pytest.raises(UserError, match="is not valid YAML"):
         parse_override(text)
@@ -136,7 +141,9 @@ def test_assignments_of_what_is_no_yaml(text: str) -> None:
         ({"search.lr": math.nan}, r"'search\.lr' is nan: .*finite"),
         ({"search.lr": -1}, r"'search\.lr' is -1: .*greater than 0"),
         ({"train.ema_decay": 1}, r"'train\.ema_decay' is 1: .*less than 1"),
-        ({"device": "tpu"}, r"'device' is 'tpu': .*'cpu' or 'cuda'"),
+        ({"runtime": {"device": "tpu"}}, r"'runtime.device' is 'tpu': .*'cpu' or 'cuda'"),
+        ({"seed": True}, "seed is true, where no truth value can be"),
+        ({"search": {"lr": False}}, "'search': lr is false, where no truth value can be"),
         ({"data.gate_fraction": 1.0}, r"'data\.gate_fraction' is 1\.0: .*less than 1"),
         ({"1": 2}, r"unknown key '1'"),
     ],

@@ -63,7 +63,9 @@ def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch, function, number):
     path = tmp_path / "file"
     path.write_text("old")
     monkeypatch.setattr(os, function, fail)
-    with pytest.raises(UserError, match=r"what was there before is intact, so free some disk space"):
+    with pytest.raises(
+        UserError, match=r"what was there before is intact, so free some disk space"
+    ):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

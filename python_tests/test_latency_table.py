@@ -86,17 +86,21 @@ def test_a_missing_key_names_the_key_and_the_command():
         table.predict(SPACE.architecture([0, 0, 0, 0], "mine"))
     assert KEY in str(error.value)
     assert "`proxyless latency measure mine`" in str(error.value)
-    for ask in (table.fixed, table.bounds, lambda space: table.expected(space, torch.ones(4, 3))):
+    for ask in (
+        table.fixed,
+        table.bounds,
+        lambda space: table.costs(space).expected(torch.ones(4, 3)),
+    ):
         with pytest.raises(UserError, match=r"`proxyless latency measure small\.yaml --classes 3`"):
             ask(SPACE)
     builtin = spaces.imagenet(10, resolution=96)
     with pytest.raises(UserError, match=r"`[\w ]* imagenet --resolution 96 --classes 10`"):
-        table.edge_matrix(builtin)
+        table.costs(builtin)
 
 
 def test_the_edge_matrix_has_candidates_in_order_and_zeros_behind_them():
     table = table_of(SPACE)
-    matrix = table.edge_matrix(SPACE)
+    matrix = table.costs(SPACE).edges
     assert matrix.dtype == torch.float64
     assert matrix.shape == (4, 3)
     for edge, layers in enumerate(SPACE.edge_layers()):
@@ -118,16 +122,16 @@ def test_expected_latency_is_the_mean_over_all_networks(seed):
         p[range(4), choices].prod().item() * table.predict(SPACE.architecture(choices))
         for choices in all_choices(SPACE)
     )
-    assert table.expected(SPACE, p).item() == pytest.approx(mean, rel=1e-12)
+    assert table.costs(SPACE).expected(p).item() == pytest.approx(mean, rel=1e-12)
 
 
 def test_expected_latency_is_differentiable():
     table = table_of(SPACE)
     p = torch.full((4, 3), 1 / 3, requires_grad=True)
-    expected = table.expected(SPACE, p)
+    expected = table.costs(SPACE).expected(p)
     expected.backward()
     assert expected.dtype == torch.float64
-    torch.testing.assert_close(p.grad, table.edge_matrix(SPACE).float())
+    torch.testing.assert_close(p.grad, table.costs(SPACE).edges.float())
 
 
 def test_expected_latency_of_one_network_is_its_prediction():
@@ -135,7 +139,7 @@ def test_expected_latency_of_one_network_is_its_prediction():
     for choices in all_choices(SPACE):
         p = torch.nn.functional.one_hot(torch.tensor(choices), 3)
         predicted = table.predict(SPACE.architecture(choices))
-        assert table.expected(SPACE, p).item() == pytest.approx(predicted, rel=1e-12)
+        assert table.costs(SPACE).expected(p).item() == pytest.approx(predicted, rel=1e-12)
 
 
 @given(st.integers(0, 1000))
@@ -147,7 +151,7 @@ def test_bounds_are_those_of_all_networks(seed):
 
 def test_padding_is_not_the_cheapest_candidate():
     table = table_of(SPACE)
-    row = table.edge_matrix(SPACE)[2]
+    row = table.costs(SPACE).edges[2]
     others = table.bounds(SPACE)[0] - table.fixed(SPACE)  # All other edges can be skipped but one.
     assert others >= row[:2].min().item() > 0
 
@@ -263,7 +267,7 @@ def test_published_latencies_of_the_imagenet_space():
     alpha = torch.full((21, 7), -torch.inf)
     for row, edge in zip(alpha, space.edges, strict=True):
         row[: len(edge.candidates)] = 0
-    assert table.expected(space, alpha.softmax(1)).item() == pytest.approx(113.9881, abs=5e-5)
+    assert table.costs(space).expected(alpha.softmax(1)).item() == pytest.approx(113.9881, abs=5e-5)
     assert table.conditions is None
 
 

@@ -20,11 +20,12 @@ from proxyless_ext import SuperNet
 from proxyless_ext.config import OptimizerConfig
 from proxyless_ext.errors import UserError
 from proxyless_ext.nn import Network
-from proxyless_ext.runs import Run, load_checkpoint, read_metrics
+from proxyless_ext.runs import Epoch, Run, TrainEpoch, load_checkpoint, read_metrics
 from proxyless_ext.search import Objective, Task
 from proxyless_ext.search.phases import Search, WarmUp, gate_schedule
+from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.optim import cosine_rate, momenta, weight_optimizer
-from proxyless_ext.training.phase import Meter, Phase, run_phase
+from proxyless_ext.training.phase import Phase, run_phase
 from proxyless_ext.training.train import Train
 
 MODES = ("full", "two_path", "reinforce")
@@ -37,22 +38,23 @@ class Bench:
         self.config = tiny_config(
             folder, {key.replace("__", "."): value for key, value in settings.items()}
         )
-        task = Task.load(self.config, Run(folder / "run"))
+        task = Task.load(self.config, None)
         assert task.table is not None
-        self.data = task.data
+        self.data, self.runtime = task.data, task.runtime
         self.objective = Objective.build(task.space, task.table, self.config.latency)
         torch.manual_seed(0)
         self.supernet = SuperNet(task.space)
 
     def warm_up(self) -> WarmUp:
-        return WarmUp(self.supernet, self.config, self.data)
+        return WarmUp(self.supernet, self.config, self.runtime, self.data)
 
     def search(self) -> Search:
-        return Search(self.supernet, self.config, self.data, self.objective)
+        return Search(self.supernet, self.config, self.runtime, self.data, self.objective)
 
     def train(self) -> Train:
         torch.manual_seed(0)
-        return Train(Network(SPACE.architecture([0, 1, 2, 0])), self.config, self.data)
+        network = Network(SPACE.architecture([0, 1, 2, 0]))
+        return Train(network, self.config, self.runtime, self.data)
 
 
 def steps(phase: Phase) -> Iterator[tuple[int, Meter]]:
@@ -101,13 +103,13 @@ def test_every_phase_runs_through_the_whole_cosine(tmp_path: Path) -> None:
         lr, total = phase.schedule.lr, phase.epochs * phase.num_batches
         for group in phase.optimizer.param_groups:
             group["lr"] = 7.0
-        for step, _ in steps(phase):
+        for step, meter in steps(phase):
             rate = lr / 2 * (1 + math.cos(math.pi * step / total))
             for group in phase.optimizer.param_groups:
                 assert group["lr"] == pytest.approx(rate)
             if (step + 1) % phase.num_batches == 0:  # The record has the epoch's last rate.
                 epoch = step // phase.num_batches
-                assert phase.end_epoch(epoch)["lr"] == pytest.approx(rate)
+                assert phase.end_epoch(epoch, meter).lr == pytest.approx(rate)
 
 
 def test_optimizers_are_those_of_the_published_runs() -> None:
@@ -263,7 +265,7 @@ def test_nothing_keeps_a_graph(tmp_path: Path, mode: str, regularizer: str) -> N
     before = graphs()
     for _, meter in steps(phase):
         assert all(type(part) in (float, int) for sums in meter.state.values() for part in sums)
-    phase.end_epoch(2)
+    phase.end_epoch(2, meter)
     assert graphs() == before
 
 
@@ -300,11 +302,12 @@ class Walk(Phase):
         self.taken.append(step)
         self.position = self.position + torch.randn(1)
         self.on_step.get(step, lambda: None)()
-        meter.add(1, loss=self.position.item(), extra=float(step))
+        meter.add(1, loss=self.position[0], accuracy=float(step))
 
-    def end_epoch(self, epoch: int) -> dict[str, Any]:
+    def end_epoch(self, epoch: int, meter: Meter) -> TrainEpoch:
         self.on_end.get(epoch, lambda: None)()
-        return {"position": self.position.item()}
+        done = {"phase": self.name, "step": 3 * epoch + 3, "epoch": epoch}
+        return TrainEpoch(**done, **meter.means(), val_loss=self.position.item())
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position}
@@ -318,15 +321,12 @@ def run(tmp_path: Path) -> Run:
     return begin(tmp_path / "run", tiny_config(tmp_path))
 
 
-def records(run: Run) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in record.items() if name != "time"}
-        for record in read_metrics(run.metrics_path)
-    ]
+def records(run: Run) -> list[Epoch]:
+    return [record.model_copy(update={"time": None}) for record in read_metrics(run.metrics_path)]
 
 
 @pytest.fixture
-def expected(tmp_path: Path) -> list[dict[str, Any]]:
+def expected(tmp_path: Path) -> list[Epoch]:
     """The records of a walk that nothing interrupts."""
     run = begin(tmp_path / "uninterrupted", tiny_config(tmp_path))
     run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
@@ -338,8 +338,8 @@ def test_records_and_checkpoint_of_a_whole_phase(run: Run) -> None:
     seconds = run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
     assert walk.taken == [0, 1, 2, 3, 4, 5]
     first, second = records(run)
-    assert (first["phase"], first["epoch"], first["step"], first["extra"]) == ("walk", 0, 3, 1.0)
-    assert (second["epoch"], second["step"], second["extra"]) == (1, 6, 4.0)
+    assert (first.phase, first.epoch, first.step, first.accuracy) == ("walk", 0, 3, 1.0)
+    assert (second.epoch, second.step, second.accuracy) == (1, 6, 4.0)
     saved = load_checkpoint(run.checkpoint("walk"))
     assert (saved["epoch"], saved["batch"], saved["records"]) == (2, 0, 2)
     assert 0 < saved["seconds"] <= seconds
@@ -361,7 +361,7 @@ def strike(number: int) -> None:
 @pytest.mark.parametrize("step", range(6))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_a_step_saves_after_it(
-    run: Run, expected: list[dict[str, Any]], step: int, number: int
+    run: Run, expected: list[Epoch], step: int, number: int
 ) -> None:
     walk, handlers = Walk(), [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     walk.on_step[step] = lambda: strike(number)
@@ -376,7 +376,7 @@ def test_a_signal_in_a_step_saves_after_it(
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_a_signal_at_the_end_of_an_epoch_is_not_forgotten(
-    run: Run, expected: list[dict[str, Any]], epoch: int
+    run: Run, expected: list[Epoch], epoch: int
 ) -> None:
     walk = Walk()
     walk.on_end[epoch] = lambda: strike(signal.SIGINT)
@@ -440,7 +440,7 @@ def test_a_checkpoint_of_something_else_is_one_sentence(run: Run) -> None:
 
 def test_fewer_epochs_than_are_done_keep_the_records(run: Run) -> None:
     run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
-    run.log({"phase": "later", "step": 1})
+    run.log(Epoch(phase="later", step=1, epoch=0))
     shorter = Walk()
     shorter.epochs = 1
     run_phase(shorter, run, seed=3, checkpoint_seconds=1e9)

@@ -3,10 +3,13 @@
 import json
 import math
 import os
+import re
 import resource
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,21 +19,28 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from proxyless_ext.errors import UserError
-from proxyless_ext.runs import Run, read_metrics
+from proxyless_ext.runs import (
+    Beginning,
+    Epoch,
+    Run,
+    SearchEpoch,
+    TrainEpoch,
+    check_output,
+    new_folder,
+    read_metrics,
+)
 
 CONFIG = {"search": {"epochs": 3, "lr": 4e-05}, "data": {"name": "digits", "path": "Bücher/ä"}}
+PICTURES = {"classes": ["cat", "dog"], "parts": {}}
 
 
 @pytest.fixture
 def run(tmp_path):
-    return Run.create(tmp_path / "deep" / "run", CONFIG, seed=3)
+    return Run.create(tmp_path / "deep" / "run", CONFIG, 3, PICTURES)
 
 
-def untimed(run) -> list[dict]:
-    return [
-        {k: v for k, v in record.items() if k != "time"}
-        for record in read_metrics(run.metrics_path)
-    ]
+def untimed(run) -> list[Epoch]:
+    return [record.model_copy(update={"time": None}) for record in read_metrics(run.metrics_path)]
 
 
 def curves(run) -> dict[str, list[tuple[int, float]]]:
@@ -57,22 +67,24 @@ def test_a_new_run_says_what_it_is(run):
         "platform",
         "commit",
     } <= environment.keys()
+    assert run.beginning == Beginning(pictures=PICTURES, settings={**CONFIG, "seed": 3})
     assert read_metrics(run.metrics_path) == []
     assert run.checkpoint("search").parent == run.checkpoints_path
     assert run.checkpoints_path.is_dir()
 
 
 def test_every_path_is_in_the_folder_and_none_is_used_twice(run):
-    paths = [value for name, value in vars(run).items() if name.endswith("_path")]
+    values = [*vars(run).items(), *vars(run.outcome).items()]
+    paths = [value for name, value in values if name.endswith("_path")]
     assert len(paths) == len(set(paths)) > 0
     assert {path.parent for path in paths} == {run.folder}
 
 
 def test_a_folder_that_holds_a_run_is_not_begun_again(run):
-    run.log({"phase": "search", "step": 1, "loss": 1.0})
+    run.log(Epoch(phase="warmup", step=1, epoch=0, loss=1.0))
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="already holds a run; go on with it by --resume"):
-        Run.create(run.folder, {}, seed=4)
+        Run.create(run.folder, {}, 4, PICTURES)
     assert before == {path: path.read_bytes() for path in before}
 
 
@@ -80,7 +92,7 @@ def test_what_a_kill_left_of_a_beginning_is_no_run(run):
     run.config_path.unlink()
     with pytest.raises(UserError, match="there is no run in"):
         Run.open(run.folder)
-    Run.create(run.folder, CONFIG, seed=5)
+    Run.create(run.folder, CONFIG, 5, PICTURES)
     assert yaml.safe_load(run.config_path.read_text())["seed"] == 5
 
 
@@ -94,38 +106,46 @@ def test_no_run_to_open(tmp_path, folder):
 def test_a_file_in_the_way_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file.*; choose another place"):
-        Run.create(tmp_path / "file", {}, seed=0)
+        Run.create(tmp_path / "file", {}, 0, PICTURES)
 
 
-def test_records_come_back_with_their_time(run):
+def test_records_come_back_with_their_types_and_time(run):
     started = time.time()
+    found = {"expected_ms": 2.0, "derived_ms": 3.0, "trade_off": -0.5, "entropy": 1.0}
     records = [
-        {"phase": "warmup", "step": 10, "loss": 0.1 + 0.2, "lr": 1e-300},
-        {"phase": "search", "step": 5, "loss": math.inf, "probabilities": [[0.25, 0.75], [1.0]]},
-        {"phase": "search", "step": 6, "note": "line\nbreak \u2028 ä", "nothing": None, "epoch": 1},
-    ]
+        Epoch(phase="warmup", step=10, epoch=0, loss=0.1 + 0.2, lr=1e-300),
+        SearchEpoch(
+            phase="search", step=5, epoch=0, loss=math.inf, probabilities=((0.25, 0.75), (1.0,)),
+            **found,
+        ),
+        TrainEpoch(phase="random-\u2028 ä\n", step=6, epoch=1, val_accuracy=0.5),
+    ]  # fmt: skip
     for record in records:
         run.log(record)
     assert untimed(run) == records
+    assert [type(record) for record in untimed(run)] == [Epoch, SearchEpoch, TrainEpoch]
     assert run.num_records == 3
-    times = [record["time"] for record in read_metrics(run.metrics_path)]
+    times = [record.time for record in read_metrics(run.metrics_path)]
     assert started <= times[0] <= times[1] <= times[2] <= time.time()
 
 
 def test_numbers_become_curves(run):
-    run.log({"phase": "warmup", "step": 10, "loss": 0.5, "epoch": 1, "name": "x", "list": [1.0]})
-    run.log({"phase": "warmup", "step": 20, "loss": 0.25})
-    run.log({"phase": "search", "step": 10, "loss": 0.125})
+    run.log(Epoch(phase="warmup", step=10, epoch=1, loss=0.5))
+    run.log(Epoch(phase="warmup", step=20, epoch=2, loss=0.25))
+    run.log(TrainEpoch(phase="train", step=10, epoch=0, val_loss=0.125))
     assert curves(run) == {
         "warmup/loss": [(10, 0.5), (20, 0.25)],
-        "warmup/epoch": [(10, 1.0)],
-        "search/loss": [(10, 0.125)],
+        "warmup/epoch": [(10, 1.0), (20, 2.0)],
+        "train/epoch": [(10, 0.0)],
+        "train/val_loss": [(10, 0.125)],
     }
 
 
-def record(index: int) -> dict:
-    """Of 4 steps of warm-up, then of the search."""
-    return {"phase": "warmup" if index < 4 else "search", "step": index % 4, "loss": 0.5**index}
+def record(index: int) -> Epoch:
+    """Of 4 steps of warm-up, then of a training."""
+    phase = "warmup" if index < 4 else "train"
+    kind = Epoch if index < 4 else TrainEpoch
+    return kind(phase=phase, step=index % 4, epoch=0, loss=0.5**index)
 
 
 @settings(max_examples=40)
@@ -138,7 +158,7 @@ def test_killed_and_resumed_leaves_what_an_uninterrupted_run_leaves(tmp_path_fac
         reached = data.draw(st.integers(known, 7), label="records at the kill")
         for index in range(known, reached):
             run.log(record(index))
-        line = json.dumps(record(reached)).encode() + b"\n"
+        line = record(reached).model_dump_json().encode() + b"\n"
         with run.metrics_path.open("ab") as file:
             file.write(line[: data.draw(st.integers(0, len(line) - 1), label="bytes of the next")])
         assert run.num_records == len(read_metrics(run.metrics_path)) == reached
@@ -151,7 +171,9 @@ def test_killed_and_resumed_leaves_what_an_uninterrupted_run_leaves(tmp_path_fac
     assert untimed(run) == [record(index) for index in range(8)]
     assert curves(run) == {
         "warmup/loss": [(0, 1.0), (1, 0.5), (2, 0.25), (3, 0.125)],
-        "search/loss": [(0, 2**-4), (1, 2**-5), (2, 2**-6), (3, 2**-7)],
+        "warmup/epoch": [(step, 0.0) for step in range(4)],
+        "train/loss": [(0, 2**-4), (1, 2**-5), (2, 2**-6), (3, 2**-7)],
+        "train/epoch": [(step, 0.0) for step in range(4)],
     }
 
 
@@ -162,7 +184,7 @@ def test_half_a_line_does_not_spoil_the_next_without_rewinding(run):
     resumed = Run.open(run.folder)
     resumed.log(record(1))
     assert untimed(resumed) == [record(0), record(1)]
-    assert curves(resumed) == {"warmup/loss": [(0, 1.0), (1, 0.5)]}
+    assert curves(resumed)["warmup/loss"] == [(0, 1.0), (1, 0.5)]
 
 
 def test_rewinding_in_the_same_process(run):
@@ -171,7 +193,7 @@ def test_rewinding_in_the_same_process(run):
     run.rewind(1)
     run.log(record(1))
     assert untimed(run) == [record(0), record(1)]
-    assert curves(run) == {"warmup/loss": [(0, 1.0), (1, 0.5)]}
+    assert curves(run)["warmup/loss"] == [(0, 1.0), (1, 0.5)]
 
 
 def test_records_that_a_checkpoint_knew_but_are_gone(run):
@@ -199,7 +221,7 @@ def test_full_disk_is_one_sentence_and_loses_no_record(run):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: .*--resume"):
+        with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: .*free some disk"):
             run.log(record(3))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -213,10 +235,10 @@ def test_full_disk_is_one_sentence_and_loses_no_record(run):
 # Forks loggers, kills each at a random moment, and looks at the records.
 KILLS = """
 import os, random, signal, sys, time
-from proxyless_ext.runs import Run, read_metrics
+from proxyless_ext.runs import Run, TrainEpoch, read_metrics
 
 random.seed(0)
-run = Run.create(sys.argv[1], {}, seed=0)
+run = Run.create(sys.argv[1], {}, 0, {})
 assert run.num_records == 0 and "tensorboard" not in sys.modules  # Nothing but `log` waits for it.
 import proxyless_ext.runs.curves  # So that the children need not.
 last = 0
@@ -227,7 +249,7 @@ for _ in range(15):
         run = Run.open(run.folder)
         count = last
         while True:
-            run.log({"phase": "search", "step": count, "text": "x" * 5000})
+            run.log(TrainEpoch(phase="x" * 5000, step=count, epoch=0))
             count += 1
             os.write(writer, b".")
     os.close(writer)
@@ -238,7 +260,7 @@ for _ in range(15):
     promised = last + 1
     while data := os.read(reader, 4096):
         promised += len(data)
-    steps = [record["step"] for record in read_metrics(run.metrics_path)]
+    steps = [record.step for record in read_metrics(run.metrics_path)]
     assert steps == list(range(len(steps)))
     assert promised <= len(steps) <= promised + 1, (promised, len(steps))
     last = len(steps)
@@ -252,3 +274,82 @@ def test_a_kill_at_any_moment_loses_at_most_the_current_record(tmp_path):
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert int(process.stdout) > 20
+
+
+OTHER = """
+import sys
+from proxyless_ext.errors import UserError
+from proxyless_ext.runs import Run
+
+try:
+    Run.resume(sys.argv[1])
+except UserError as error:
+    print(error)
+"""
+
+
+def resume_elsewhere(folder) -> str:
+    """What another process says that goes on with a run."""
+    command = [sys.executable, "-c", OTHER, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_one_process_works_on_a_run_at_a_time(run):
+    said = resume_elsewhere(run.folder)
+    assert re.fullmatch(
+        rf".*run is in the hands of process {os.getpid()} on .*; wait until .*", said
+    )
+    Run.open(run.folder)  # Reading is free.
+    run.let_go()
+    assert resume_elsewhere(run.folder) == ""
+
+
+def test_a_process_that_was_killed_holds_no_run(run):
+    run.let_go()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        Run.resume(run.folder)
+        grandchild = os.fork()  # As a reader of pictures is.
+        os.write(writer, b"%d\n" % grandchild if grandchild else b"")
+        time.sleep(60)
+    grandchild = int(os.read(reader, 100))
+    assert f"process {child}" in resume_elsewhere(run.folder)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert resume_elsewhere(run.folder) == ""
+    os.kill(grandchild, signal.SIGKILL)
+
+
+def test_resuming_clears_what_a_killed_writer_left(run):
+    leftover = run.checkpoints_path / f".search.safetensors.{16 * '0'}.part"
+    leftover.touch()
+    Run.resume(run.folder)
+    assert not leftover.exists()
+
+
+NEW = """
+import sys
+from pathlib import Path
+from proxyless_ext.runs import new_folder
+
+print(*(new_folder(Path(sys.argv[1])) for _ in range(20)))
+"""
+
+
+def test_no_two_runs_get_one_folder(tmp_path):
+    command = [sys.executable, "-c", NEW, str(tmp_path / "runs")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    folders = [folder for each in processes for folder in each.communicate()[0].split()]
+    assert len(folders) == len(set(folders)) == 40
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        new_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["architecture.json", "latency.yaml", "network.onnx", ".lock"])
+def test_no_command_writes_over_a_file_of_a_run(run, name, monkeypatch):
+    monkeypatch.chdir(run.folder)
+    with pytest.raises(UserError, match=rf"{name} is a file of the run in .*; choose another"):
+        check_output(Path(name))
+    check_output(Path("mine.json"))

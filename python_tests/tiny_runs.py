@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from proxyless_ext.config import Config, load_config
+from proxyless_ext.data import load_pictures
 from proxyless_ext.latency import Entry, LatencyTable
-from proxyless_ext.runs import Run, load_checkpoint, read_metrics
+from proxyless_ext.runs import Result, Run, load_checkpoint, read_metrics
 from proxyless_ext.search import Task, run_search
 from proxyless_ext.spaces import Layer, Space, Stage, Stem
 
@@ -29,7 +30,7 @@ SPACE = Space(
 )
 
 _SETTINGS = {
-    "threads": 1,
+    "runtime.threads": 1,
     "checkpoint_seconds": 1e-9,  # After every step.
     "data.limit": 100,
     "data.val_fraction": 0.05,
@@ -91,28 +92,36 @@ def settings_of(*sections: str) -> list[str]:
 
 def begin(folder: Path, config: Config) -> Run:
     """A run that has begun."""
-    return Run.create(folder, config.model_dump(mode="json"), config.seed)
+    config = config.anchored()
+    pictures = load_pictures(config.data, 8, config.seed).inventory.model_dump(mode="json")
+    run = Run.create(folder, config.model_dump(mode="json"), config.seed, pictures)
+    run.let_go()  # Sittings in other processes go on with it.
+    return run
 
 
-def search(run: Run, **settings: Any) -> dict[str, Any]:
+def search(run: Run, **settings: Any) -> Result:
     """Search, as `proxyless search --resume` does, with some settings changed for this sitting."""
-    config = load_config(run.config_path, settings)
-    return run_search(run, config, Task.load(config, run))
+    resumed = Run.resume(run.folder)
+    try:
+        config = load_config(resumed.config_path, settings)
+        return run_search(resumed, config, Task.load(config, resumed))
+    finally:
+        resumed.let_go()
 
 
 def remains(run: Run) -> dict[str, Any]:
     """All that must not depend on when a run was interrupted."""
     checkpoints = {path.stem: load_checkpoint(path) for path in run.checkpoints_path.iterdir()}
     records = read_metrics(run.metrics_path)
-    result = json.loads(run.result_path.read_text())
-    comparison = json.loads(run.comparison_path.read_text())
+    result = json.loads(run.outcome.result_path.read_text())
+    comparison = json.loads(run.outcome.comparison_path.read_text())
     return {
         "checkpoints": {
             name: exactly(_without(state, "seconds")) for name, state in checkpoints.items()
         },
-        "weights": exactly(load_checkpoint(run.weights_path)),
-        "architecture": run.architecture_path.read_text(),
-        "records": [_without(record, "time") for record in records],
+        "weights": exactly(load_checkpoint(run.outcome.weights_path)),
+        "architecture": run.outcome.architecture_path.read_text(),
+        "records": [_without(record.model_dump(), "time") for record in records],
         "result": _without(result, "seconds", "measured_ms"),
         "comparison": {
             kind: [_without(row, "measured_ms") for row in rows]

@@ -21,9 +21,16 @@ _errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def command(
-    app: typer.Typer, name: str | None = None
+    app: typer.Typer, name: str | None = None, resumable: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Register a function as a command of `app` whose errors are sentences."""
+    """Register a function as a command of `app` whose errors are sentences.
+
+    Args:
+        app: of the command line.
+        name: of the command, if it is not the function's.
+        resumable: whether it has ``--resume``, so that what was stopped can go on.
+    """
+    again = "go on with --resume" if resumable else "start again"
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -33,11 +40,13 @@ def command(
             except UserError as error:
                 raise _failure(str(error)) from error
             except KeyboardInterrupt:
-                sentence = "stopped; what was finished is kept, and --resume goes on from there"
+                sentence = "stopped"
+                if resumable:
+                    sentence += "; what was finished is kept, and --resume goes on from there"
                 raise _failure(sentence, 130) from None
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    sentence = "the disk is full; free some space, then go on with --resume"
+                    sentence = f"the disk is full; free some space, then {again}"
                 elif error.filename:
                     sentence = f"cannot use {error.filename}: {error.strerror}; check this path"
                 else:

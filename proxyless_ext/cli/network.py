@@ -8,18 +8,13 @@ from typing import Annotated
 import typer
 
 from .. import zoo
-from ..data import load_pictures
 from ..errors import UserError
 from ..export import export_onnx
-from ..runs import Run
+from ..runs import Run, check_output
+from ..runtime import Runtime
 from ..spaces import Architecture
-from ..training.networks import (
-    load_network,
-    prepare_training,
-    run_training,
-    validate_network,
-)
-from ..training.setup import set_up_torch
+from ..training.continuity import held_out_pictures
+from ..training.networks import TrainingTask, load_network, run_training, validate_network
 from .app import app
 from .command import command, console
 from .options import (
@@ -28,15 +23,15 @@ from .options import (
     OutOption,
     ResumeOption,
     SetOption,
-    begin,
-    choose_run,
+    begun,
     configuration,
+    resumed,
 )
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
-@command(app)
+@command(app, resumable=True)
 def train(
     network: Annotated[
         str | None,
@@ -52,40 +47,43 @@ def train(
     """Train one network from fresh weights."""
     if (network is None) == (resume is None):
         raise UserError("give either a network to train or --resume with a run to go on with")
-    settings = configuration(config, assignments, data__source=data, seed=seed)
     given = any(option is not None for option in (config, data, seed, assignments))
-    run, settings = choose_run("train", out, resume, settings, given)
+    run = resumed("train", out, resume, given)
+    settings = configuration(
+        run.config_path if run else config, assignments, data__source=data, seed=seed
+    )
     wanted = read_architecture(network or str(resume))
-    wanted, pictures = prepare_training(settings, wanted)
-    begin(run, settings)
-    result = run_training(run, settings, wanted, pictures)
-    console.print(f"accuracy: {result['accuracy']:.2%} (top-5 {result['top5']:.2%})")
+    task = TrainingTask.load(settings, wanted, run)
+    settings = settings.anchored()
+    run = begun(run, out, settings, task.data)
+    result = run_training(run, settings, task)
+    outcome = run.outcome
+    console.print(f"accuracy: {result.accuracy:.2%} (top-5 {result.top5:.2%})")
     console.print(
-        f"network:  {run.architecture_path}, {run.weights_path.name}, {run.onnx_path.name}"
+        f"network:  {outcome.architecture_path}, {outcome.weights_path.name}, "
+        f"{outcome.onnx_path.name}"
     )
 
 
 @command(app)
-def evaluate(run: RunArgument, data: DataOption = None, assignments: SetOption = None) -> None:
-    """Accuracy of a run's network on validation pictures, by default those of the run."""
+def evaluate(
+    run: RunArgument,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Pictures to test on, instead of those that the run validated on."),
+    ] = None,
+    assignments: SetOption = None,
+) -> None:
+    """Accuracy of a run's network on pictures that it was not trained on."""
     opened = Run.open(run)
     network = load_network(opened)
-    # On the run's configuration, whose seed says which pictures were never trained on.
     settings = configuration(opened.config_path, assignments, data__source=data)
-    set_up_torch(settings)
-    architecture = network.architecture
-    pictures = load_pictures(
-        settings.data, architecture.resolution, settings.seed, architecture.normalisation
-    )
-    if pictures.classes != architecture.classes:
-        raise UserError(
-            f"the classes of {settings.data.source} are not those the network was trained for "
-            f"({', '.join((architecture.classes or ())[:5])} ...); give pictures of those"
-        )
-    scores = validate_network(network.to(settings.device), settings, pictures)
+    runtime = Runtime.set_up(settings.runtime)
+    pictures = held_out_pictures(opened, settings, network.architecture, own=data is None)
+    scores = validate_network(network.to(runtime.device), settings, runtime, pictures)
     console.print(
         f"accuracy: {scores.accuracy:.2%}, top-5 {scores.top5:.2%}, loss {scores.loss:.4f} "
-        f"on {len(pictures.val)} pictures"
+        f"on {len(pictures)} pictures"
     )
 
 
@@ -95,6 +93,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The ONNX file to write.")] = Path("network.onnx"),
 ) -> None:
     """Write a run's network as ONNX, checked against ONNX Runtime."""
+    check_output(out)
     network = load_network(Run.open(run))
     difference = export_onnx(network, network.architecture.resolution, out)
     console.print(f"{out}: differs from PyTorch by at most {difference:.2g}")
@@ -110,7 +109,7 @@ def read_architecture(source: str) -> Architecture:
         return zoo.architecture(source)
     path = Path(source)
     if path.is_dir():
-        path = Run.open(path).architecture_path
+        path = Run.open(path).outcome.architecture_path
     if not path.exists():
         raise UserError(
             f"'{source}' is no run folder, no file, and no network of the zoo "

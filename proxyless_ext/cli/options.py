@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..config import Config, load_config, parse_override
+from ..data import Pictures
 from ..errors import UserError
-from ..runs import Run
+from ..runs import Run, check_free, new_folder
 from .command import console
 
 ConfigOption = Annotated[
@@ -50,36 +50,47 @@ def configuration(config: Path | None, assignments: list[str] | None, **values: 
     return load_config(config, {**overrides, **dict(map(parse_override, assignments or []))})
 
 
-def choose_run(
-    command: str, out: Path | None, resume: Path | None, config: Config, was_configured: bool
-) -> tuple[Run, Config]:
-    """The run to work in, which may have yet to begin, and the configuration that holds for it.
+def resumed(
+    command: str, out: Path | None, resume: Path | None, was_configured: bool
+) -> Run | None:
+    """The run that ``--resume`` names, which this process works on from now on; None without it.
 
     Raises:
-        UserError: options contradict ``--resume``, the run there is another command's, or the
-            folder of a new one holds a run already.
+        UserError: options contradict ``--resume``, the run there is another command's or in the
+            hands of another process, or the folder of a new one is taken.
     """
     if resume is None:
-        return Run.new(out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")), config
+        if out is not None:
+            check_free(out)
+        return None
     if out is not None or was_configured:
         raise UserError(
             f"--resume goes on with the configuration in {resume / 'config.yaml'}; edit that file "
             "instead of giving other options"
         )
-    run = Run.open(resume)
+    run = Run.resume(resume)
     if (owner := _begun_by(run)) not in (command, None):
         raise UserError(f"the run in {resume} is one of {owner}; use {owner} --resume {resume}")
-    return run, load_config(run.config_path, {})
+    return run
 
 
-def begin(run: Run, config: Config) -> None:
-    """Begin the run, if it is a new one, and say where it is."""
-    run.begin(config.model_dump(mode="json"), config.seed)
+def begun(run: Run | None, out: Path | None, config: Config, data: Pictures) -> Run:
+    """The run to go on with, or a new one that has begun; says where it is, and its pictures."""
+    if run is None:
+        run = Run.create(
+            out or new_folder(Path("runs")),
+            config.model_dump(mode="json"),
+            config.seed,
+            data.inventory.model_dump(mode="json"),
+        )
     console.print(f"run folder: {run.folder}")
+    for line in data.describe():
+        console.print(line)
+    return run
 
 
 def _begun_by(run: Run) -> str | None:
     """The command that began a run; None before it left anything of its own."""
     if run.space_path.exists():
         return "search"
-    return "train" if run.architecture_path.exists() else None
+    return "train" if run.outcome.architecture_path.exists() else None

@@ -1,15 +1,15 @@
-"""Commands about whole searches: search, derive, report."""
+"""Commands about whole searches: search, derive, status, report."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..errors import UserError
-from ..report import write_report
-from ..runs import Run
+from ..report import describe_status, write_report
+from ..runs import Result, Run, check_output
 from ..search import Task, derive_again, run_search
 from .app import app
 from .command import command, console
@@ -20,9 +20,9 @@ from .options import (
     ResumeOption,
     SetOption,
     SpaceOption,
-    begin,
-    choose_run,
+    begun,
     configuration,
+    resumed,
 )
 
 TargetOption = Annotated[
@@ -31,7 +31,7 @@ TargetOption = Annotated[
 ]
 
 
-@command(app)
+@command(app, resumable=True)
 def search(
     config: ConfigOption = None,
     data: DataOption = None,
@@ -43,8 +43,10 @@ def search(
     assignments: SetOption = None,
 ) -> None:
     """Search a network on your pictures and this machine, train it, and report."""
+    given = any(option is not None for option in (config, data, space, target, seed, assignments))
+    run = resumed("search", out, resume, given)
     settings = configuration(
-        config,
+        run.config_path if run else config,
         assignments,
         data__source=data,
         space__name=space,
@@ -56,10 +58,9 @@ def search(
             f"--target needs latency.regularizer 'target', not '{settings.latency.regularizer}'; "
             "leave out one of them"
         )
-    given = any(option is not None for option in (config, data, space, target, seed, assignments))
-    run, settings = choose_run("search", out, resume, settings, given)
     task = Task.load(settings, run)
-    begin(run, settings)
+    settings = settings.anchored()
+    run = begun(run, out, settings, task.data)
     result = run_search(run, settings, task)
     report = write_report(run.folder)
     _print_result(result, report)
@@ -74,6 +75,7 @@ def derive(
     ),
 ) -> None:
     """Derive a network from a finished search again, say for another latency target."""
+    check_output(out)
     opened = Run.open(run)
     regularizer = None if target is None else "target"
     settings = configuration(
@@ -85,19 +87,26 @@ def derive(
 
 
 @command(app)
+def status(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Where a run stands, and its curves so far."""
+    for line in describe_status(Run.open(run)):
+        console.print(line)
+
+
+@command(app)
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the report of a run again."""
     console.print(f"report: {write_report(Run.open(run).folder)}")
 
 
-def _print_result(result: dict[str, Any], report: Path) -> None:
-    target = result["target_ms"]
+def _print_result(result: Result, report: Path) -> None:
+    target = result.target_ms
     aim = f" (target {target:.3f} ms)" if target is not None else ""
-    console.print(f"accuracy:          {result['accuracy']:.2%} (top-5 {result['top5']:.2%})")
-    console.print(f"parameters:        {result['parameters']:,}")
-    console.print(f"MACs:              {result['macs']:,}")
-    console.print(f"predicted latency: {result['predicted_ms']:.3f} ms{aim}")
-    measured = result["measured_ms"]
-    measured = "not on this machine" if measured is None else f"{measured:.3f} ms"
+    console.print(f"accuracy:          {result.accuracy:.2%} (top-5 {result.top5:.2%})")
+    console.print(f"parameters:        {result.parameters:,}")
+    console.print(f"MACs:              {result.macs:,}")
+    console.print(f"predicted latency: {result.predicted_ms:.3f} ms{aim}")
+    measured_ms = result.measured_ms
+    measured = "not on this machine" if measured_ms is None else f"{measured_ms:.3f} ms"
     console.print(f"measured latency:  {measured}")
     console.print(f"report:            {report}")

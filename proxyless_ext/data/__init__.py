@@ -3,15 +3,24 @@
 from .bad_pictures import PictureError
 from .batches import batches, batches_per_epoch, endless
 from .config import DataConfig
-from .pictures import Pictures, PictureSet, load_pictures
+from .inventory import Inventory
+from .pictures import Pictures, PictureSet, load_pictures, load_test_pictures
+from .sources import is_named_source, is_source_of
+from .workers import WorkerError, worker_failures
 
 __all__ = [
     "DataConfig",
+    "Inventory",
     "PictureError",
     "PictureSet",
     "Pictures",
+    "WorkerError",
     "batches",
     "batches_per_epoch",
     "endless",
+    "is_named_source",
+    "is_source_of",
     "load_pictures",
+    "load_test_pictures",
+    "worker_failures",
 ]

@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..seeding import derive_seed, generator
 from .bad_pictures import PictureError
 from .pictures import PictureSet
+from .workers import WorkerError, share, worker_failures
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Pictures float32 [B, 3, R, R] and labels int64 [B]."""
@@ -35,6 +36,7 @@ def batches(
     start: int = 0,
     workers: int = 0,
     shuffle: bool = True,
+    pin: bool = False,
 ) -> Batches:
     """The batches of one epoch, from number `start` on; those before it cost nothing.
 
@@ -46,17 +48,24 @@ def batches(
         workers: processes that read ahead, started anew for each call; 0 reads in this one.
         shuffle: for training: random order and full batches only, but always one batch. Otherwise,
             for evaluation, all pictures in their own order.
+        pin: put the batches into pinned memory, from which copies to a GPU need no host.
 
     Raises:
-        UserError: a picture cannot be read and `bad_pictures` is "fatal", or none of a whole
-            training batch can be read.
+        UserError: a picture cannot be read and `bad_pictures` is "fatal", none of a whole
+            training batch can be read, or the workers fail.
     """
     plan = _plan(len(dataset), batch_size, seed, phase, epoch, shuffle)
-    return _read(dataset, itertools.islice(plan, start, None), seed, phase, workers, shuffle)
+    return _read(dataset, itertools.islice(plan, start, None), seed, phase, workers, pin, shuffle)
 
 
 def endless(
-    dataset: PictureSet, batch_size: int, seed: int, phase: str, start: int = 0, workers: int = 0
+    dataset: PictureSet,
+    batch_size: int,
+    seed: int,
+    phase: str,
+    start: int = 0,
+    workers: int = 0,
+    pin: bool = False,
 ) -> Batches:
     """The training batches of epochs 0, 1, 2, ... without end, from number `start` of them all on.
 
@@ -67,7 +76,7 @@ def endless(
         _plan(len(dataset), batch_size, seed, phase, epoch)
         for epoch in itertools.count(first_epoch)
     )
-    return _read(dataset, itertools.islice(plan, skipped, None), seed, phase, workers)
+    return _read(dataset, itertools.islice(plan, skipped, None), seed, phase, workers, pin)
 
 
 def batches_per_epoch(pictures: int, batch_size: int, shuffle: bool = True) -> int:
@@ -95,15 +104,17 @@ def _plan(
 
 
 @dataclass(frozen=True)
-class _PlannedBatches(Dataset[tuple[Tensor, Tensor, list[PictureError]]]):
+class _PlannedBatches(Dataset[tuple[Tensor, Tensor, list[UserError]]]):
     """Turns a plan into pictures, labels, and errors about those that cannot be read."""
 
     dataset: PictureSet
     seed: int
     phase: str
 
-    def __getitem__(self, plan: _BatchPlan) -> tuple[Tensor, Tensor, list[PictureError]]:
-        pixels, readable, errors = [], [], []
+    def __getitem__(self, plan: _BatchPlan) -> tuple[Tensor, Tensor, list[UserError]]:
+        pixels: list[Tensor] = []
+        readable: list[int] = []
+        errors: list[UserError] = []
         with torch.random.fork_rng(devices=[]):
             for index in plan.indices:
                 seed = derive_seed(self.seed, "augment", self.phase, plan.epoch, index)
@@ -114,7 +125,10 @@ class _PlannedBatches(Dataset[tuple[Tensor, Tensor, list[PictureError]]]):
                 except PictureError as error:
                     errors.append(error)
         pictures = self.dataset.normalise(torch.stack(pixels)) if pixels else torch.empty(0)
-        return pictures, self.dataset.labels[readable], errors
+        try:
+            return share(pictures), share(self.dataset.labels[readable]), errors
+        except WorkerError as error:  # Raised here, it would arrive as a traceback.
+            return torch.empty(0), torch.empty(0), [error]
 
 
 def _read(
@@ -123,6 +137,7 @@ def _read(
     seed: int,
     phase: str,
     workers: int,
+    pin: bool,
     training: bool = True,
 ) -> Batches:
     loader = DataLoader(
@@ -132,17 +147,21 @@ def _read(
         num_workers=workers,
         worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # Otherwise it draws from the global one.
+        pin_memory=pin,
     )
-    for pictures, labels, errors in loader:
-        for error in errors:
-            dataset.bad_pictures.meet(error)
-        if len(labels) > 0:
-            yield pictures, labels
-        elif training:
-            raise UserError(
-                f"no picture of a whole batch can be read, {errors[0].path} among them; mend or "
-                "remove them"
-            )
+    with worker_failures():
+        for pictures, labels, errors in loader:
+            for error in errors:
+                if not isinstance(error, PictureError):
+                    raise error
+                dataset.bad_pictures.meet(error)
+            if len(labels) > 0:
+                yield pictures, labels
+            elif training:
+                raise UserError(
+                    f"no picture of a whole batch can be read, {errors[0].path} among them; mend "
+                    "or remove them"
+                )
 
 
 def _ignore_interrupts(worker: int) -> None:

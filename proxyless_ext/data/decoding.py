@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from .bad_pictures import PictureError
 
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By the EXIF orientation, how a picture comes to stand upright."""
+
 
 def decode(path: Path) -> Tensor:
     """The picture as uint8 RGB [3, H, W], upright by its EXIF orientation, on white where clear.
 
+    Of several frames the first counts. What the decoder warns of is said with the file's name.
+
     Raises:
         PictureError: the file cannot be read, is damaged, or is no picture that can become RGB.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return functional.pil_to_tensor(_rgb(image))
-    except UnidentifiedImageError as error:
-        raise PictureError(path, "it is not a picture of a known format") from error
-    except Exception as error:  # Decoders meet damaged files with exceptions of many kinds.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise PictureError(path, reason) from error
+    with warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always")
+        try:
+            with Image.open(path) as image:
+                image.load()
+                pixels: Tensor = functional.pil_to_tensor(_rgb(_upright(image)))
+        except UnidentifiedImageError as error:
+            raise PictureError(path, "it is not a picture of a known format") from error
+        except Exception as error:  # Decoders meet damaged files with exceptions of many kinds.
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise PictureError(path, reason) from error
+    for warning in met:
+        warnings.warn(f"{path}: {warning.message}", stacklevel=2)
+    return pixels
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """By the orientation alone: whatever else a camera wrote there, in whatever order, is nobody's
+    business here.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+        except Exception:  # A block that cannot be parsed says nothing about the pixels.
+            return image
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

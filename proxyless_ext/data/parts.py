@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,29 +17,56 @@ from .decoding import decode
 
 
 class Reader(Protocol):
-    """Gives a picture's pixels, uint8 [3, H, W], by its number."""
+    """Pictures by their numbers."""
 
-    def __call__(self, number: int) -> Tensor: ...
+    def __call__(self, number: int) -> Tensor:
+        """A picture's pixels, uint8 [3, H, W]."""
+        ...
+
+    def key(self, number: int) -> bytes:
+        """What tells a picture from all others of its part, wherever the part lies."""
+        ...
 
 
 @dataclass(frozen=True)
 class FileReader:
-    """Reads files, each time anew."""
+    """Reads files, each time anew.
+
+    Attributes:
+        paths: of the files.
+        folder: that they lie in.
+    """
 
     paths: Sequence[Path]
+    folder: Path
 
     def __call__(self, number: int) -> Tensor:
         return decode(self.paths[number])
 
+    def key(self, number: int) -> bytes:
+        return os.fsencode(self.paths[number].relative_to(self.folder))
+
 
 @dataclass(frozen=True)
 class MemoryReader:
-    """Hands out pixels that are in memory, uint8 [N, 3 or 1, H, W]."""
+    """Hands out pixels that are in memory, uint8 [N, 3 or 1, H, W].
+
+    Attributes:
+        images: the pixels.
+        keys: of the pictures; by default their numbers and pixels.
+    """
 
     images: Tensor
+    keys: Sequence[bytes] | None = None
 
     def __call__(self, number: int) -> Tensor:
         return self.images[number].expand(3, -1, -1)
+
+    def key(self, number: int) -> bytes:
+        if self.keys is not None:
+            return self.keys[number]
+        pixels = self.images[number].contiguous().numpy().tobytes()
+        return b"%d " % number + hashlib.blake2b(pixels, digest_size=8).digest()
 
 
 @dataclass(frozen=True)
@@ -70,37 +99,60 @@ class Part:
         """
         return self.reader(int(self.numbers[index]))
 
+    def key(self, index: int) -> bytes:
+        """What tells the picture at `index` from all others, wherever the part lies."""
+        return self.reader.key(int(self.numbers[index]))
+
     def select(self, chosen: Tensor) -> Part:
         """The pictures that a mask or indices choose."""
         return Part(self.reader, self.numbers[chosen], self.labels[chosen])
 
     def split(
-        self, fraction: float, classes: Sequence[str], into: str, generator: torch.Generator
+        self, fraction: float, classes: Sequence[str], into: str, seed: int
     ) -> tuple[Part, Part]:
-        """The rest, and `fraction` of each class drawn at random; at least one of it on each side.
+        """The rest, and `fraction` of each class drawn by `seed`; at least one on each side.
 
         Raises:
             UserError: a class has fewer than two pictures; `into` says what the parts are for.
         """
+        self.check_counts(2, classes, into)
         counts = self.labels.bincount(minlength=len(classes))
-        for name, count in zip(classes, counts.tolist(), strict=True):
-            if count < 2:
-                raise UserError(
-                    f"class '{name}' has too few readable training pictures ({count}) to split "
-                    f"them into {into}; give it at least 2"
-                )
         held = (fraction * counts).round().long().clamp(min=1).minimum(counts - 1)
-        chosen = self._ranks(generator) < held[self.labels]
+        chosen = self._ranks(seed) < held[self.labels]
         return self.select(~chosen), self.select(chosen)
 
-    def limit(self, size: int, generator: torch.Generator) -> Part:
-        """`size` pictures drawn at random, as evenly over the classes as their numbers allow."""
-        by_rank = self._ranks(generator).argsort(stable=True)
+    def check_counts(self, least: int, classes: Sequence[str], into: str) -> None:
+        """See to it that every class has enough pictures to be split.
+
+        Raises:
+            UserError: one has fewer than `least`; `into` says what the parts are for.
+        """
+        counts = self.labels.bincount(minlength=len(classes))
+        for name, count in zip(classes, counts.tolist(), strict=True):
+            if count < least:
+                raise UserError(
+                    f"class '{name}' has too few readable training pictures ({count}) to split "
+                    f"them into {into}; give it at least {least}"
+                )
+
+    def limit(self, size: int, seed: int) -> Part:
+        """`size` pictures drawn by `seed`, as evenly over the classes as their numbers allow."""
+        by_rank = self._ranks(seed).argsort(stable=True)
         return self.select(by_rank[:size].sort().values)
 
-    def _ranks(self, generator: torch.Generator) -> Tensor:
-        """Each picture's place in a random order of its class [N]."""
-        shuffled = torch.randperm(len(self), generator=generator)
+    def _ranks(self, seed: int) -> Tensor:
+        """Each picture's place in a random order of its class [N].
+
+        The order is that of hashes of the pictures' keys, so that a picture keeps its place but for
+        those that come or go before it.
+        """
+        salt = seed.to_bytes(8, "little")
+        hashes = [
+            hashlib.blake2b(self.key(index), digest_size=8, key=salt).digest()
+            for index in range(len(self))
+        ]
+        numbers = torch.tensor([int.from_bytes(each, "little") >> 1 for each in hashes])
+        shuffled = numbers.argsort(stable=True)
         by_class = shuffled[self.labels[shuffled].argsort(stable=True)]
         counts = self.labels.bincount()
         first = counts.cumsum(0) - counts

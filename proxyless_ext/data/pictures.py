@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +11,13 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from ..progress import progress_bar
-from ..seeding import generator
+from ..seeding import derive_seed
 from ..spaces import Normalisation
 from .bad_pictures import BadPictures, PictureError
 from .config import DataConfig
+from .inventory import Inventory
 from .parts import MemoryReader, Part
-from .sources import open_source
+from .sources import open_source, open_test_pictures
 from .transforms import SMALL, augment, fit, normalise
 
 MEMORY_LIMIT = 512 * 2**20
@@ -67,6 +68,8 @@ class Pictures:
         train_weights, train_gates: their two parts in a search, augmented too.
         val: validation pictures, never augmented and never trained on.
         normalisation: what their pixels are normalised by.
+        inventory: which pictures the source has, for a run to remember.
+        left_out: how many files and folders of the source are no such pictures, by kind.
     """
 
     classes: tuple[str, ...]
@@ -75,6 +78,17 @@ class Pictures:
     train_gates: PictureSet
     val: PictureSet
     normalisation: Normalisation
+    inventory: Inventory
+    left_out: Mapping[str, int]
+
+    def describe(self) -> Iterator[str]:
+        """Lines about classes, counts and what was left out."""
+        yield from self.inventory.describe()
+        yield f"used: {len(self.train)} pictures to train on, {len(self.val)} to validate"
+        if self.left_out:
+            kinds = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+            listed = ", ".join(f"{count} {kind}" for kind, count in kinds)
+            yield f"left out: {listed}"
 
 
 def load_pictures(
@@ -96,7 +110,8 @@ def load_pictures(
     classes = source.classes
     train, val = source.train, source.val
     if val is None:
-        draw = generator(seed, "split", "val")
+        train.check_counts(3, classes, "weights, gates and validation")
+        draw = derive_seed(seed, "split", "val")
         train, val = train.split(config.val_fraction, classes, "training and validation", draw)
     if config.limit is not None:
         if config.limit < 2 * len(classes):
@@ -104,7 +119,7 @@ def load_pictures(
                 f"data.limit is {config.limit}, but {len(classes)} classes need at least "
                 f"{2 * len(classes)} training pictures; raise it"
             )
-        train = train.limit(config.limit, generator(seed, "limit"))
+        train = train.limit(config.limit, derive_seed(seed, "limit"))
 
     bad_pictures = BadPictures(config.bad_pictures)
     if resolution <= SMALL:
@@ -112,7 +127,7 @@ def load_pictures(
         val = _in_memory(val, resolution, bad_pictures)
         if len(val) == 0:
             raise UserError("no validation picture can be read; mend or replace them")
-    draw = generator(seed, "split", "gates")
+    draw = derive_seed(seed, "split", "gates")
     weights, gates = train.split(config.gate_fraction, classes, "weights and gates", draw)
 
     normalisation = normalisation or source.normalisation
@@ -129,7 +144,28 @@ def load_pictures(
         train_gates=picture_set(gates, augmenting),
         val=picture_set(val, fit(resolution)),
         normalisation=normalisation,
+        inventory=source.inventory,
+        left_out=source.left_out,
     )
+
+
+def load_test_pictures(
+    config: DataConfig, resolution: int, classes: Sequence[str], normalisation: Normalisation
+) -> PictureSet:
+    """Pictures that a network was not trained on, to test it.
+
+    Args:
+        config: names the source, whose part ``test`` is taken, else ``val``, else all of it.
+        resolution: height and width of the pictures, in pixels.
+        classes: of the network, in the order of its outputs.
+        normalisation: of the network.
+
+    Raises:
+        UserError: the source cannot be used as it is, or has classes that the network has not.
+    """
+    part = open_test_pictures(config, classes)
+    bad_pictures = BadPictures(config.bad_pictures)
+    return PictureSet(part, fit(resolution), normalise(normalisation), bad_pictures)
 
 
 def _in_memory(part: Part, resolution: int, bad_pictures: BadPictures) -> Part:
@@ -147,4 +183,5 @@ def _in_memory(part: Part, resolution: int, bad_pictures: BadPictures) -> Part:
                 bad_pictures.meet(error)
                 readable[index] = False
             bar.advance()
-    return Part.of(MemoryReader(images), part.labels).select(readable)
+    keys = [part.key(index) for index in range(len(part))]
+    return Part.of(MemoryReader(images, keys), part.labels).select(readable)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import Tensor
 from ..errors import UserError
 from ..spaces import Normalisation
 from .config import DataConfig
-from .folder import Listing, list_folder
+from .folder import Listing, find_parts, list_classes, list_folder, names
+from .inventory import Inventory
 from .parts import FileReader, MemoryReader, Part
 
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -31,9 +33,11 @@ class Source:
 
     Attributes:
         classes: names of the classes, in the order of the labels.
-        train, val: the pictures; `val` is None where the source makes no difference.
+        train: the pictures to train on, and where the source makes no difference, all.
+        val, test: pictures that are held out, where the source has such.
         normalisation: the constants usual for these pictures; for a folder, those of ImageNet.
         mirrors: whether a picture keeps its meaning when mirrored.
+        left_out: how many files and folders are none of these pictures, by kind.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +45,20 @@ class Source:
     val: Part | None
     normalisation: Normalisation
     mirrors: bool = True
+    test: Part | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def inventory(self) -> Inventory:
+        """Which pictures these are."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        present = {name: part for name, part in parts.items() if part is not None}
+        return Inventory.of(self.classes, present)
+
+
+def is_named_source(source: str) -> bool:
+    """Whether it is the name of a data set and not a folder."""
+    return source in NAMED
 
 
 def open_source(config: DataConfig) -> Source:
@@ -51,21 +69,78 @@ def open_source(config: DataConfig) -> Source:
     """
     if config.source in NAMED:
         return NAMED[config.source](config)
+    _check_folder(config)
+    found = list_folder(Path(config.source))
+    parts = {
+        name: _file_part(listing, list(found.parts["train"]), found.paths[name])
+        for name, listing in found.parts.items()
+    }
+    return Source(
+        classes=tuple(found.parts["train"]),
+        train=parts["train"],
+        val=parts.get("val"),
+        test=parts.get("test"),
+        normalisation=IMAGENET,
+        left_out=found.left_out,
+    )
+
+
+def is_source_of(inventory: Inventory, config: DataConfig) -> bool:
+    """Whether the source that `config` names has just these pictures."""
+    try:
+        return open_source(config).inventory == inventory
+    except UserError:  # It may still be one to test on, such as one of a single class.
+        return False
+
+
+def open_test_pictures(config: DataConfig, classes: Sequence[str]) -> Part:
+    """Pictures to test a network on: the source's part ``test``, else ``val``, else all of them.
+
+    Where a folder holds classes without parts, it may hold only some of the network's.
+
+    Args:
+        config: names the source.
+        classes: of the network, in the order of its outputs.
+
+    Raises:
+        UserError: the source cannot be used as it is, or has classes that the network has not.
+    """
+    if config.source not in NAMED:
+        _check_folder(config)
+        folder = Path(config.source)
+        if not find_parts(folder):
+            listing = list_classes(folder, Counter())
+            _check_known(listing, classes, config.source)
+            return _file_part(listing, classes, folder)
+    source = open_source(config)
+    _check_known(source.classes, classes, config.source)
+    part = source.test or source.val or source.train
+    places = torch.tensor([classes.index(name) for name in source.classes])
+    return Part(part.reader, part.numbers, places[part.labels])
+
+
+def _check_folder(config: DataConfig) -> None:
     if not os.path.isdir(config.source):
         raise UserError(
             f"data.source '{config.source}' is neither an existing folder nor one of "
             f"{', '.join(NAMED)}; correct it"
         )
-    train, val = list_folder(Path(config.source))
-    return Source(
-        tuple(train), _file_part(train), None if val is None else _file_part(val), IMAGENET
-    )
 
 
-def _file_part(listing: Listing) -> Part:
+def _check_known(found: Iterable[str], classes: Sequence[str], source: str) -> None:
+    if unknown := set(found) - set(classes):
+        raise UserError(
+            f"{source} has classes that the network was not trained for ({names(unknown)}; it "
+            f"knows {names(classes)}); give pictures of those it knows"
+        )
+
+
+def _file_part(listing: Listing, classes: Sequence[str], folder: Path) -> Part:
+    """The pictures of a listing, labelled by the places of their classes among `classes`."""
     paths = [path for pictures in listing.values() for path in pictures]
     counts = torch.tensor([len(pictures) for pictures in listing.values()])
-    return Part.of(FileReader(paths), torch.arange(len(counts)).repeat_interleave(counts))
+    labels = torch.tensor([classes.index(name) for name in listing])
+    return Part.of(FileReader(paths, folder), labels.repeat_interleave(counts))
 
 
 def _digits(config: DataConfig) -> Source:

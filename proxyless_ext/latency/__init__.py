@@ -7,11 +7,12 @@ from .networks import NetworkRow, compare, measure_network
 from .reference import Reference
 from .regularizers import add_linear, mul_log
 from .sampling import most_probable_within, sample_within
-from .table import Entry, LatencyTable
+from .table import Costs, Entry, LatencyTable
 
 __all__ = [
     "Check",
     "Conditions",
+    "Costs",
     "Entry",
     "LatencyTable",
     "NetworkRow",

@@ -12,7 +12,6 @@ from torch import Tensor
 from ..errors import UserError
 from ..seeding import derive_seed
 from ..spaces import Space
-from .conditions import processor_name
 from .networks import measure_each, with_pictures
 from .sampling import draw_uniform
 from .table import LatencyTable
@@ -81,11 +80,10 @@ def check_table(table: LatencyTable, space: Space, networks: int = 30, seed: int
             f"{table.source} was not measured for a space on a machine like this, so it cannot be "
             f"checked; check one that `proxyless latency measure {space.name}` made"
         )
-    here = processor_name(conditions.device)
-    if conditions.processor != here:
+    if not conditions.are_of_this_machine:
         raise UserError(
-            f"{table.source} holds latencies of {conditions.processor} and this is {here}; check "
-            "it there"
+            f"{table.source} holds latencies of {conditions.processor}, which is not this "
+            f"machine's {conditions.device}; check it there"
         )
     rng = random.Random(derive_seed(seed, "check latency"))
     architectures = [space.architecture(draw_uniform(space, rng)) for _ in range(networks)]

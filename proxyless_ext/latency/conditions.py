@@ -53,6 +53,14 @@ class Conditions(Data):
             raise UserError("onnxruntime is measured on the cpu only; use backend eager for cuda")
         return self
 
+    @property
+    def are_of_this_machine(self) -> bool:
+        """Whether what was measured under them can be measured here again."""
+        try:
+            return self.processor == processor_name(self.device)
+        except UserError:
+            return False
+
     @classmethod
     def recorded(cls, fields: dict[str, Any], source: str) -> Conditions:
         """The conditions in the file `source`, which leaves nothing to be filled in here and now.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import yaml
 from pydantic import ConfigDict, Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ..documents import write_document
 from ..errors import UserError
 from ..files import write_atomically
 from ..spaces import BUILTIN, Architecture, Data, Layer, Space, read_mapping, validate
@@ -35,6 +36,35 @@ class Entry(Data):
     count: Annotated[int, Field(ge=1)]
     mean: Finite
     var: Finite
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the networks of a space cost, as tensors on one device.
+
+    Attributes:
+        edges: latency of every candidate of every edge in ms, float64 [E, N], padded with 0.
+        fixed: of the layers that all networks have, in ms.
+    """
+
+    edges: Tensor
+    fixed: float
+
+    def to(self, device: torch.device) -> Costs:
+        """The same on a device; itself where it is there."""
+        return self if self.edges.device == device else Costs(self.edges.to(device), self.fixed)
+
+    def expected(self, probabilities: Tensor) -> Tensor:
+        """Expected latency, differentiable in the probabilities: fixed + sum(p * edges).
+
+        Args:
+            probabilities: p of every candidate of every edge [E, N]; what stands in the columns
+                past an edge's candidates does not count.
+
+        Returns:
+            A float64 scalar on the device of the costs, which is that of `probabilities`.
+        """
+        return self.fixed + (probabilities.double() * self.edges).sum()
 
 
 class LatencyTable:
@@ -84,8 +114,7 @@ class LatencyTable:
             tree["conditions"] = self.conditions.model_dump(mode="json")
         for key in sorted(self.entries):
             tree[key] = self.entries[key].model_dump()
-        # Long keys stay on their line instead of becoming a "? key" over two.
-        write_atomically(path, yaml.safe_dump(tree, sort_keys=False, width=math.inf))
+        write_atomically(path, write_document(tree))
 
     def latency(self, layer: Layer, measured_by: str = "SPACE") -> float:
         """What a layer costs; nothing where it is skipped.
@@ -123,30 +152,13 @@ class LatencyTable:
         """
         return math.fsum(self.latency(layer, _options(space)) for layer in space.fixed_layers())
 
-    def edge_matrix(self, space: Space) -> Tensor:
-        """Latency of every candidate of every edge, float64 [E, N], padded with 0.
-
-        Raises:
-            UserError: the table lacks one of them.
-        """
-        return pad_sequence(self._edge_rows(space), batch_first=True)
-
-    def expected(self, space: Space, probabilities: Tensor) -> Tensor:
-        """Expected latency, differentiable in the probabilities: fixed + sum(p * matrix).
-
-        Args:
-            space: the space.
-            probabilities: p of every candidate of every edge [E, N]; what stands in the columns
-                past an edge's candidates does not count.
-
-        Returns:
-            A float64 scalar on the device of `probabilities`.
+    def costs(self, space: Space) -> Costs:
+        """What the networks of a space cost.
 
         Raises:
             UserError: the table lacks a layer of the space.
         """
-        matrix = self.edge_matrix(space).to(probabilities.device)
-        return self.fixed(space) + (probabilities.double() * matrix).sum()
+        return Costs(pad_sequence(self._edge_rows(space), batch_first=True), self.fixed(space))
 
     def bounds(self, space: Space) -> tuple[float, float]:
         """Latencies of the cheapest and the dearest network of a space.

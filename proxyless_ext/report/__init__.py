@@ -8,9 +8,11 @@ from .compare import (
 )
 from .network_drawing import draw_network, draw_networks
 from .page import write_report
+from .status import describe_status
 
 __all__ = [
     "SearchedPoint",
+    "describe_status",
     "draw_comparison",
     "draw_network",
     "draw_networks",

@@ -12,56 +12,12 @@ from operator import contains
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from ..errors import UserError
 from ..latency import LatencyTable
-from ..runs import Run, read_metrics
+from ..runs import Comparison, Competitor, Epoch, Figures, Result, Run, SearchEpoch, read_metrics
 from ..spaces import Architecture, Space, read_mapping, read_model
 
-Record = dict[str, Any]
 Value = TypeVar("Value")
-
-
-class _Outcome(BaseModel):
-    """Base of what runs write about their results; a report leaves out what it does not know."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class Result(_Outcome):
-    """What came out of a run: of the derived network. Accuracies are fractions."""
-
-    accuracy: float | None = None
-    top5: float | None = None
-    loss: float | None = None
-    parameters: int | None = None
-    macs: int | None = None
-    predicted_ms: float | None = None
-    measured_ms: float | None = None
-    target_ms: float | None = None
-    seed: int | None = None
-    seconds: dict[str, float] = {}
-    onnx_max_difference: float | None = None
-    classes: tuple[str, ...] = ()
-
-
-class Competitor(_Outcome):
-    """A network to compare with: a random one of the space, or a yardstick."""
-
-    name: str
-    accuracy: float | None = None
-    parameters: int | None = None
-    macs: int | None = None
-    predicted_ms: float | None = None
-    measured_ms: float | None = None
-
-
-class Comparison(_Outcome):
-    """The networks that the derived one was compared with."""
-
-    random: tuple[Competitor, ...] = ()
-    yardsticks: tuple[Competitor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,13 +34,13 @@ class Contents:
     name: str
     config: str
     tolerance: float
-    environment: Record
+    environment: dict[str, Any]
     space: Space | None
     architecture: Architecture | None
     latency: LatencyTable | None
     result: Result
     comparison: Comparison
-    metrics: tuple[Record, ...]
+    metrics: tuple[Epoch, ...]
 
     @classmethod
     def load(cls, run: Run) -> Contents:
@@ -100,24 +56,31 @@ class Contents:
             tolerance=latency_config.get("tolerance", _TOLERANCE),
             environment=_read(run.environment_path, read_mapping) or {},
             space=_read(run.space_path, Space.load),
-            architecture=_read(run.architecture_path, Architecture.load),
+            architecture=_read(run.outcome.architecture_path, Architecture.load),
             latency=_read(run.latency_path, LatencyTable.load),
-            result=_read(run.result_path, lambda path: read_model(Result, path)) or Result(),
-            comparison=_read(run.comparison_path, lambda path: read_model(Comparison, path))
+            result=_read(run.outcome.result_path, lambda path: read_model(Result, path))
+            or Result(),
+            comparison=_read(run.outcome.comparison_path, lambda path: read_model(Comparison, path))
             or Comparison(),
             metrics=tuple(_read(run.metrics_path, read_metrics) or ()),
         )
         contents._check()
         return contents
 
-    def phase(self, name: str) -> list[Record]:
+    def phase(self, name: str) -> list[Epoch]:
         """The records of one phase, in order."""
-        return [record for record in self.metrics if record.get("phase") == name]
+        return [record for record in self.metrics if record.phase == name]
+
+    @property
+    def search(self) -> list[SearchEpoch]:
+        """The records of the search, in order."""
+        return [record for record in self.metrics if isinstance(record, SearchEpoch)]
 
     @property
     def derived(self) -> Competitor:
         """The derived network, as it enters comparisons."""
-        return Competitor(name="derived network", **self.result.model_dump(include=_SHARED))
+        figures = self.result.model_dump(include=set(Figures.model_fields))
+        return Competitor(name="derived network", **figures)
 
     @property
     def derived_operations(self) -> list[str]:
@@ -133,7 +96,7 @@ class Contents:
             return
         candidates = [edge.candidates for edge in self.space.edges]
         shape = [len(names) for names in candidates]
-        rows = (record.get("probabilities", []) for record in self.phase("search"))
+        rows = (record.probabilities for record in self.search)
         if any([len(row) for row in row_per_edge] != shape for row_per_edge in rows):
             raise _foreign("records", self.name)
         chosen = self.derived_operations
@@ -143,7 +106,6 @@ class Contents:
 
 
 _TOLERANCE = 0.05  # The configuration's default.
-_SHARED = set(Competitor.model_fields) - {"name"}
 
 
 def _read(path: Path, reader: Callable[[Path], Value]) -> Value | None:

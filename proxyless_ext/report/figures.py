@@ -1,7 +1,7 @@
 """The charts of one run, each as SVG for its page.
 
 Charts over epochs take the records of metrics.jsonl and draw what they hold: a single record as
-points, and a key that no record has not at all.
+points, and a figure that no record has not at all.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ..runs import Competitor, Epoch
 from ..spaces import Edge, Layer
 from .colours import BLUE, FIXED, GREY, INK, LINE, MUTED, ORANGE, operation_colour
-from .contents import Competitor, Record
 from .plot import add_legend, new_figure, styled, to_svg
 from .words import layer_name, shapes
 
 
 @styled
-def learning_curves(records: Sequence[Record], phase: str, lines: Sequence[tuple[str, str]]) -> str:
+def learning_curves(records: Sequence[Epoch], phase: str, lines: Sequence[tuple[str, str]]) -> str:
     """Accuracy above loss over the epochs of a phase.
 
     Args:
         records: of the phase.
         phase: its name.
-        lines: pairs of a prefix of the keys (such as ``val_``) and what it stands for.
+        lines: pairs of a prefix of the figures' names (such as ``val_``) and what it stands for.
     """
     figure = new_figure(370, 330)
     accuracy, loss = figure.subplots(2, 1, sharex=True)
@@ -42,7 +42,7 @@ def learning_curves(records: Sequence[Record], phase: str, lines: Sequence[tuple
 
 
 @styled
-def latency_over_search(records: Sequence[Record], tolerance: float) -> str:
+def latency_over_search(records: Sequence[Epoch], tolerance: float) -> str:
     """Expected and derived latency against the target, and below them latency's weight.
 
     Args:
@@ -171,7 +171,7 @@ def _point(network: Competitor) -> tuple[float, float] | None:
 
 def _plot(
     axes: Axes,
-    records: Sequence[Record],
+    records: Sequence[Epoch],
     key: str,
     colour: str,
     label: str | None,
@@ -184,13 +184,10 @@ def _plot(
     axes.plot(epochs, values, color=colour, marker=marker, label=label if points else None)
 
 
-def _series(records: Sequence[Record], key: str) -> list[tuple[int, float]]:
+def _series(records: Sequence[Epoch], key: str) -> list[tuple[int, float]]:
     """Epoch, counted from 1, and value of the records that have a finite one."""
-    return [
-        (record["epoch"] + 1, record[key])
-        for record in records
-        if isinstance(record.get(key), (int, float)) and math.isfinite(record[key])
-    ]
+    values = ((record.epoch + 1, getattr(record, key, None)) for record in records)
+    return [(epoch, value) for epoch, value in values if value is not None and math.isfinite(value)]
 
 
 def _over_epochs(upper: Axes, lower: Axes) -> None:

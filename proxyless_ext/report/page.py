@@ -12,11 +12,11 @@ from markupsafe import Markup
 
 from ..errors import UserError
 from ..files import write_atomically
-from ..runs import Run
+from ..runs import Competitor, Run
 from ..spaces import Layer
 from . import figures, words
 from .colours import operation_colour
-from .contents import Competitor, Contents
+from .contents import Contents
 from .network_drawing import draw_network
 from .summary import key_figures, summarise
 
@@ -108,7 +108,7 @@ def _candidates(contents: Contents) -> list[str]:
 
 
 def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
-    records = [record["probabilities"] for record in contents.phase("search")]
+    records = [record.probabilities for record in contents.search]
     if contents.space is None or not records:
         return
     choices = contents.derived_operations
@@ -128,7 +128,7 @@ def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
 
 
 def _latency_chart(contents: Contents) -> Markup | None:
-    records = contents.phase("search")
+    records = contents.search
     if not records:
         return None
     return Markup(figures.latency_over_search(records, contents.tolerance))

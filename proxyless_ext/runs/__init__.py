@@ -2,6 +2,36 @@
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .metrics import read_metrics
-from .run import Run
+from .outcome import Outcome
+from .records import (
+    Beginning,
+    Comparison,
+    Competitor,
+    Epoch,
+    Figures,
+    Position,
+    Result,
+    SearchEpoch,
+    TrainEpoch,
+)
+from .run import Run, check_free, check_output, new_folder
 
-__all__ = ["Run", "load_checkpoint", "read_metrics", "save_checkpoint"]
+__all__ = [
+    "Beginning",
+    "Comparison",
+    "Competitor",
+    "Epoch",
+    "Figures",
+    "Outcome",
+    "Position",
+    "Result",
+    "Run",
+    "SearchEpoch",
+    "TrainEpoch",
+    "check_free",
+    "check_output",
+    "load_checkpoint",
+    "new_folder",
+    "read_metrics",
+    "save_checkpoint",
+]

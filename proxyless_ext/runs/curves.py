@@ -11,11 +11,12 @@ import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+from .records import Epoch
 
 _COORDINATES = {"phase", "step", "time"}
 
@@ -28,7 +29,7 @@ class Curves:
         records: to begin with.
     """
 
-    def __init__(self, folder: Path, records: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, records: Iterable[Epoch]) -> None:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
@@ -44,7 +45,7 @@ class Curves:
             ]
         )
 
-    def draw(self, record: dict[str, Any]) -> None:
+    def draw(self, record: Epoch) -> None:
         """Add the points of `record`."""
         self._write([_event(record)])
 
@@ -55,10 +56,10 @@ class Curves:
                 writer.write(event.SerializeToString())
 
 
-def _event(record: dict[str, Any]) -> Event:
+def _event(record: Epoch) -> Event:
     points = [
-        Summary.Value(tag=f"{record['phase']}/{name}", simple_value=value)
-        for name, value in record.items()
+        Summary.Value(tag=f"{record.phase}/{name}", simple_value=value)
+        for name, value in record
         if isinstance(value, int | float) and name not in _COORDINATES
     ]
-    return Event(wall_time=record["time"], step=record["step"], summary=Summary(value=points))
+    return Event(wall_time=record.time, step=record.step, summary=Summary(value=points))

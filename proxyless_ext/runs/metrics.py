@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from ..errors import UserError
 from ..files import write_error
+from .records import Epoch, epoch_record
 
 if TYPE_CHECKING:
     from .curves import Curves
@@ -34,10 +36,9 @@ class Metrics:
     def __len__(self) -> int:
         return len(_complete_lines(self.path))
 
-    def append(self, record: dict[str, Any]) -> None:
+    def append(self, record: Epoch) -> None:
         """See `Run.log`."""
-        record = {**record, "time": time.time()}
-        line = json.dumps(record).encode() + b"\n"
+        line = json.dumps(record.model_dump()).encode() + b"\n"
         try:
             if self._curves is None:
                 self._curves = self._draw()
@@ -68,7 +69,7 @@ class Metrics:
         return Curves(self._folder, read_metrics(self.path))
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | Path) -> list[Epoch]:
     """All records of a ``metrics.jsonl``, but for half a line that a kill may have left at its end.
 
     Raises:
@@ -77,12 +78,10 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(_complete_lines(Path(path)), start=1):
         try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise UserError(f"line {number} of {path} is no record; remove it or restore the file")
-        records.append(record)
+            records.append(epoch_record(json.loads(line)))
+        except (ValueError, AttributeError, ValidationError) as error:
+            sentence = f"line {number} of {path} is no record; remove it or restore the file"
+            raise UserError(sentence) from error
     return records
 
 

@@ -1,86 +1,96 @@
-"""A run folder: what its files are called, how it begins, and its records."""
+"""A run folder: what its files are called, how it begins, who works on it, and its records."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..documents import write_document
 from ..environment import describe_environment
 from ..errors import UserError
-from ..files import write_atomically, write_error
+from ..files import check_writable, remove_leftovers, write_atomically, write_error
+from ..spaces import read_model
+from .lock import FolderLock, holder
 from .metrics import Metrics
+from .outcome import Outcome
+from .records import Beginning, Epoch, Position
 
 
 class Run:
-    """A run folder. `Run.new` and `begin` make one, `Run.open` finds one again.
+    """A run folder. `Run.create` makes one, `Run.open` finds one to read, `Run.resume` to go on.
 
-    A run that was killed and resumed leaves the same records as one that was not, but for their
-    ``time``.
+    One process works on a run at a time: it holds the run's lock until it ends. A run that was
+    killed and resumed leaves the same records as one that was not, but for their ``time``.
 
     Attributes:
         folder: of the run; the other attributes are paths in it.
         config_path: the configuration, seed included.
+        beginning_path: pictures and settings that the run goes on with.
         environment_path: machine, versions and command line of the run's beginning.
         space_path: the search space.
         latency_path: the latency table of its layers.
         metrics_path: the records, a line of JSON each.
         tensorboard_path: the folder of the same as TensorBoard curves.
+        position_path: where it stands, while it goes on.
         checkpoints_path: the folder of checkpoints.
-        architecture_path: the derived network.
-        weights_path: its trained weights, `save_checkpoint` of a state_dict.
-        onnx_path: both, as ONNX.
-        result_path: the figures at the end.
-        comparison_path: the same figures of other networks.
+        outcome: the files about the derived network.
         report_path: the page to look at.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.config_path = self.folder / "config.yaml"
+        self.beginning_path = self.folder / "beginning.json"
         self.environment_path = self.folder / "environment.json"
         self.space_path = self.folder / "space.yaml"
         self.latency_path = self.folder / "latency.yaml"
         self.metrics_path = self.folder / "metrics.jsonl"
         self.tensorboard_path = self.folder / "tensorboard"
+        self.position_path = self.folder / "position.json"
         self.checkpoints_path = self.folder / "checkpoints"
-        self.architecture_path = self.folder / "architecture.json"
-        self.weights_path = self.folder / "weights.safetensors"
-        self.onnx_path = self.folder / "network.onnx"
-        self.result_path = self.folder / "result.json"
-        self.comparison_path = self.folder / "comparison.json"
         self.report_path = self.folder / "report.html"
+        self.outcome = Outcome(self.folder)
         self._metrics = Metrics(self.metrics_path, self.tensorboard_path)
+        self._lock_path = self.folder / ".lock"
+        self._lock = FolderLock(self._lock_path)
 
     @classmethod
-    def new(cls, folder: str | Path) -> Run:
-        """A run that `begin` will make in `folder`.
+    def create(
+        cls, folder: str | Path, config: dict[str, Any], seed: int, pictures: dict[str, Any]
+    ) -> Run:
+        """A new run in a folder that is made if it does not exist; this process works on it.
+
+        Args:
+            folder: of the run.
+            config: anything that YAML can hold.
+            seed: of all random decisions; it becomes part of the configuration.
+            pictures: what tells whether they are still the same.
 
         Raises:
-            UserError: there is a run in the folder already, or something else that the run might
-                overwrite or take for its own.
+            UserError: nothing can be written there, or what `check_free` raises.
         """
         run = cls(folder)
-        if run.has_begun:
-            raise UserError(
-                f"{folder} already holds a run; go on with it by --resume, or choose another folder"
-            )
-        if run.folder.is_dir() and not run._is_blank():
-            raise UserError(f"{folder} is not empty; choose another folder, or empty this one")
-        return run
-
-    @classmethod
-    def create(cls, folder: str | Path, config: dict[str, Any], seed: int) -> Run:
-        """A new run that has begun: see `new` and `begin`."""
-        run = cls.new(folder)
-        run.begin(config, seed)
+        try:
+            run.checkpoints_path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(run.checkpoints_path, error) from error
+        run._lock.take()
+        check_free(run.folder)
+        remove_leftovers(run.folder)
+        settings = {**config, "seed": seed}
+        run.write_beginning(Beginning(pictures=pictures, settings=settings))
+        environment = json.dumps(describe_environment(), indent=2)
+        write_atomically(run.environment_path, environment + "\n")
+        write_atomically(run.metrics_path, "")
+        # Last, because it is this file that makes the folder a run.
+        write_atomically(run.config_path, write_document(settings))
         return run
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """The run in `folder`, to be read, or to go on after `rewind`.
+        """The run in `folder`, to be read.
 
         Raises:
             UserError: there is none.
@@ -90,40 +100,54 @@ class Run:
             raise UserError(f"there is no run in {folder}; give the folder that holds config.yaml")
         return run
 
+    @classmethod
+    def resume(cls, folder: str | Path) -> Run:
+        """The run in `folder`, to go on with: this process works on it.
+
+        Raises:
+            UserError: there is none, or another process works on it.
+        """
+        run = cls.open(folder)
+        run._lock.take()
+        remove_leftovers(run.folder)
+        remove_leftovers(run.checkpoints_path)
+        return run
+
+    def let_go(self) -> None:
+        """Let other processes work on the run, before this one ends."""
+        self._lock.let_go()
+
     @property
     def has_begun(self) -> bool:
         """Whether the folder is a run."""
         return self.config_path.is_file()
 
-    def _is_blank(self) -> bool:
-        """Whether the folder holds nothing but hidden files and what a killed `begin` leaves."""
-        leftovers = {self.environment_path, self.metrics_path, self.checkpoints_path}
-        visible = {path for path in self.folder.iterdir() if not path.name.startswith(".")}
-        checkpoints = self.checkpoints_path
-        return visible <= leftovers and not (checkpoints.is_dir() and any(checkpoints.iterdir()))
+    @property
+    def worker(self) -> str | None:
+        """The process that works on the run, as seen from another one; None if there is none."""
+        return holder(self._lock_path)
 
-    def begin(self, config: dict[str, Any], seed: int) -> None:
-        """Make the folder, if it does not exist, a run; if it is one already, do nothing.
+    def owns(self, path: Path) -> bool:
+        """Whether `path` is a file of the run, which nothing else should write to."""
+        attributes = [*vars(self).values(), *vars(self.outcome).values()]
+        return any(path.absolute() == own.absolute() for own in attributes if isinstance(own, Path))
 
-        Args:
-            config: anything that YAML can hold.
-            seed: of all random decisions; it becomes part of the configuration.
+    @property
+    def beginning(self) -> Beginning:
+        """What the run began with.
 
         Raises:
-            UserError: nothing can be written there.
+            UserError: it cannot be read.
         """
-        if self.has_begun:
-            return
-        try:
-            self.checkpoints_path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self.checkpoints_path, error) from error
-        environment = json.dumps(describe_environment(), indent=2)
-        write_atomically(self.environment_path, environment + "\n")
-        write_atomically(self.metrics_path, "")
-        # Last, because it is this file that makes the folder a run.
-        settings = yaml.safe_dump({**config, "seed": seed}, sort_keys=False)
-        write_atomically(self.config_path, settings)
+        return read_model(Beginning, self.beginning_path)
+
+    def write_beginning(self, beginning: Beginning) -> None:
+        """Remember what the run goes on with."""
+        write_atomically(self.beginning_path, beginning.model_dump_json(indent=2) + "\n")
+
+    def write_position(self, position: Position) -> None:
+        """Say where the run stands, for others to see."""
+        write_atomically(self.position_path, position.model_dump_json() + "\n")
 
     def checkpoint(self, name: str) -> Path:
         """The path of the checkpoint called `name`."""
@@ -134,17 +158,15 @@ class Run:
         """How many records there are: a checkpoint keeps it for `rewind`."""
         return len(self._metrics)
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Add a record and the ``time``, seconds since 1970; it is on the disk when this returns.
+    def log(self, record: Epoch) -> None:
+        """Add a record with its ``time``; it is on the disk when this returns.
 
-        Args:
-            record: anything that JSON can hold, with ``phase`` and ``step``. Its numbers are the
-                points at ``step`` of TensorBoard's curves ``phase/name``.
+        Its numbers are the points at ``step`` of TensorBoard's curves ``phase/name``.
 
         Raises:
             UserError: the disk is full.
         """
-        self._metrics.append(record)
+        self._metrics.append(record.model_copy(update={"time": time.time()}))
 
     def rewind(self, num_records: int) -> None:
         """Drop all records after the first `num_records`.
@@ -154,10 +176,55 @@ class Run:
         """
         self._metrics.rewind(num_records)
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        """Write the figures at the end: anything that JSON can hold."""
-        write_atomically(self.result_path, json.dumps(result, indent=2) + "\n")
 
-    def write_comparison(self, comparison: dict[str, Any]) -> None:
-        """Write the figures of other networks: anything that JSON can hold."""
-        write_atomically(self.comparison_path, json.dumps(comparison, indent=2) + "\n")
+def check_free(folder: Path) -> None:
+    """Whether a run can begin in a folder, which need not exist.
+
+    Raises:
+        UserError: there is a run in it already, or something else that the run might overwrite or
+            take for its own.
+    """
+    run = Run(folder)
+    if run.has_begun:
+        raise UserError(
+            f"{folder} already holds a run; go on with it by --resume, or choose another folder"
+        )
+    if folder.is_dir():
+        # Hidden files do not count, nor does what a killed beginning leaves.
+        leftovers = {run.beginning_path, run.environment_path, run.metrics_path}
+        empty = run.checkpoints_path.is_dir() and not any(run.checkpoints_path.iterdir())
+        leftovers |= {run.checkpoints_path} if empty else set()
+        if not {path for path in folder.iterdir() if path.name[0] != "."} <= leftovers:
+            raise UserError(f"{folder} is not empty; choose another folder, or empty this one")
+
+
+def new_folder(parent: Path) -> Path:
+    """Make a folder for a run, called by the time, and with a number where there is one already.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    name = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(2, 1000):
+        folder = parent / name
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            name = f"{time.strftime('%Y%m%d-%H%M%S')}-{number}"
+        except OSError as error:
+            raise write_error(folder, error) from error
+        else:
+            return folder
+    raise UserError(f"{parent} holds too many runs of this second; choose another folder by --out")
+
+
+def check_output(path: Path) -> None:
+    """Find out before the work whether a command may write its result to `path`.
+
+    Raises:
+        UserError: nothing can be written there, or the file is one of a run's own.
+    """
+    run = Run(path.parent)
+    if run.has_begun and run.owns(path):
+        raise UserError(f"{path} is a file of the run in {path.parent}; choose another place")
+    check_writable(path)

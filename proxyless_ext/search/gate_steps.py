@@ -12,6 +12,7 @@ from torch.nn import functional
 from .. import gates
 from ..config import GatesConfig
 from ..nn import GateMode, SuperNet, frozen_statistics
+from ..runtime import Runtime
 from ..training.optim import load_momenta, momenta
 from .objective import Objective
 
@@ -23,17 +24,21 @@ class GateLearner(ABC):
     edge.
     """
 
-    def __init__(self, supernet: SuperNet, objective: Objective, config: GatesConfig) -> None:
+    def __init__(
+        self, supernet: SuperNet, objective: Objective, config: GatesConfig, runtime: Runtime
+    ) -> None:
         self.supernet = supernet
         self.objective = objective
         self.config = config
+        self.runtime = runtime
+        self.scaler = runtime.scaler()
         self.optimizer = torch.optim.Adam(
             supernet.edges.alphas, lr=config.lr, betas=(0.0, 0.999), weight_decay=0.0
         )
 
     def step(
         self, pictures: Tensor, labels: Tensor, generator: torch.Generator, progress: float
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         """One update of the alphas.
 
         Args:
@@ -57,17 +62,22 @@ class GateLearner(ABC):
     @abstractmethod
     def update(
         self, pictures: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         """Compute the alphas' gradients and take the optimizer's step."""
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"momenta": momenta(self.optimizer)}
+        state: dict[str, Any] = {
+            "momenta": momenta(self.optimizer),
+            "scaler": self.scaler.state_dict(),
+        }
         if target := self.objective.target:
             state["price"] = target.price
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         load_momenta(self.optimizer, state["momenta"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         if target := self.objective.target:
             target.price = state["price"]
 
@@ -76,20 +86,28 @@ class GradientLearner(GateLearner):
     """Full or two-path gradient (paper, section 3.2)."""
 
     def __init__(
-        self, supernet: SuperNet, objective: Objective, config: GatesConfig, mode: GateMode
+        self,
+        supernet: SuperNet,
+        objective: Objective,
+        config: GatesConfig,
+        runtime: Runtime,
+        mode: GateMode,
     ) -> None:
-        super().__init__(supernet, objective, config)
+        super().__init__(supernet, objective, config, runtime)
         self.mode = mode
 
     def update(
         self, pictures: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         with self.supernet.edges.gate_step(self.mode, generator) as step:
-            logits = self.supernet(pictures)
-            cross_entropy = functional.cross_entropy(logits, labels)
-            self.objective.loss(cross_entropy, step.probabilities).backward()
+            with self.runtime.autocast():
+                logits = self.supernet(pictures)
+                cross_entropy = functional.cross_entropy(logits, labels)
+            loss = self.objective.loss(cross_entropy, step.probabilities)
+            self.scaler.scale(loss).backward()
         step.add_gradients()
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         step.rescale()
         return _measures(logits, labels)
 
@@ -105,17 +123,18 @@ class ReinforceLearner(GateLearner):
     @torch.no_grad()
     def update(
         self, pictures: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         edges = self.supernet.edges
         alpha = edges.alpha_matrix()
         host = alpha.cpu()
         samples = torch.stack([gates.sample(host, generator) for _ in range(self.config.networks)])
         rewards, measures = [], []
-        with frozen_statistics(self.supernet):
+        with frozen_statistics(self.supernet), self.runtime.autocast():
             for paths in samples.tolist():
                 edges.activate(paths)
                 measures.append(_measures(self.supernet(pictures), labels))
-                rewards.append(self.objective.reward(measures[-1]["gate_accuracy"], paths))
+                accuracy = measures[-1]["gate_accuracy"].item()
+                rewards.append(self.objective.reward(accuracy, paths))
         mean = sum(rewards) / len(rewards)
         if self.baseline is None:
             self.baseline = mean
@@ -126,7 +145,7 @@ class ReinforceLearner(GateLearner):
         self.optimizer.step()
         decay = self.config.baseline_decay
         self.baseline = decay * self.baseline + (1 - decay) * mean
-        return {name: sum(each[name] for each in measures) / len(measures) for name in measures[0]}
+        return {name: torch.stack([each[name] for each in measures]).mean() for name in measures[0]}
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "baseline": self.baseline}
@@ -136,15 +155,17 @@ class ReinforceLearner(GateLearner):
         self.baseline = state["baseline"]
 
 
-def gate_learner(supernet: SuperNet, objective: Objective, config: GatesConfig) -> GateLearner:
+def gate_learner(
+    supernet: SuperNet, objective: Objective, config: GatesConfig, runtime: Runtime
+) -> GateLearner:
     """The learner of the configured mode."""
     if config.mode == "reinforce":
-        return ReinforceLearner(supernet, objective, config)
-    return GradientLearner(supernet, objective, config, config.mode)
+        return ReinforceLearner(supernet, objective, config, runtime)
+    return GradientLearner(supernet, objective, config, runtime, config.mode)
 
 
-def _measures(logits: Tensor, labels: Tensor) -> dict[str, float]:
+def _measures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {
-        "gate_loss": functional.cross_entropy(logits, labels).item(),
-        "gate_accuracy": (logits.argmax(dim=1) == labels).float().mean().item(),
+        "gate_loss": functional.cross_entropy(logits.detach(), labels),
+        "gate_accuracy": (logits.argmax(dim=1) == labels).float().mean(),
     }

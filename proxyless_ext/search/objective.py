@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..config import LatencyConfig
 from ..errors import UserError
-from ..latency import LatencyTable, add_linear, mul_log
+from ..latency import Costs, LatencyTable, add_linear, mul_log
 from ..spaces import Space
 from .target import LatencyTarget
 
@@ -19,6 +19,7 @@ class Objective:
 
     Attributes:
         space, table: what latencies are computed from.
+        costs: latencies of the candidates [E, N] and of the layers that all networks have, in ms.
         config: which regularizer, and its values.
         target: holds a latency target, for regularizer ``target``.
         reference_ms: of ``add#linear``, ``mul#log`` and REINFORCE's reward.
@@ -26,6 +27,7 @@ class Objective:
 
     space: Space
     table: LatencyTable
+    costs: Costs
     config: LatencyConfig
     target: LatencyTarget | None
     reference_ms: float
@@ -38,7 +40,7 @@ class Objective:
             UserError: the target lies outside the space's reach, or ``mul#log`` is given latencies
                 or a reference of 1 ms or less.
         """
-        latencies = table.edge_matrix(space)
+        costs = table.costs(space)
         cheapest, dearest = table.bounds(space)
         target = None
         if config.regularizer == "target":
@@ -49,7 +51,7 @@ class Objective:
                     f"the latency target of {target_ms:.4g} ms is out of reach: networks of "
                     f"'{space.name}' take {cheapest:.4g} to {dearest:.4g} ms here"
                 )
-            target = LatencyTarget(latencies, table.fixed(space), target_ms)
+            target = LatencyTarget(costs.edges, costs.fixed, target_ms)
         reference_ms = config.reference_ms or table.uniform(space)
         if config.regularizer == "mul#log" and min(cheapest, reference_ms) <= 1:
             raise UserError(
@@ -57,7 +59,9 @@ class Objective:
                 f"its reference being {reference_ms:.3g} ms; use regularizer 'target' or "
                 "'add#linear'"
             )
-        return cls(space, table, config, target, target.target_ms if target else reference_ms)
+        return cls(
+            space, table, costs, config, target, target.target_ms if target else reference_ms
+        )
 
     @property
     def target_ms(self) -> float | None:
@@ -74,7 +78,8 @@ class Objective:
 
     def expected_ms(self, probabilities: Tensor) -> Tensor:
         """Expected latency in ms of p [E, N], differentiable."""
-        return self.table.expected(self.space, probabilities)
+        self.costs = self.costs.to(probabilities.device)
+        return self.costs.expected(probabilities)
 
     def predicted_ms(self, choices: list[int]) -> float:
         """Predicted latency in ms of one network of the space."""

@@ -12,8 +12,11 @@ from ..config import Config, OptimizerConfig
 from ..data import Pictures, batches_per_epoch, endless
 from ..errors import UserError
 from ..nn import SuperNet
+from ..runs import Epoch, SearchEpoch
+from ..runtime import Runtime
 from ..seeding import generator
-from ..training.phase import Meter
+from ..training.meter import Meter
+from ..training.phase import Batch
 from ..training.weight_phase import WeightPhase
 from .gate_steps import gate_learner
 from .objective import Objective
@@ -28,6 +31,7 @@ class _SuperNetPhase(WeightPhase):
         supernet: SuperNet,
         config: Config,
         schedule: OptimizerConfig,
+        runtime: Runtime,
         data: Pictures,
     ) -> None:
         super().__init__(
@@ -37,6 +41,7 @@ class _SuperNetPhase(WeightPhase):
             data.train_weights,
             schedule,
             config,
+            runtime,
             decay_norms=True,
         )
         self.supernet = supernet
@@ -56,66 +61,82 @@ class _SuperNetPhase(WeightPhase):
 class WarmUp(_SuperNetPhase):
     """Trains the weights under paths drawn from the initial alphas, which stay as they are."""
 
-    def __init__(self, supernet: SuperNet, config: Config, data: Pictures) -> None:
-        super().__init__("warmup", supernet, config, config.warmup, data)
+    def __init__(
+        self, supernet: SuperNet, config: Config, runtime: Runtime, data: Pictures
+    ) -> None:
+        super().__init__("warmup", supernet, config, config.warmup, runtime, data)
+
+    def end_epoch(self, epoch: int, meter: Meter) -> Epoch:
+        return Epoch(**self.measures(epoch, meter))
 
 
 class Search(_SuperNetPhase):
     """Alternates weight steps with gate steps on held-out training pictures."""
 
     def __init__(
-        self, supernet: SuperNet, config: Config, data: Pictures, objective: Objective
+        self,
+        supernet: SuperNet,
+        config: Config,
+        runtime: Runtime,
+        data: Pictures,
+        objective: Objective,
     ) -> None:
-        super().__init__("search", supernet, config, config.search, data)
+        super().__init__("search", supernet, config, config.search, runtime, data)
         self.data = data
         self.objective = objective
-        self.learner = gate_learner(supernet, objective, config.gates)
+        self.learner = gate_learner(supernet, objective, config.gates, runtime)
         self.first_step, self.gate_steps = gate_schedule(config, len(data.train_weights))
-        self.gate_batches: Iterator[tuple[Tensor, Tensor]] | None = None
+        self.gate_batches: Iterator[Batch] | None = None
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
+        gate_steps, rest = divmod(step + 1 - self.first_step, self.config.gates.every)
+        if gate_steps <= 0 or rest != 0:
+            super().step(step, pictures, labels, meter)
+            return
+        batch = self.take(self._gate_batches(gate_steps - 1))
         super().step(step, pictures, labels, meter)
-        every = self.config.gates.every
-        done = step + 1 - self.first_step
-        if done > 0 and done % every == 0:
-            self._gate_step(done // every - 1, meter)
+        self._gate_step(gate_steps - 1, batch, meter)
 
-    def _gate_step(self, index: int, meter: Meter) -> None:
-        """Gate step `index` of `gate_steps`."""
-        config = self.config
+    def _gate_batches(self, index: int) -> Iterator[Batch]:
+        """The batches of gate steps, from number `index` on if none was taken yet."""
         if self.gate_batches is None:
             self.gate_batches = endless(
                 self.data.train_gates,
-                config.gates.batch_size,
-                config.seed,
+                self.config.gates.batch_size,
+                self.config.seed,
                 "gates",
                 start=index,
-                workers=config.data.workers,
+                workers=self.config.data.workers,
+                pin=self.runtime.is_asynchronous,
             )
-        pictures, labels = next(self.gate_batches)
+        return self.gate_batches
+
+    def _gate_step(self, index: int, batch: Batch, meter: Meter) -> None:
+        """Gate step `index` of `gate_steps`."""
+        pictures, labels = map(self.runtime.put, batch)
         measures = self.learner.step(
-            pictures.to(config.device),
-            labels.to(config.device),
-            generator(config.seed, "gates", "paths", index),
+            pictures,
+            labels,
+            generator(self.config.seed, "gates", "paths", index),
             progress=(index + 1) / self.gate_steps,
         )
         meter.add(len(labels), **measures)
 
-    def end_epoch(self, epoch: int) -> dict[str, Any]:
+    def end_epoch(self, epoch: int, meter: Meter) -> SearchEpoch:
         edges = self.supernet.edges
         probabilities = edges.probabilities().detach().cpu()
-        return {
-            **super().end_epoch(epoch),
-            "expected_ms": self.objective.expected_ms(probabilities).item(),
-            "derived_ms": self.objective.predicted_ms(edges.choices()),
-            "target_ms": self.objective.target_ms,
-            "trade_off": self.objective.trade_off,
-            "entropy": gates.entropy(probabilities).item(),
-            "probabilities": [
-                row[: len(edge.candidates)].tolist()
+        return SearchEpoch(
+            **self.measures(epoch, meter),
+            expected_ms=self.objective.expected_ms(probabilities).item(),
+            derived_ms=self.objective.predicted_ms(edges.choices()),
+            target_ms=self.objective.target_ms,
+            trade_off=self.objective.trade_off,
+            entropy=gates.entropy(probabilities).item(),
+            probabilities=tuple(
+                tuple(row[: len(edge.candidates)].tolist())
                 for row, edge in zip(probabilities, self.supernet.space.edges, strict=True)
-            ],
-        }
+            ),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "learner": self.learner.state_dict()}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..config import Config
 from ..errors import UserError
 from ..latency import LatencyTable
 from ..nn import SuperNet
-from ..runs import Run, load_checkpoint
+from ..runs import Result, Run, load_checkpoint
 from ..spaces import Architecture, Space
 from .derive import derive_choices
 from .objective import Objective
@@ -17,11 +15,8 @@ from .stages import Stages
 from .task import Task
 
 
-def run_search(run: Run, config: Config, task: Task) -> dict[str, Any]:
+def run_search(run: Run, config: Config, task: Task) -> Result:
     """Measure, warm up, search, derive, train, publish, compare; what is done already is kept.
-
-    Returns:
-        What result.json holds.
 
     Raises:
         UserError: the target is out of reach, the training diverged, or the run was stopped.
@@ -47,7 +42,7 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
     path = run.checkpoint("search")
     if not run.space_path.exists():
         raise UserError(f"the run in {run.folder} is no search; give the folder of one")
-    if not (run.architecture_path.exists() and path.exists()):
+    if not (run.outcome.architecture_path.exists() and path.exists()):
         raise UserError(f"the search in {run.folder} has not ended; go on with it by --resume")
     supernet = SuperNet(Space.load(run.space_path))
     state = load_checkpoint(path)["phase"]
@@ -56,7 +51,7 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
     table = LatencyTable.load(run.latency_path)
     objective = Objective.build(supernet.space, table, config.latency)
     choices = derive_choices(supernet, objective)
-    derived = Architecture.load(run.architecture_path)
+    derived = Architecture.load(run.outcome.architecture_path)
     own = {name: getattr(derived, name) for name in ("classes", "normalisation", "dropout")}
     architecture = supernet.space.architecture(choices, "derived").model_copy(update=own)
     return architecture, objective.predicted_ms(choices)

@@ -6,8 +6,8 @@ that a run can be resumed at any point.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,9 +17,11 @@ from ..data import Pictures
 from ..errors import UserError
 from ..latency import LatencyTable, measure_network, measure_table, sample_within
 from ..nn import SuperNet
-from ..runs import Run
+from ..runs import Comparison, Competitor, Figures, Result, Run
+from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture, Space
+from ..training.continuity import keep_settings
 from ..training.evaluation import recalibrate
 from ..training.networks import (
     for_data,
@@ -44,6 +46,7 @@ class Stages:
     Attributes:
         run: its folder.
         config: its configuration.
+        runtime: where it runs.
         data: its pictures.
         space: the space it searches.
         table: latencies of the space's layers.
@@ -53,6 +56,7 @@ class Stages:
 
     run: Run
     config: Config
+    runtime: Runtime
     data: Pictures
     space: Space
     table: LatencyTable
@@ -66,6 +70,7 @@ class Stages:
         Raises:
             UserError: the measured latencies and the target do not fit.
         """
+        keep_settings(run, config)
         task.space.save(run.space_path)
         table = task.table or measure_table(task.space, config.latency.conditions())
         table.save(run.latency_path)
@@ -76,28 +81,28 @@ class Stages:
             raise UserError(
                 f"{error}; correct {run.config_path} and go on with --resume {run.folder}"
             ) from error
-        return cls(run, config, task.data, task.space, table, objective)
+        return cls(run, config, task.runtime, task.data, task.space, table, objective)
 
     def search(self) -> SuperNet:
         """Warm up and search: the supernet with its final alphas."""
-        config = self.config
+        config, runtime = self.config, self.runtime
         torch.manual_seed(derive_seed(config.seed, "supernet"))
         supernet = SuperNet(self.space).to(memory_format=torch.channels_last)
-        supernet.to(config.device)
-        self._run_phase(WarmUp(supernet, config, self.data))
-        self._run_phase(Search(supernet, config, self.data, self.objective))
+        supernet.to(runtime.device)
+        self._run_phase(WarmUp(supernet, config, runtime, self.data))
+        self._run_phase(Search(supernet, config, runtime, self.data, self.objective))
         return supernet
 
     def derive(self, supernet: SuperNet) -> list[int]:
         """Choose the network and write its architecture; one candidate index per edge."""
         choices = derive_choices(supernet, self.objective)
-        self._architecture(choices, "derived").save(self.run.architecture_path)
+        self._architecture(choices, "derived").save(self.run.outcome.architecture_path)
         return choices
 
     def train(self, supernet: SuperNet, choices: list[int], name: str = "train") -> nn.Module:
         """Train the network of `choices`; it is returned in eval mode."""
-        config = self.config
-        network = fresh_network(self._architecture(choices, name), config, name)
+        config, runtime = self.config, self.runtime
+        network = fresh_network(self._architecture(choices, name), config, runtime, name)
         if config.train.weights == "inherit":
             network.load_state_dict(supernet.derive(choices).state_dict())
             recalibrate(
@@ -105,45 +110,62 @@ class Stages:
                 self.data.train,
                 config.train.batch_size,
                 config.seed,
-                device=config.device,
-                workers=config.data.workers,
+                runtime,
+                config.data.workers,
             )
-        trained, self.seconds[name] = train_network(network, self.run, config, self.data, name)
+        trained, self.seconds[name] = train_network(
+            network, self.run, config, runtime, self.data, name
+        )
         return trained
 
-    def finish(self, network: nn.Module, choices: list[int]) -> dict[str, Any]:
-        """Evaluate, measure and publish the trained network: what result.json holds."""
+    def finish(self, network: nn.Module, choices: list[int]) -> Result:
+        """Evaluate, measure and publish the trained network."""
         architecture = self._architecture(choices, "derived")
-        result = {
-            **self._figures(network, choices),
-            "target_ms": self.objective.target_ms,
-            "onnx_max_difference": publish_network(network, architecture, self.run),
-            "seed": self.config.seed,
-            "seconds": self.seconds,
-            "classes": list(self.data.classes),
-        }
-        self.run.write_result(result)
+        result = Result(
+            **self._figures(network, choices).model_dump(),
+            target_ms=self.objective.target_ms,
+            onnx_max_difference=publish_network(network, architecture, self.run.outcome),
+            seed=self.config.seed,
+            seconds=self.seconds,
+            classes=self.data.classes,
+        )
+        self.run.outcome.write_result(result)
         return result
 
     def compare(self, supernet: SuperNet, choices: list[int]) -> None:
         """Train random networks of the derived one's latency alike; measure the yardsticks."""
-        comparison: dict[str, Any] = {"random": [], "yardsticks": []}
-        if count := self.config.comparison.random_networks:
-            latency = self.objective.predicted_ms(choices)
-            slack = self.config.latency.tolerance * latency
-            seed = derive_seed(self.config.seed, "random networks")
-            rivals = sample_within(
-                self.space, self.table, latency - slack, latency + slack, count, seed
+        random = [
+            Competitor(
+                name=f"random-{index}",
+                **self._figures(self.train(supernet, rival, f"random-{index}"), rival).model_dump(),
             )
-            for index, rival in enumerate(rivals):
-                name = f"random-{index}"
-                figures = self._figures(self.train(supernet, rival, name), rival)
-                comparison["random"].append({"name": name, **figures})
+            for index, rival in enumerate(self._rivals(choices))
+        ]
+        yardsticks = []
         if self.config.comparison.yardsticks:
             for name in YARDSTICKS:
                 yardstick = build(name, len(self.data.classes))
-                comparison["yardsticks"].append({"name": name, **self._costs(yardstick)})
-        self.run.write_comparison(comparison)
+                yardsticks.append(Competitor(name=name, **self._costs(yardstick).model_dump()))
+        comparison = Comparison(random=tuple(random), yardsticks=tuple(yardsticks))
+        self.run.outcome.write_comparison(comparison)
+
+    def _rivals(self, choices: list[int]) -> list[list[int]]:
+        """Random networks of the derived one's latency; fewer where there are no more."""
+        wanted = self.config.comparison.random_networks
+        if not wanted:
+            return []
+        latency = self.objective.predicted_ms(choices)
+        slack = self.config.latency.tolerance * latency
+        low, high = latency - slack, latency + slack
+        seed = derive_seed(self.config.seed, "random networks")
+        found = sample_within(self.space, self.table, low, high, wanted, seed)
+        if len(found) < wanted:
+            warnings.warn(
+                f"there are only {len(found)} of the {wanted} networks of {low:.4g} to {high:.4g} "
+                "ms that comparison.random_networks asks for",
+                stacklevel=2,
+            )
+        return found
 
     def _run_phase(self, phase: WarmUp | Search) -> None:
         config = self.config
@@ -154,19 +176,20 @@ class Stages:
     def _architecture(self, choices: list[int], name: str) -> Architecture:
         return for_data(self.space.architecture(choices, name), self.config, self.data)
 
-    def _figures(self, network: nn.Module, choices: list[int]) -> dict[str, Any]:
-        return {
-            **validate_network(network, self.config, self.data).as_dict(),
-            **self._costs(network),
+    def _figures(self, network: nn.Module, choices: list[int]) -> Figures:
+        scores = validate_network(network, self.config, self.runtime, self.data.val)
+        figures = {
+            **self._costs(network).model_dump(),
+            **scores.as_dict(),
             "predicted_ms": self.objective.predicted_ms(choices),
-            "choices": choices,
+            "choices": tuple(choices),
         }
+        return Figures(**figures)
 
-    def _costs(self, network: nn.Module) -> dict[str, Any]:
-        """Size and latency; the latter under the conditions of the table, if it has any."""
+    def _costs(self, network: nn.Module) -> Figures:
+        """Size and latency; the latter where the table was measured, under its conditions."""
         resolution = self.space.resolution
-        conditions = self.table.conditions
-        return {
-            **network_size(network, resolution),
-            "measured_ms": conditions and measure_network(network, resolution, conditions).mean,
-        }
+        measured_ms = None
+        if (conditions := self.table.conditions) and conditions.are_of_this_machine:
+            measured_ms = measure_network(network, resolution, conditions).mean
+        return Figures(**network_size(network, resolution), measured_ms=measured_ms)

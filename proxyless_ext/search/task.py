@@ -9,8 +9,9 @@ from ..data import Pictures, load_pictures
 from ..errors import UserError
 from ..latency import LatencyTable
 from ..runs import Run
+from ..runtime import Runtime
 from ..spaces import Space
-from ..training.setup import set_up_torch
+from ..training.continuity import check_continuity
 from .objective import Objective
 from .phases import gate_schedule
 
@@ -22,43 +23,50 @@ class Task:
     Attributes:
         space: the space to search, with the classes of the pictures.
         data: the pictures.
+        runtime: where to search.
         table: latencies of the space's layers, unless they are yet to be measured.
     """
 
     space: Space
     data: Pictures
+    runtime: Runtime
     table: LatencyTable | None
 
     @classmethod
-    def load(cls, config: Config, run: Run) -> Task:
+    def load(cls, config: Config, run: Run | None) -> Task:
         """Load all of it, and find what is impossible before anything is written.
 
         Args:
             config: of the run.
-            run: a run to go on with has its space and perhaps its latency table already.
+            run: to go on with, if there is one: it has its space and perhaps its latency table.
 
         Raises:
-            UserError: pictures, space, table, target or schedule are impossible, or the space is
-                not the one that the run began with.
+            UserError: pictures, device, space, table, target, schedule or comparison are
+                impossible, or pictures or settings are not those of the run.
         """
-        set_up_torch(config)
-        space = config.space.build()
+        runtime = Runtime.set_up(config.runtime)
+        began = run is not None and run.space_path.exists()
+        space = Space.load(run.space_path) if run and began else config.space.build()
         data = load_pictures(config.data, space.resolution, config.seed)
+        if run:
+            check_continuity(run, config, data)
         space = space.with_classes(len(data.classes))
-        source = config.latency.table
-        if run.has_begun:
-            _check_same(space, run)
-            source = run.latency_path if run.latency_path.exists() else source
+        measured = run is not None and run.latency_path.exists()
+        source = run.latency_path if run and measured else config.latency.table
         table = LatencyTable.load(source) if source else None
         if table:
             Objective.build(space, table, config.latency)
+        else:
+            config.latency.conditions()
         gate_schedule(config, len(data.train_weights))
-        return cls(space, data, table)
+        _check_comparison(config, space)
+        return cls(space, data, runtime, table)
 
 
-def _check_same(space: Space, run: Run) -> None:
-    if run.space_path.exists() and Space.load(run.space_path) != space:
+def _check_comparison(config: Config, space: Space) -> None:
+    wanted, others = config.comparison.random_networks, space.num_networks - 1
+    if wanted > others:
         raise UserError(
-            f"the space or the number of classes is no longer that of {run.space_path}, with which "
-            "the run began; restore what was changed, or start a new run"
+            f"comparison.random_networks is {wanted}, but '{space.name}' has only {others} other "
+            "networks; lower it"
         )

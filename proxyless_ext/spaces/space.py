@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
+from ..documents import write_document
 from ..errors import UserError
 from ..files import write_atomically
 from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem
@@ -211,7 +211,7 @@ class Space(Data):
     def save(self, path: str | Path) -> None:
         """Write the space as YAML."""
         fields = self.model_dump(mode="json", exclude_none=True)
-        write_atomically(path, yaml.safe_dump(fields, sort_keys=False))
+        write_atomically(path, write_document(fields))
 
     @classmethod
     def load(cls, path: str | Path) -> Space:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from ..documents import parse_document
 from ..errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -19,6 +18,20 @@ class Data(BaseModel):
     """Base of all that is read from JSON or YAML: immutable; unknown keys and NaN are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_is_a_number(cls, value: Any) -> Any:
+        for name, field in cls.model_fields.items() if isinstance(value, dict) else ():
+            if isinstance(found := value.get(name), bool) and _is_number(field.annotation):
+                raise ValueError(f"{name} is {str(found).lower()}, where no truth value can be")
+        return value
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a number can stand in a field, and no truth value."""
+    kinds = {getattr(kind, "__origin__", kind) for kind in get_args(annotation) or (annotation,)}
+    return bool(kinds & {int, float}) and bool not in kinds
 
 
 def read_model(model: type[Model], path: str | Path) -> Model:
@@ -41,22 +54,10 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"cannot read {path}: {reason}") from error
-    try:
-        value = _parse(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date with month 13
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        raise UserError(f"{path} is not valid YAML or JSON{line}") from error
+    value = parse_document(text, str(path))
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold keys and values at its top level")
     return value
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)  # First, because YAML garbles JSON's escapes of emoji.
-    except ValueError:
-        return yaml.safe_load(text)
 
 
 def validate(model: type[Model], value: dict[str, Any], source: str) -> Model:
@@ -83,7 +84,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     value = first["input"]
     found = "" if isinstance(value, dict) else f" is {reprlib.repr(value)}"
-    return f"'{key}'{found}: {message[0].lower()}{message[1:]}"
+    place = f"'{key}'{found}: " if key else ""
+    return f"{place}{message[0].lower()}{message[1:]}"
 
 
 def _neighbours(model: type[BaseModel], key: str) -> str:

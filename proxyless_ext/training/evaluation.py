@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
-from ..data import PictureSet, batches
+from ..data import PictureSet, batches, worker_failures
 from ..errors import UserError
+from ..runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Accuracy:
         return asdict(self)
 
 
+@worker_failures()
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
     dataset: PictureSet,
     batch_size: int,
-    device: str = "cpu",
+    runtime: Runtime,
     workers: int = 0,
 ) -> Accuracy:
     """Accuracy of `network` in eval mode on every picture of `dataset`; its mode is restored.
@@ -49,10 +51,12 @@ def evaluate(
     network.eval()
     count = top1 = top5 = 0
     loss = 0.0
+    pin = runtime.is_asynchronous
     for pictures, labels in batches(
-        dataset, batch_size, 0, "evaluate", 0, workers=workers, shuffle=False
+        dataset, batch_size, 0, "evaluate", 0, workers=workers, shuffle=False, pin=pin
     ):
-        logits = network(pictures.to(device)).cpu()
+        with runtime.autocast():
+            logits = network(runtime.put(pictures)).float().cpu()
         count += len(labels)
         loss += functional.cross_entropy(logits, labels, reduction="sum").item()
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
@@ -64,14 +68,15 @@ def evaluate(
     return Accuracy(top1 / count, top5 / count, loss / count)
 
 
+@worker_failures()
 def recalibrate(
     network: nn.Module,
     dataset: PictureSet,
     batch_size: int,
     seed: int,
-    max_batches: int = 32,
-    device: str = "cpu",
+    runtime: Runtime,
     workers: int = 0,
+    max_batches: int = 32,
 ) -> None:
     """Set the BatchNorm statistics of `network` anew, to the mean over batches of training
     pictures.
@@ -79,4 +84,5 @@ def recalibrate(
     Statistics inherited from a supernet were taken under other paths.
     """
     stream = batches(dataset, batch_size, seed, "recalibrate", 0, workers=workers)
-    update_bn((pictures.to(device) for pictures, _ in islice(stream, max_batches)), network)
+    with runtime.autocast():
+        update_bn((runtime.put(pictures) for pictures, _ in islice(stream, max_batches)), network)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ..config import Config
-from ..data import Pictures, load_pictures
+from ..data import Pictures, PictureSet, load_pictures
 from ..errors import UserError
 from ..export import export_onnx
 from ..nn import Network, count_macs, count_parameters
-from ..runs import Run, load_checkpoint, save_checkpoint
+from ..runs import Outcome, Result, Run, load_checkpoint, save_checkpoint
+from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture
+from .continuity import check_continuity, keep_settings
 from .evaluation import Accuracy, evaluate
 from .phase import run_phase
-from .setup import set_up_torch
 from .train import Train
 
 
@@ -32,24 +33,35 @@ def for_data(architecture: Architecture, config: Config, data: Pictures) -> Arch
     return architecture.model_copy(update=fields)
 
 
-def fresh_network(architecture: Architecture, config: Config, name: str) -> Network:
+def fresh_network(
+    architecture: Architecture, config: Config, runtime: Runtime, name: str
+) -> Network:
     """A network with the initial weights that the run's seed and `name` give."""
     torch.manual_seed(derive_seed(config.seed, name, "weights"))
-    return Network(architecture).to(memory_format=torch.channels_last).to(config.device)
+    return Network(architecture).to(memory_format=torch.channels_last).to(runtime.device)
 
 
 def train_network(
-    network: nn.Module, run: Run, config: Config, data: Pictures, name: str = "train"
+    network: nn.Module,
+    run: Run,
+    config: Config,
+    runtime: Runtime,
+    data: Pictures,
+    name: str = "train",
 ) -> tuple[nn.Module, float]:
     """Train `network` as phase `name`: the averaged network, in eval mode, and the seconds."""
-    phase = Train(network, config, data, name)
+    phase = Train(network, config, runtime, data, name)
     seconds = run_phase(phase, run, config.seed, config.checkpoint_seconds)
     return phase.result, seconds
 
 
-def validate_network(network: nn.Module, config: Config, data: Pictures) -> Accuracy:
-    """Accuracy on the validation pictures."""
-    return evaluate(network, data.val, config.train.batch_size, config.device, config.data.workers)
+def validate_network(
+    network: nn.Module, config: Config, runtime: Runtime, pictures: PictureSet
+) -> Accuracy:
+    """Accuracy of a network on `runtime`'s device, in float32, in which it is handed over."""
+    return evaluate(
+        network, pictures, config.train.batch_size, runtime.exact(), config.data.workers
+    )
 
 
 def network_size(network: nn.Module, resolution: int) -> dict[str, int]:
@@ -60,15 +72,15 @@ def network_size(network: nn.Module, resolution: int) -> dict[str, int]:
     }
 
 
-def publish_network(network: nn.Module, architecture: Architecture, run: Run) -> float:
+def publish_network(network: nn.Module, architecture: Architecture, outcome: Outcome) -> float:
     """Write a trained network's architecture, weights and ONNX file.
 
     Returns:
         The largest difference between PyTorch and ONNX Runtime in the logits of random pictures.
     """
-    architecture.save(run.architecture_path)
-    save_checkpoint(run.weights_path, network.state_dict())
-    return export_onnx(network, architecture.resolution, run.onnx_path)
+    architecture.save(outcome.architecture_path)
+    save_checkpoint(outcome.weights_path, network.state_dict())
+    return export_onnx(network, architecture.resolution, outcome.onnx_path)
 
 
 def load_network(run: Run) -> Network:
@@ -77,54 +89,76 @@ def load_network(run: Run) -> Network:
     Raises:
         UserError: there is none yet, or its weights belong to another architecture.
     """
-    if not run.weights_path.exists():
+    outcome = run.outcome
+    if not outcome.weights_path.exists():
         raise UserError(
             f"the run in {run.folder} has no trained network yet; go on with it by --resume"
         )
-    network = Network(Architecture.load(run.architecture_path))
+    network = Network(Architecture.load(outcome.architecture_path))
     try:
-        network.load_state_dict(load_checkpoint(run.weights_path))
+        network.load_state_dict(load_checkpoint(outcome.weights_path))
     except RuntimeError as error:
         raise UserError(
-            f"the weights in {run.weights_path} belong to another architecture than "
-            f"{run.architecture_path}; restore either of them"
+            f"the weights in {outcome.weights_path} belong to another architecture than "
+            f"{outcome.architecture_path}; restore either of them"
         ) from error
     return network.eval()
 
 
-def prepare_training(config: Config, architecture: Architecture) -> tuple[Architecture, Pictures]:
-    """A network, given the classes of its pictures, and these: all before anything is written.
+@dataclass(frozen=True)
+class TrainingTask:
+    """What the training of one network is given.
 
-    Raises:
-        UserError: `config.train.weights` asks for a supernet's weights, or the pictures or the
-            device cannot be used.
+    Attributes:
+        architecture: of the network, with the classes of the pictures.
+        data: the pictures.
+        runtime: where it is trained.
     """
-    if config.train.weights != "scratch":
-        raise UserError("train.weights 'inherit' needs a search; set it to 'scratch'")
-    set_up_torch(config)
-    data = load_pictures(config.data, architecture.resolution, config.seed)
-    return for_data(architecture, config, data), data
+
+    architecture: Architecture
+    data: Pictures
+    runtime: Runtime
+
+    @classmethod
+    def load(cls, config: Config, architecture: Architecture, run: Run | None) -> TrainingTask:
+        """Load all of it, and find what is impossible before anything is written.
+
+        Args:
+            config: of the run.
+            architecture: what to train.
+            run: to go on with, if there is one.
+
+        Raises:
+            UserError: `config.train.weights` asks for a supernet's weights, the pictures or the
+                device cannot be used, or pictures or settings are not those of the run.
+        """
+        if config.train.weights != "scratch":
+            raise UserError("train.weights 'inherit' needs a search; set it to 'scratch'")
+        runtime = Runtime.set_up(config.runtime)
+        data = load_pictures(config.data, architecture.resolution, config.seed)
+        if run:
+            check_continuity(run, config, data)
+        return cls(for_data(architecture, config, data), data, runtime)
 
 
-def run_training(
-    run: Run, config: Config, architecture: Architecture, data: Pictures
-) -> dict[str, Any]:
-    """A run that trains one given network from fresh weights: what result.json holds.
+def run_training(run: Run, config: Config, task: TrainingTask) -> Result:
+    """A run that trains one given network from fresh weights.
 
     Raises:
         UserError: the training diverged, or the run was stopped.
     """
-    architecture.save(run.architecture_path)
-    network, seconds = train_network(
-        fresh_network(architecture, config, "train"), run, config, data
-    )
-    result = {
-        **validate_network(network, config, data).as_dict(),
+    keep_settings(run, config)
+    architecture, data, runtime = task.architecture, task.data, task.runtime
+    architecture.save(run.outcome.architecture_path)
+    fresh = fresh_network(architecture, config, runtime, "train")
+    network, seconds = train_network(fresh, run, config, runtime, data)
+    result = Result(
+        **validate_network(network, config, runtime, data.val).as_dict(),
         **network_size(network, architecture.resolution),
-        "onnx_max_difference": publish_network(network, architecture, run),
-        "seed": config.seed,
-        "seconds": {"train": seconds},
-        "classes": list(data.classes),
-    }
-    run.write_result(result)
+        onnx_max_difference=publish_network(network, architecture, run.outcome),
+        seed=config.seed,
+        seconds={"train": seconds},
+        classes=data.classes,
+    )
+    run.outcome.write_result(result)
     return result

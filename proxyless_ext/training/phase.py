@@ -9,43 +9,31 @@ no random generators.
 from __future__ import annotations
 
 import math
-import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..data import worker_failures
 from ..errors import UserError
-from ..progress import progress_bar
-from ..runs import Run, load_checkpoint, save_checkpoint
+from ..progress import Bar, progress_bar
+from ..runs import Epoch, Position, Run, load_checkpoint, save_checkpoint
 from ..seeding import derive_seed
+from .meter import Meter
+from .stopping import Interrupted, stop_requests
 
+Batch = tuple[Tensor, Tensor]
+"""Pictures [B, 3, R, R] and labels [B]."""
 
-class Meter:
-    """Running means over samples, as plain numbers so that no graph is kept."""
+LOOK_SECONDS = 1.0
+"""Between two looks at a loss that a device has to be waited for."""
 
-    def __init__(self, state: dict[str, list[float]] | None = None) -> None:
-        self._sums = state or {}
-
-    def add(self, count: int, **values: float) -> None:
-        """Add the means `values` of `count` samples."""
-        for name, value in values.items():
-            entry = self._sums.setdefault(name, [0.0, 0])
-            entry[0] += value * count
-            entry[1] += count
-
-    def means(self) -> dict[str, float]:
-        """Name to mean over everything added."""
-        return {name: total / count for name, (total, count) in self._sums.items()}
-
-    @property
-    def state(self) -> dict[str, list[float]]:
-        return self._sums
+POSITION_SECONDS = 5.0
+"""Between two notes of the position, for those who look at the run from outside."""
 
 
 class Phase(ABC):
@@ -55,23 +43,28 @@ class Phase(ABC):
         name: of its checkpoint and its records.
         epochs: how many there are.
         num_batches: in every epoch.
+        take: gives the next of some batches; in a run, Ctrl-C ends the wait for it.
     """
 
     name: str
     epochs: int
     num_batches: int
+    take: Callable[[Iterator[Batch]], Batch] = staticmethod(next)
 
     @abstractmethod
-    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pictures [B, 3, R, R] and labels [B] of an epoch, from batch `start` on."""
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The batches of an epoch, from number `start` on."""
 
     @abstractmethod
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        """Train on one batch, the `step`-th of the phase; add ``loss`` to `meter`."""
+        """Train on one batch, the `step`-th of the phase; add ``loss`` to `meter`.
+
+        What has to be waited for is taken before anything changes.
+        """
 
     @abstractmethod
-    def end_epoch(self, epoch: int) -> dict[str, Any]:
-        """After an epoch: what its record holds beside the meter's means."""
+    def end_epoch(self, epoch: int, meter: Meter) -> Epoch:
+        """After an epoch: its record."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -102,24 +95,30 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
     total, done = phase.epochs * phase.num_batches, sitting.epoch * phase.num_batches
     if sitting.epoch >= phase.epochs:
         return sitting.seconds
-    with _stop_requests() as stop, progress_bar(phase.name, total, done + sitting.batch) as bar:
+    with (
+        worker_failures(),
+        stop_requests() as stop,
+        progress_bar(phase.name, total, done + sitting.batch) as bar,
+    ):
+        phase.take = stop.take
         while sitting.epoch < phase.epochs:
             epoch, meter = sitting.epoch, sitting.meter
-            for pictures, labels in phase.batches(epoch, sitting.batch):
-                torch.manual_seed(derive_seed(seed, phase.name, epoch, sitting.batch))
-                step = epoch * phase.num_batches + sitting.batch
-                phase.step(step, pictures, labels, meter)
-                sitting.batch += 1
-                bar.advance()
-                bar.note(f"loss {meter.means()['loss']:.3f}")
-                if not _is_finite(meter.state):
-                    raise sitting.diverged("loss")
-                if stop.requested or sitting.unsaved_seconds > checkpoint_seconds:
+            batches = phase.batches(epoch, sitting.batch)
+            while sitting.batch < phase.num_batches and not stop.requested:
+                with suppress(Interrupted):
+                    pictures, labels = phase.take(batches)
+                    torch.manual_seed(derive_seed(seed, phase.name, epoch, sitting.batch))
+                    step = epoch * phase.num_batches + sitting.batch
+                    phase.step(step, pictures, labels, meter)
+                    sitting.batch += 1
+                    bar.advance(pictures=len(labels))
+                sitting.look(bar)
+                if sitting.unsaved_seconds > checkpoint_seconds:
                     sitting.save()
-                if stop.requested:
-                    raise sitting.stopped()
-            record = {"phase": phase.name, "step": (epoch + 1) * phase.num_batches, "epoch": epoch}
-            run.log({**record, **meter.means(), **phase.end_epoch(epoch)})
+            if stop.requested:
+                sitting.save()
+                raise sitting.stopped()
+            run.log(phase.end_epoch(epoch, meter))
             sitting.next_epoch()
             if stop.requested:
                 raise sitting.stopped()
@@ -141,6 +140,7 @@ class _Sitting:
         self.epoch, self.batch, self.meter = 0, 0, Meter()
         self._path = run.checkpoint(phase.name)
         self._started = self._saved = time.monotonic()
+        self._looked = self._noted = -math.inf
         if self._path.exists():
             self._load()
         else:
@@ -156,6 +156,31 @@ class _Sitting:
         """Since the last checkpoint."""
         return time.monotonic() - self._saved
 
+    def look(self, bar: Bar) -> None:
+        """See to it that the loss is finite, and now and then say where the phase stands."""
+        now = time.monotonic()
+        is_due = now - self._looked >= LOOK_SECONDS
+        if is_due or not self.meter.waits:
+            self._check_loss()
+        if not is_due:
+            return
+        self._looked = now
+        if "loss" in (means := self.meter.means()):
+            bar.note(f"loss {means['loss']:.3f}")
+        if now - self._noted >= POSITION_SECONDS:
+            self._noted = now
+            self.run.write_position(
+                Position(
+                    phase=self.phase.name,
+                    step=bar.pace.done,
+                    steps=bar.total,
+                    note=bar.text,
+                    pictures_per_second=bar.pace.pictures_per_second,
+                    seconds_left=bar.pace.seconds_left(bar.total),
+                    time=time.time(),
+                )
+            )
+
     def next_epoch(self) -> None:
         """End an epoch."""
         self.epoch, self.batch, self.meter = self.epoch + 1, 0, Meter()
@@ -163,9 +188,10 @@ class _Sitting:
 
     def save(self) -> None:
         """Write the checkpoint, unless a step whose loss was finite led to weights that are not."""
+        self._check_loss()
         state = self.phase.state_dict()
         if not _is_finite(state):
-            raise self.diverged("weights")
+            raise self._diverged("weights")
         checkpoint = {
             "phase": state,
             "epoch": self.epoch,
@@ -191,14 +217,19 @@ class _Sitting:
         if self.epoch < self.phase.epochs:
             self.run.rewind(saved["records"])
 
-    def diverged(self, what: str) -> UserError:
+    def _check_loss(self) -> None:
+        if not _is_finite(self.meter.state):
+            raise self._diverged("loss")
+
+    def _diverged(self, what: str) -> UserError:
         return UserError(
-            f"the {what} of {self.phase.name} became infinite or NaN in epoch {self.epoch}, batch "
-            f"{self.batch}; lower its lr in {self.run.config_path} and go on with --resume "
+            f"the {what} of {self.phase.name} became infinite or NaN in epoch {self.epoch}, before "
+            f"batch {self.batch}; lower its lr in {self.run.config_path} and go on with --resume "
             f"{self.run.folder}"
         )
 
     def stopped(self) -> UserError:
+        """What is said when the phase was asked to stop."""
         return UserError(
             f"stopped in {self.phase.name}, epoch {self.epoch}; go on with --resume "
             f"{self.run.folder}"
@@ -214,26 +245,3 @@ def _is_finite(state: Any) -> bool:
     if isinstance(state, Tensor):
         return bool(state.isfinite().all())
     return not isinstance(state, float) or math.isfinite(state)
-
-
-class _Stop:
-    requested = False
-
-
-@contextmanager
-def _stop_requests() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request that the loop honours after its step."""
-    stop = _Stop()
-
-    def request(signum: int, frame: FrameType | None) -> None:
-        stop.requested = True
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, request) for number in signals}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..data import Pictures
+from ..runs import TrainEpoch
+from ..runtime import Runtime
 from .ema import averaged
 from .evaluation import evaluate
-from .phase import Meter
+from .meter import Meter
 from .weight_phase import WeightPhase
 
 
@@ -23,12 +25,18 @@ class Train(WeightPhase):
     Args:
         network: trained in place.
         config: `config.train`, and the seed.
+        runtime: where the network is.
         data: training and validation pictures.
         name: of the phase; networks trained in one run need different ones.
     """
 
     def __init__(
-        self, network: nn.Module, config: Config, data: Pictures, name: str = "train"
+        self,
+        network: nn.Module,
+        config: Config,
+        runtime: Runtime,
+        data: Pictures,
+        name: str = "train",
     ) -> None:
         super().__init__(
             name,
@@ -37,6 +45,7 @@ class Train(WeightPhase):
             data.train,
             config.train,
             config,
+            runtime,
             decay_norms=False,
         )
         self.data = data
@@ -52,19 +61,16 @@ class Train(WeightPhase):
         super().step(step, pictures, labels, meter)
         self.average.update_parameters(self.model)
 
-    def end_epoch(self, epoch: int) -> dict[str, Any]:
+    def end_epoch(self, epoch: int, meter: Meter) -> TrainEpoch:
         scores = evaluate(
             self.result,
             self.data.val,
             self.schedule.batch_size,
-            self.config.device,
+            self.runtime,
             self.config.data.workers,
         )
-        return {
-            **super().end_epoch(epoch),
-            "val_loss": scores.loss,
-            "val_accuracy": scores.accuracy,
-        }
+        measures = self.measures(epoch, meter)
+        return TrainEpoch(**measures, val_loss=scores.loss, val_accuracy=scores.accuracy)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "average": self.average.state_dict()}

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from ..config import Config, OptimizerConfig
 from ..data import PictureSet, batches, batches_per_epoch
+from ..runtime import Runtime
+from .meter import Meter
 from .optim import cosine_rate, load_momenta, momenta, set_rate, weight_optimizer
-from .phase import Meter, Phase
+from .phase import Batch, Phase
 
 
 class WeightPhase(Phase):
@@ -22,7 +24,8 @@ class WeightPhase(Phase):
         weights: those of its parameters that are trained.
         dataset: the pictures.
         schedule: epochs, rate, batch size and the like.
-        config: seed, device and workers.
+        config: seed and workers.
+        runtime: where the model is.
         decay_norms: whether weight decay applies to BatchNorm and biases too.
     """
 
@@ -34,6 +37,7 @@ class WeightPhase(Phase):
         dataset: PictureSet,
         schedule: OptimizerConfig,
         config: Config,
+        runtime: Runtime,
         decay_norms: bool,
     ) -> None:
         self.name = name
@@ -41,12 +45,14 @@ class WeightPhase(Phase):
         self.dataset = dataset
         self.schedule = schedule
         self.config = config
+        self.runtime = runtime
         self.epochs = schedule.epochs
         self.num_batches = batches_per_epoch(len(dataset), schedule.batch_size)
         self.optimizer = weight_optimizer(schedule, weights, decay_norms)
+        self.scaler = runtime.scaler()
         self.criterion = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
 
-    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         return batches(
             self.dataset,
             self.schedule.batch_size,
@@ -55,29 +61,41 @@ class WeightPhase(Phase):
             epoch,
             start,
             workers=self.config.data.workers,
+            pin=self.runtime.is_asynchronous,
         )
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        device = self.config.device
         self.model.train()
         set_rate(self.optimizer, self._rate(step))
         self.optimizer.zero_grad(set_to_none=True)
-        logits = self.model(pictures.to(device))
-        loss = self.criterion(logits, labels.to(device))
-        loss.backward()
-        self.optimizer.step()
-        hits = (logits.argmax(dim=1).cpu() == labels).float().mean().item()
-        meter.add(len(labels), loss=loss.item(), accuracy=hits)
+        labels = self.runtime.put(labels)
+        with self.runtime.autocast():
+            logits = self.model(self.runtime.put(pictures))
+            loss = self.criterion(logits, labels)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        hits = (logits.argmax(dim=1) == labels).float().mean()
+        meter.add(len(labels), loss=loss, accuracy=hits)
 
-    def end_epoch(self, epoch: int) -> dict[str, Any]:
-        return {"lr": self._rate((epoch + 1) * self.num_batches - 1)}
+    def measures(self, epoch: int, meter: Meter) -> dict[str, Any]:
+        """What the record of every phase that trains weights holds."""
+        steps = (epoch + 1) * self.num_batches
+        coordinates = {"phase": self.name, "step": steps, "epoch": epoch}
+        return {**coordinates, **meter.means(), "lr": self._rate(steps - 1)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"model": self.model.state_dict(), "momenta": momenta(self.optimizer)}
+        return {
+            "model": self.model.state_dict(),
+            "momenta": momenta(self.optimizer),
+            "scaler": self.scaler.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         load_momenta(self.optimizer, state["momenta"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
 
     def _rate(self, step: int) -> float:
         return cosine_rate(self.schedule.lr, step, self.epochs * self.num_batches)

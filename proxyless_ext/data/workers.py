@@ -1,0 +1,54 @@
+"""What can happen to the processes that read pictures, as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from ..errors import UserError
+
+
+class WorkerError(UserError):
+    """Processes that read pictures were killed, or cannot hand on what they read."""
+
+
+def share(tensor: Tensor) -> Tensor:
+    """A tensor as a worker hands it on; outside a worker, the tensor itself.
+
+    Left to the loader, this would happen in a thread of the worker whose errors reach nobody, so
+    that the main process would wait for ever.
+
+    Raises:
+        WorkerError: shared memory is full.
+    """
+    if get_worker_info() is None:
+        return tensor
+    try:
+        return tensor.share_memory_()
+    except RuntimeError as error:
+        raise WorkerError(
+            "the processes that read pictures have no room in shared memory (/dev/shm) for their "
+            "batches; set data.workers to 0, lower the batch sizes, or enlarge it (as by docker's "
+            "--shm-size)"
+        ) from error
+
+
+@contextmanager
+def worker_failures() -> Iterator[None]:
+    """Within it, the death of a worker is a sentence, wherever torch's signal handler raises it.
+
+    Raises:
+        WorkerError: a worker died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise WorkerError(
+            "a process that reads pictures was killed, perhaps for want of memory; lower "
+            "data.workers or the batch sizes"
+        ) from error

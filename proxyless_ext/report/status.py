@@ -1,0 +1,69 @@
+"""Where a run stands, in a few lines of text, with the curves so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from ..progress import clock
+from ..runs import Epoch, Position, Run, read_metrics
+from ..spaces import read_model
+
+BARS = "▁▂▃▄▅▆▇█"
+WIDTH = 60
+
+_CURVES = ("loss", "accuracy", "val_accuracy", "gate_accuracy", "derived_ms", "entropy")
+
+
+def describe_status(run: Run) -> Iterator[str]:
+    """The lines: who works on the run, where it stands, and what its epochs gave.
+
+    Raises:
+        UserError: a file of the run cannot be understood.
+    """
+    worker = run.worker
+    if worker:
+        yield f"{run.folder}: {worker} works on it"
+    elif run.outcome.result_path.exists():
+        yield f"{run.folder}: finished"
+    else:
+        yield f"{run.folder}: stopped; go on with --resume {run.folder}"
+    if worker and run.position_path.exists():
+        yield _describe_position(read_model(Position, run.position_path))
+    records = read_metrics(run.metrics_path)
+    for phase in dict.fromkeys(record.phase for record in records):
+        yield from _describe_phase([record for record in records if record.phase == phase])
+
+
+def _describe_position(position: Position) -> str:
+    parts = [f"{position.phase}: step {position.step} of {position.steps}", position.note]
+    if position.pictures_per_second is not None:
+        parts.append(f"{position.pictures_per_second:.0f} pictures/s")
+    if position.seconds_left is not None:
+        parts.append(f"{clock(position.seconds_left)} left in this phase")
+    return ", ".join(filter(None, parts))
+
+
+def _describe_phase(records: Sequence[Epoch]) -> Iterator[str]:
+    yield f"{records[0].phase}, {len(records)} epochs:"
+    for name in _CURVES:
+        values = [value for record in records if (value := getattr(record, name, None)) is not None]
+        if values:
+            yield f"  {name:<14}{sparkline(values)}  {values[-1]:.4g}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Numbers as a row of bars from the lowest to the highest, in at most 60 columns.
+
+    More numbers than columns are thinned out, the last being kept; those that are not finite leave
+    a gap.
+    """
+    if len(values) > WIDTH:
+        places = range(1, WIDTH + 1)
+        values = [values[math.ceil(place * len(values) / WIDTH) - 1] for place in places]
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(
+        BARS[round((value - low) * scale)] if math.isfinite(value) else " " for value in values
+    )

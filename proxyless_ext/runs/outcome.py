@@ -1,0 +1,38 @@
+"""What is left of one derived network: the files that a user takes away, and its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..files import write_atomically
+from .records import Comparison, Result
+
+
+class Outcome:
+    """The files about one derived network, in a folder.
+
+    A run derives one network, in its own folder. A run with several targets would have a folder for
+    each beside one warm-up.
+
+    Attributes:
+        architecture_path: the network.
+        weights_path: its trained weights, `save_checkpoint` of a state_dict.
+        onnx_path: both, as ONNX.
+        result_path: the figures at the end.
+        comparison_path: the same figures of other networks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.architecture_path = folder / "architecture.json"
+        self.weights_path = folder / "weights.safetensors"
+        self.onnx_path = folder / "network.onnx"
+        self.result_path = folder / "result.json"
+        self.comparison_path = folder / "comparison.json"
+
+    def write_result(self, result: Result) -> None:
+        """Write the figures at the end."""
+        write_atomically(self.result_path, result.model_dump_json(indent=2) + "\n")
+
+    def write_comparison(self, comparison: Comparison) -> None:
+        """Write the figures of other networks."""
+        write_atomically(self.comparison_path, comparison.model_dump_json(indent=2) + "\n")

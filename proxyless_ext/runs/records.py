@@ -1,0 +1,162 @@
+"""What a run writes down about itself, as types that its writers and its readers share.
+
+A run may be going on or have been stopped, so whole files may be missing; in those that are there,
+figures that the run has not come to are None. Accuracies are fractions, latencies in ms.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Written(BaseModel):
+    """Base of all records. Keys that a later version may have written are left out."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Epoch(_Written):
+    """An epoch of a phase: means over the samples of its weight steps.
+
+    Attributes:
+        phase: its name.
+        step: weight steps of the phase so far.
+        epoch: its number, from 0.
+        loss: the training loss, label smoothing included.
+        accuracy: of the training batches.
+        lr: the rate of its last step.
+        time: when the record was written, in seconds since 1970.
+    """
+
+    phase: str
+    step: int
+    epoch: int
+    loss: float | None = None
+    accuracy: float | None = None
+    lr: float | None = None
+    time: float | None = None
+
+
+class SearchEpoch(Epoch):
+    """An epoch of a search, gate steps included.
+
+    Attributes:
+        gate_loss, gate_accuracy: of the gate steps; None before the first one.
+        expected_ms: over all paths.
+        derived_ms: of the most probable network.
+        target_ms: to be held, if there is one.
+        trade_off: how much latency weighs.
+        entropy: mean entropy of an edge, in nats.
+        probabilities: of the candidates of every edge.
+    """
+
+    gate_loss: float | None = None
+    gate_accuracy: float | None = None
+    expected_ms: float
+    derived_ms: float
+    target_ms: float | None = None
+    trade_off: float
+    entropy: float
+    probabilities: tuple[tuple[float, ...], ...]
+
+
+class TrainEpoch(Epoch):
+    """An epoch of the training of one network, with its validation."""
+
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+
+
+class Figures(_Written):
+    """Figures of one network.
+
+    Attributes:
+        predicted_ms: by the run's table.
+        measured_ms: on the machine of the table; None if the run was elsewhere.
+        choices: the candidate at every edge, as an index.
+    """
+
+    accuracy: float | None = None
+    top5: float | None = None
+    loss: float | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+    choices: tuple[int, ...] | None = None
+
+
+class Result(Figures):
+    """What came out of a run.
+
+    Attributes:
+        target_ms: that the search held.
+        seed: of the run.
+        seconds: by the name of the phase, over all sittings.
+        onnx_max_difference: between the logits of PyTorch and ONNX Runtime.
+        classes: names.
+    """
+
+    target_ms: float | None = None
+    seed: int | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+    onnx_max_difference: float | None = None
+    classes: tuple[str, ...] = ()
+
+
+class Competitor(Figures):
+    """A network to compare with: a random one of the space, or a yardstick."""
+
+    name: str
+
+
+class Comparison(_Written):
+    """The networks that the derived one was compared with."""
+
+    random: tuple[Competitor, ...] = ()
+    yardsticks: tuple[Competitor, ...] = ()
+
+
+class Beginning(_Written):
+    """What a run began with, and goes on with only as long as it holds.
+
+    Attributes:
+        pictures: which they were, as `data.Inventory` has it.
+        settings: of the whole configuration, as they were last used.
+    """
+
+    pictures: dict[str, Any]
+    settings: dict[str, Any]
+
+
+class Position(_Written):
+    """Where a run stands within a phase.
+
+    Attributes:
+        phase: its name.
+        step, steps: done, and of all.
+        note: what the steps say of themselves, such as their loss.
+        pictures_per_second: lately.
+        seconds_left: of the phase, at that pace.
+        time: in seconds since 1970.
+    """
+
+    phase: str
+    step: int
+    steps: int
+    note: str
+    pictures_per_second: float | None
+    seconds_left: float | None
+    time: float
+
+
+def epoch_record(fields: dict[str, Any]) -> Epoch:
+    """The record in a line of ``metrics.jsonl``, of the type of its phase.
+
+    Raises:
+        ValidationError: it is none.
+    """
+    kinds: dict[Any, type[Epoch]] = {"warmup": Epoch, "search": SearchEpoch}
+    return kinds.get(fields.get("phase"), TrainEpoch).model_validate(fields)

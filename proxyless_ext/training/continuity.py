@@ -1,0 +1,154 @@
+"""Whether a run may go on: only with the pictures and the settings that it has used so far.
+
+Otherwise pictures that the network was trained on could end up among those that it is validated on,
+or phases that ran under other settings would be taken for their result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..config import Config, LatencyConfig
+from ..data import (
+    Inventory,
+    Pictures,
+    PictureSet,
+    is_source_of,
+    load_pictures,
+    load_test_pictures,
+)
+from ..errors import UserError
+from ..runs import Beginning, Run
+from ..spaces import Architecture
+
+FREE = (
+    "checkpoint_seconds",
+    "runtime.device",
+    "runtime.threads",
+    "data.source",  # It is the pictures that count, wherever they lie.
+    "data.root",
+    "data.download",
+    "data.workers",
+    "data.bad_pictures",
+    "comparison",
+)
+"""Settings that can change at any time."""
+
+USED_BY = {
+    "warmup": ("warmup",),
+    "search": ("search", "gates", "latency"),
+    "train": ("train",),
+}
+"""Sections that can change until the phase that uses them begins."""
+
+NEXT = {"warmup": "search", "search": "train"}
+"""The phase that begins when another has ended, which until then can be given more epochs."""
+
+HOLDING_OUT = ("seed", "data.val_fraction")
+"""Settings that decide which pictures are held out for validation."""
+
+MEASURED = {f"latency.{name}" for name in ("table", *LatencyConfig.MEASURING)}
+"""Settings that a run's own latency table has used."""
+
+
+def check_continuity(run: Run, config: Config, data: Pictures) -> None:
+    """Refuse pictures or settings that are not those of a run, before anything is written.
+
+    Args:
+        run: that has begun.
+        config: to go on with.
+        data: its pictures, as they are now.
+
+    Raises:
+        UserError: says what changed.
+    """
+    _check_pictures(run, config, data)
+    _check_settings(run, config, lambda key: _may_change(key, run))
+
+
+def held_out_pictures(
+    run: Run, config: Config, architecture: Architecture, own: bool
+) -> PictureSet:
+    """Pictures that a run's network was not trained on.
+
+    Args:
+        run: that trained it.
+        config: of the run, but for the source where others than its own are given.
+        architecture: of the network.
+        own: those that the run validated on; else those of the source that `config` names, unless
+            that has just the run's pictures.
+
+    Raises:
+        UserError: the source cannot be used, has other classes, or has changed since the run began.
+    """
+    resolution, normalisation = architecture.resolution, architecture.normalisation
+    if normalisation is None or architecture.classes is None:
+        raise UserError(f"the network of the run in {run.folder} knows no classes; train it first")
+    if own or is_source_of(Inventory.model_validate(run.beginning.pictures), config.data):
+        data = load_pictures(config.data, resolution, config.seed, normalisation)
+        _check_pictures(run, config, data)
+        _check_settings(run, config, lambda key: key not in HOLDING_OUT)
+        return data.val
+    return load_test_pictures(config.data, resolution, architecture.classes, normalisation)
+
+
+def keep_settings(run: Run, config: Config) -> None:
+    """Remember the settings that a run goes on with."""
+    beginning = Beginning(pictures=run.beginning.pictures, settings=_settings(config))
+    if beginning != run.beginning:
+        run.write_beginning(beginning)
+
+
+def _check_pictures(run: Run, config: Config, data: Pictures) -> None:
+    before = Inventory.model_validate(run.beginning.pictures)
+    if changes := data.inventory.changes_since(before):
+        raise UserError(
+            f"the pictures of {config.data.source} are not those that the run in {run.folder} "
+            f"began with: {changes}; restore them, or start a new run"
+        )
+
+
+def _check_settings(run: Run, config: Config, may_change: Callable[[str], bool]) -> None:
+    for key, old, new in _differences(run.beginning.settings, _settings(config)):
+        if not may_change(key):
+            raise UserError(
+                f"{key} was {old!r} when the run in {run.folder} used it and is {new!r} now; "
+                f"restore it in {run.config_path}, or start a new run"
+            )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _differences(
+    before: dict[str, Any], after: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys of the settings that differ, with their old and new values."""
+    for key in before.keys() | after.keys():
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key}", old, new
+
+
+def _may_change(key: str, run: Run) -> bool:
+    section, _, name = key.partition(".")
+    if section in FREE or key in FREE:
+        return True
+    if key in MEASURED and run.latency_path.exists():
+        return False
+    for phase, sections in USED_BY.items():
+        if section in sections:
+            return (
+                not _has_begun(phase, run)
+                or name == "lr"
+                or (key == f"{phase}.epochs" and not _has_begun(NEXT.get(phase, ""), run))
+            )
+    return False
+
+
+def _has_begun(phase: str, run: Run) -> bool:
+    return run.checkpoint(phase).exists()
