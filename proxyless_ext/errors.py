@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """A mistake the user can mend: one sentence that says what is wrong and what to do."""
+
+
+class InterruptionError(UserError):
+    """What ended work that was all right so far: once mended, it can go on where it stood."""

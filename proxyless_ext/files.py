@@ -10,7 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import UserError
+from .errors import InterruptionError, UserError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part")
@@ -68,11 +68,11 @@ def remove_leftovers(folder: Path) -> None:
 
 def write_error(path: str | Path, error: OSError) -> UserError:
     """What to tell the user when `path` cannot be written."""
+    problem = f"cannot write {path}: {error.strerror}"
     if error.errno in _NO_SPACE:
         remedy = "what was there before is intact, so free some disk space"
-    else:
-        remedy = "choose another place, or make this one writable"
-    return UserError(f"cannot write {path}: {error.strerror}; {remedy}")
+        return InterruptionError(f"{problem}; {remedy}")
+    return UserError(f"{problem}; choose another place, or make this one writable")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,6 +4,8 @@ import os
 import pickle
 import random
 import signal
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from proxyless_ext.data import (
     DataConfig,
     Pictures,
     PictureSet,
+    WorkerError,
     batches,
     batches_per_epoch,
     endless,
     load_pictures,
+    worker_failures,
 )
 from proxyless_ext.data.bad_pictures import BadPictures
 from proxyless_ext.data.parts import MemoryReader, Part
@@ -194,6 +199,73 @@ def test_workers_leave_interrupts_to_the_main_process():
 # Unreadable pictures that are read when their batch is due: these are too large to keep in memory.
 
 RESOLUTION = 65
+
+
+def test_a_killed_worker_is_one_sentence():
+    stream = batches(picture_set(1000), 2, 0, "train", 0, workers=1)
+    next(stream)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"was killed, perhaps for want of memory; lower data\."):
+        list(stream)
+
+
+def test_so_is_one_whose_death_is_noticed_elsewhere():
+    with pytest.raises(WorkerError), worker_failures():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    with pytest.raises(RuntimeError, match="something else"), worker_failures():
+        raise RuntimeError("something else")
+
+
+def test_full_shared_memory_is_one_sentence(monkeypatch):
+    def refuse(tensor):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(Tensor, "share_memory_", refuse)  # Workers are forked from this process.
+    with pytest.raises(WorkerError, match=r"no room in shared memory .*set data\.workers to 0, or"):
+        list(batches(picture_set(8), 2, 0, "train", 0, workers=2))
+    assert len(list(batches(picture_set(8), 2, 0, "train", 0))) == 4
+
+
+SMALL_SHM = """
+mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77
+exec "$0" -c '
+import torch
+from test_data_batches import picture_set
+from proxyless_ext.data import batches
+from proxyless_ext.errors import UserError
+try:
+    list(batches(picture_set(4000), 500, 0, "train", 0, workers=2))
+except UserError as error:
+    print(error)
+'
+"""
+
+
+@pytest.mark.slow
+def test_a_small_dev_shm_is_one_sentence_and_no_wait():
+    command = ["unshare", "--mount", "sh", "-c", SMALL_SHM, sys.executable]
+    process = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60
+    )
+    if process.returncode in (1, 77) and "not permitted" in process.stderr:
+        pytest.skip("this user may not mount anything")
+    assert "no room in shared memory (/dev/shm)" in process.stdout, process.stderr
+
+
+def test_pinned_memory_is_asked_for(monkeypatch):
+    asked = []
+
+    class Loader(DataLoader):
+        def __init__(self, *arguments, pin_memory, **settings):
+            asked.append(pin_memory)
+            super().__init__(*arguments, **settings)
+
+    monkeypatch.setattr("proxyless_ext.data.batches.DataLoader", Loader)
+    for pin in (False, True):
+        list(batches(picture_set(4), 2, 0, "train", 0, pin=pin))
+    next(endless(picture_set(4), 2, 0, "train", pin=True))
+    assert asked == [False, True, True]
 
 
 @pytest.fixture

@@ -253,7 +253,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     code, errors = sit(run, file_limit=path.stat().st_size // 2)
     assert code == 1
     assert f"error: cannot write {path}: " in errors
-    assert "free some disk space and go on with --resume" in errors
+    assert "free some disk space; then go on with --resume" in errors
     assert "Traceback" not in errors
     assert exactly(load_checkpoint(path)) == before
     assert list(run.checkpoints_path.glob(".*")) == []

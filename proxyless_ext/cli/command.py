@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..errors import UserError
+from ..errors import InterruptionError, UserError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,13 +30,15 @@ def command(
         name: of the command, if it is not the function's.
         resumable: whether it has ``--resume``, so that what was stopped can go on.
     """
-    again = "go on with --resume" if resumable else "start again"
+    again = "then go on with --resume" if resumable else "then start again"
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 return function(*args, **kwargs)
+            except InterruptionError as error:
+                raise _failure(f"{error}; {again}") from error
             except UserError as error:
                 raise _failure(str(error)) from error
             except KeyboardInterrupt:
@@ -46,7 +48,7 @@ def command(
                 raise _failure(sentence, 130) from None
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    sentence = f"the disk is full; free some space, then {again}"
+                    sentence = f"the disk is full; free some space, {again}"
                 elif error.filename:
                     sentence = f"cannot use {error.filename}: {error.strerror}; check this path"
                 else:

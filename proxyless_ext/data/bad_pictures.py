@@ -20,7 +20,7 @@ class PictureError(UserError):
 
     def __str__(self) -> str:
         return (
-            f"cannot read picture {self.path}: {self.reason}; mend or remove the file, or set "
+            f"cannot read picture {self.path}: {self.reason}; mend the file, or set "
             "data.bad_pictures to 'skip' to leave it out"
         )
 

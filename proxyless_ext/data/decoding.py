@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -22,6 +23,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """By the EXIF orientation, how a picture comes to stand upright."""
+
+_SHORT = 3
+"""EXIF's type of 16-bit numbers."""
 
 
 def decode(path: Path) -> Tensor:
@@ -44,22 +48,40 @@ def decode(path: Path) -> Tensor:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise PictureError(path, reason) from error
     for warning in met:
-        warnings.warn(f"{path}: {warning.message}", stacklevel=2)
+        # What is wrong with a camera's notes, which Pillow reads like a TIFF, does not matter.
+        if image.format == "TIFF" or not warning.filename.endswith("TiffImagePlugin.py"):
+            warnings.warn(f"{path}: {warning.message}", stacklevel=2)
     return pixels
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """By the orientation alone: whatever else a camera wrote there, in whatever order, is nobody's
-    business here.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            orientation = image.getexif().get(ExifTags.Base.Orientation)
-        except Exception:  # A block that cannot be parsed says nothing about the pixels.
-            return image
+    """By the orientation alone: what else a camera wrote beside it is nobody's business here."""
+    block = image.info.get("exif")
+    if isinstance(block, bytes):
+        orientation = _orientation(block.removeprefix(b"Exif\0\0"))
+    else:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
+
+
+def _orientation(block: bytes) -> int | None:
+    """The orientation in an EXIF block, whose other entries may be broken; None if it has none.
+
+    Pillow gives up at the first entry that it cannot read.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    if order is None or len(block) < 10:
+        return None
+    (start,) = struct.unpack_from(f"{order}I", block, 4)
+    if start + 2 > len(block):
+        return None
+    (count,) = struct.unpack_from(f"{order}H", block, start)
+    for place in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, place)
+        if (tag, kind) == (ExifTags.Base.Orientation, _SHORT):
+            return int(value)
+    return None
 
 
 def _rgb(image: Image.Image) -> Image.Image:

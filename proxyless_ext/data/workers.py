@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from ..errors import UserError
+from ..errors import InterruptionError
 
 
-class WorkerError(UserError):
+class WorkerError(InterruptionError):
     """Processes that read pictures were killed, or cannot hand on what they read."""
 
 
@@ -31,8 +31,7 @@ def share(tensor: Tensor) -> Tensor:
     except RuntimeError as error:
         raise WorkerError(
             "the processes that read pictures have no room in shared memory (/dev/shm) for their "
-            "batches; set data.workers to 0, lower the batch sizes, or enlarge it (as by docker's "
-            "--shm-size)"
+            "batches; set data.workers to 0, or enlarge it (as by docker's --shm-size)"
         ) from error
 
 
@@ -50,5 +49,5 @@ def worker_failures() -> Iterator[None]:
             raise
         raise WorkerError(
             "a process that reads pictures was killed, perhaps for want of memory; lower "
-            "data.workers or the batch sizes"
+            "data.workers"
         ) from error
