@@ -22,6 +22,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ._library import cuda_ops_loaded, load_ops
 from .errors import UserError
@@ -44,6 +45,8 @@ def _with_user_errors(op: Callable[_P, _R]) -> Callable[_P, _R]:
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         if _missing:
             raise UserError(_missing)
+        if reason := _transform():
+            raise UserError(f"{op.__name__} has no rule for this: {reason}; use plain layers there")
         try:
             return op(*args, **kwargs)
         except ValueError as error:
@@ -68,6 +71,8 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
     Returns:
         The end of a sentence, "because ...".
     """
+    if reason := _transform():
+        return reason
     device = x.device.type
     if device == "cpu":
         return None
@@ -83,7 +88,18 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
     return None
 
 
-# Dynamo can trace neither warnings nor the setting below, and calls these once instead.
+# Dynamo can trace neither these levels nor warnings nor the setting below, and calls such functions
+# once instead; it compiles anew where the levels are others.
+@torch.compiler.assume_constant_result
+def _transform() -> str | None:
+    """What is at work that operators have no rules for, and that would silently pass them by."""
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "a transform of torch.func is at work"
+    if forward_ad._current_level >= 0:
+        return "derivatives are being taken in forward mode"
+    return None
+
+
 @torch.compiler.assume_constant_result
 def _warn_of_plain_layers() -> None:
     warnings.warn(
