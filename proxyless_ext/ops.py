@@ -36,6 +36,10 @@ else:
 
     _missing = ""
 
+OLDEST = (8, 0)
+"""The compute capability of the oldest GPUs that there are kernels for."""
+_OLDEST = ".".join(map(str, OLDEST))
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -57,7 +61,9 @@ def _with_user_errors(op: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def has_kernels(device: torch.device) -> bool:
     """Whether there are operators for this device, whatever blocks they can run."""
-    return device.type == "cpu" or (device.type == "cuda" and cuda_ops_loaded())
+    if device.type == "cuda":
+        return cuda_ops_loaded() and _capability(device) >= OLDEST
+    return device.type == "cpu"
 
 
 def unsupported(x: Tensor, kernel_size: int) -> str | None:
@@ -78,9 +84,17 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
         return None
     if device != "cuda":
         return f"there are no kernels for {device}"
-    if not has_kernels(x.device):
-        _warn_of_plain_layers()
+    if not cuda_ops_loaded():
+        _warn_of_plain_layers(
+            "The operators for GPUs are not built; see the section on GPUs in the README of "
+            "proxyless_ext"
+        )
         return "the operators for GPUs are not built"
+    if not has_kernels(x.device):
+        major, minor = _capability(x.device)
+        reason = f"the GPU's compute capability is {major}.{minor}, and kernels need {_OLDEST}"
+        _warn_of_plain_layers(f"No fused operators here: {reason}")
+        return reason
     if x.dtype == torch.float64:
         return "there are no kernels for float64 on GPUs"
     if kernel_size not in (3, 5, 7):
@@ -101,12 +115,16 @@ def _transform() -> str | None:
 
 
 @torch.compiler.assume_constant_result
-def _warn_of_plain_layers() -> None:
+def _warn_of_plain_layers(problem: str) -> None:
     warnings.warn(
-        "The operators for GPUs are not built, so fused blocks run as plain layers there, slower "
-        "and with more memory; see the section on GPUs in the README of proxyless_ext.",
+        f"{problem}. So fused blocks run as plain layers on this GPU, slower and with more memory.",
         stacklevel=2,
     )
+
+
+@torch.compiler.assume_constant_result
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 class MBConvResult(NamedTuple):

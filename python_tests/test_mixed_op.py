@@ -528,3 +528,36 @@ def test_state_survives_saving(supernet: SuperNet, images: Tensor, tmp_path: Any
             model.edges.sample(generator(seed))
         assert other.edges.active == supernet.edges.active
         assert other(images).equal(supernet(images))
+
+
+class Several(nn.Module):
+    """Gives what it is told to."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: Tensor) -> Any:
+        return self.output
+
+
+@pytest.mark.parametrize("output", [(torch.ones(2), torch.ones(2)), [], {}, None])
+@pytest.mark.parametrize("active", [0, 1])
+def test_a_candidate_that_gives_no_tensor_is_one_sentence(output: Any, active: int) -> None:
+    mixed = MixedOp([nn.Identity(), Several(output)])
+    mixed.active = 1
+    sentence = f"candidate 1 of a MixedOp gives a {type(output).__name__}; candidates make one"
+    with pytest.raises(UserError, match=sentence):
+        mixed(torch.ones(2))
+    mixed.alpha.data[active] = 50.0
+    edges = Edges(mixed)
+    with edges.gate_step(), pytest.raises(UserError, match=sentence):
+        mixed(torch.ones(2, requires_grad=True)).sum().backward()
+
+
+@pytest.mark.parametrize("active", range(4))
+def test_reshaping_behind_it_works_whatever_is_active(active: int) -> None:
+    mixed = MixedOp([MBConv(4, 4, 3), MBConv(4, 4, 3, fused=False), nn.Identity(), Zero()])
+    mixed.active = active
+    assert nn.Flatten()(mixed(torch.rand(2, 4, 3, 3))).shape == (2, 36)
+    assert mixed(torch.rand(2, 4, 3, 3)).reshape(2, 4, 9).shape == (2, 4, 9)

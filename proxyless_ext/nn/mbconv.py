@@ -45,7 +45,8 @@ class MBConv(nn.Module):
             the operator cannot run, except in an export and on meta tensors.
 
     Shape:
-        [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)].
+        [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)]. Fused, the
+        output is channels last in memory; so use `flatten` or `reshape` behind it, not `view`.
 
     Raises:
         UserError: an even kernel size, or a size, stride or ratio below 1; when called, what
