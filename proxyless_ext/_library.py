@@ -43,7 +43,8 @@ def cuda_ops_loaded() -> bool:
     """Whether `load_ops` has loaded operators for GPUs, too."""
     import torch
 
-    return str(CUDA_OPS) in torch.ops.loaded_libraries
+    # Which holds resolved paths.
+    return str(CUDA_OPS.resolve()) in torch.ops.loaded_libraries
 
 
 def _has_cuda_ops() -> bool:

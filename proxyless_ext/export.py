@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -16,11 +17,24 @@ from .files import write_atomically
 TOLERANCE = 1e-4
 
 
-def export_onnx(model: nn.Module, resolution: int, path: str | Path, in_channels: int = 3) -> float:
+def export_onnx(
+    model: nn.Module,
+    resolution: int,
+    path: str | Path,
+    in_channels: int = 3,
+    metadata: Mapping[str, str] | None = None,
+) -> float:
     """Write the network `model`, in eval mode, as an ONNX file for batches of any size.
 
     Its input is ``pictures`` [N, in_channels, resolution, resolution], its output ``logits``
     [N, classes], both float32.
+
+    Args:
+        model: left as it is.
+        resolution: height and width of the pictures, in pixels.
+        path: of the file.
+        in_channels: of the pictures.
+        metadata: what the file is to say of itself, such as `Architecture.deployment`.
 
     Returns:
         The largest absolute difference between PyTorch and ONNX Runtime in the logits of random
@@ -30,10 +44,14 @@ def export_onnx(model: nn.Module, resolution: int, path: str | Path, in_channels
         UserError: the model cannot be exported, the difference is above 1e-4, or the file cannot
             be written; none is left behind then.
     """
-    network = copy.deepcopy(model).cpu().eval()
+    # Contiguous, because for weights that lie channels-last the exporter writes a longer graph.
+    network = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
     shape = (in_channels, resolution, resolution)
     # Not of one picture: the exporter takes a size of 1 for a constant.
     content = to_onnx(network, torch.zeros(2, *shape), "pictures", "logits", dynamic_batch=True)
+    proto = onnx.load_model_from_string(content)
+    onnx.helper.set_model_props(proto, dict(metadata or {}))
+    content = proto.SerializeToString()
     onnx.checker.check_model(content, full_check=True)
     generator = torch.Generator().manual_seed(0)
     differences = [

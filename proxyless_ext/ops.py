@@ -22,6 +22,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ._library import cuda_ops_loaded, load_ops
 from .errors import UserError
@@ -35,6 +36,10 @@ else:
 
     _missing = ""
 
+OLDEST = (8, 0)
+"""The compute capability of the oldest GPUs that there are kernels for."""
+_OLDEST = ".".join(map(str, OLDEST))
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -44,6 +49,8 @@ def _with_user_errors(op: Callable[_P, _R]) -> Callable[_P, _R]:
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         if _missing:
             raise UserError(_missing)
+        if reason := _transform():
+            raise UserError(f"{op.__name__} has no rule for this: {reason}; use plain layers there")
         try:
             return op(*args, **kwargs)
         except ValueError as error:
@@ -54,7 +61,9 @@ def _with_user_errors(op: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def has_kernels(device: torch.device) -> bool:
     """Whether there are operators for this device, whatever blocks they can run."""
-    return device.type == "cpu" or (device.type == "cuda" and cuda_ops_loaded())
+    if device.type == "cuda":
+        return cuda_ops_loaded() and _capability(device) >= OLDEST
+    return device.type == "cpu"
 
 
 def unsupported(x: Tensor, kernel_size: int) -> str | None:
@@ -68,14 +77,24 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
     Returns:
         The end of a sentence, "because ...".
     """
+    if reason := _transform():
+        return reason
     device = x.device.type
     if device == "cpu":
         return None
     if device != "cuda":
         return f"there are no kernels for {device}"
-    if not has_kernels(x.device):
-        _warn_of_plain_layers()
+    if not cuda_ops_loaded():
+        _warn_of_plain_layers(
+            "The operators for GPUs are not built; see the section on GPUs in the README of "
+            "proxyless_ext"
+        )
         return "the operators for GPUs are not built"
+    if not has_kernels(x.device):
+        major, minor = _capability(x.device)
+        reason = f"the GPU's compute capability is {major}.{minor}, and kernels need {_OLDEST}"
+        _warn_of_plain_layers(f"No fused operators here: {reason}")
+        return reason
     if x.dtype == torch.float64:
         return "there are no kernels for float64 on GPUs"
     if kernel_size not in (3, 5, 7):
@@ -83,14 +102,29 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
     return None
 
 
-# Dynamo can trace neither warnings nor the setting below, and calls these once instead.
+# Dynamo can trace neither these levels nor warnings nor the setting below, and calls such functions
+# once instead; it compiles anew where the levels are others.
 @torch.compiler.assume_constant_result
-def _warn_of_plain_layers() -> None:
+def _transform() -> str | None:
+    """What is at work that operators have no rules for, and that would silently pass them by."""
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "a transform of torch.func is at work"
+    if forward_ad._current_level >= 0:
+        return "derivatives are being taken in forward mode"
+    return None
+
+
+@torch.compiler.assume_constant_result
+def _warn_of_plain_layers(problem: str) -> None:
     warnings.warn(
-        "The operators for GPUs are not built, so fused blocks run as plain layers there, slower "
-        "and with more memory; see the section on GPUs in the README of proxyless_ext.",
+        f"{problem}. So fused blocks run as plain layers on this GPU, slower and with more memory.",
         stacklevel=2,
     )
+
+
+@torch.compiler.assume_constant_result
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 class MBConvResult(NamedTuple):

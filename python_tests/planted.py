@@ -106,9 +106,7 @@ class PlantedSearch:
         with self.edges.gate_step(mode, draws) as gate_step:
             latency = (gate_step.probabilities * LATENCY).sum()
             (self.loss(batch) + self.latency_weight * latency).backward()
-        gate_step.add_gradients()
-        self.alpha_optimizer.step()
-        gate_step.rescale()
+        gate_step.update(self.alpha_optimizer.step)
         return gate_step.probabilities > 0
 
     @torch.no_grad()

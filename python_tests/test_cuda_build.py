@@ -23,7 +23,7 @@ OPERATORS = [
     "mbconv_gate_probe",
     "mbconv_moments",
 ]
-ARCHS = {80, 86, 90, 100, 120}
+ARCHS = {80, 86, 90, 100, 110, 120}
 MATRIX_KERNELS = {"expand_depthwise", "depthwise_backward", "pointwise", "pixel_products"}
 # These work on single numbers: on weights, channels and sums, or on rows that are not aligned.
 SCALAR_KERNELS = {

@@ -31,6 +31,7 @@ from proxyless_ext.data import (
     worker_failures,
 )
 from proxyless_ext.data.bad_pictures import BadPictures
+from proxyless_ext.data.batches import _PlannedBatches
 from proxyless_ext.data.parts import MemoryReader, Part
 from proxyless_ext.data.sources import CIFAR10
 from proxyless_ext.data.transforms import augment, normalise
@@ -261,7 +262,7 @@ def test_pinned_memory_is_asked_for(monkeypatch):
             asked.append(pin_memory)
             super().__init__(*arguments, **settings)
 
-    monkeypatch.setattr("proxyless_ext.data.batches.DataLoader", Loader)
+    monkeypatch.setattr(sys.modules[_PlannedBatches.__module__], "DataLoader", Loader)
     for pin in (False, True):
         list(batches(picture_set(4), 2, 0, "train", 0, pin=pin))
     next(endless(picture_set(4), 2, 0, "train", pin=True))

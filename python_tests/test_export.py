@@ -1,4 +1,6 @@
 import copy
+import json
+from pathlib import Path
 
 import onnx
 import onnxruntime
@@ -9,7 +11,9 @@ from torch import nn
 from proxyless_ext.errors import UserError
 from proxyless_ext.export import export_onnx, to_onnx
 from proxyless_ext.nn import MBConv, Network, Zero
-from proxyless_ext.spaces import Space, Stage, Stem
+from proxyless_ext.spaces import Normalisation, Space, Stage, Stem
+from proxyless_ext.training.ema import averaged
+from proxyless_ext.training.networks import export_network
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,39 @@ class NaN(nn.Module):
 class Svd(nn.Module):
     def forward(self, x):
         return torch.linalg.svd(x)[1]
+
+
+def graph_of(network: nn.Module, path: Path) -> list[tuple[str, list[str], list[str]]]:
+    export_onnx(network, 16, path)
+    return [(n.op_type, [*n.input], [*n.output]) for n in onnx.load(path).graph.node]
+
+
+def test_the_graph_is_short_however_the_weights_lie(network, tmp_path):
+    expected = graph_of(network, tmp_path / "a.onnx")
+    channels_last = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    trained = averaged(channels_last, 0.9)
+    trained.update_parameters(channels_last)
+    for each in (channels_last, trained.module):
+        assert graph_of(each, tmp_path / "b.onnx") == expected
+    kinds = {kind for kind, _, _ in expected}
+    assert kinds <= {"Conv", "Clip", "Add", "ReduceMean", "GlobalAveragePool", "Reshape", "Gemm"}
+
+
+def test_the_file_says_how_it_wants_its_pictures(network, tmp_path):
+    architecture = network.architecture.model_copy(
+        update={
+            "classes": ("yes", "n\no", "\U0001f600", "é", "="),
+            "normalisation": Normalisation(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)),
+        }
+    )
+    export_network(network, architecture, tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    said = session.get_modelmeta().custom_metadata_map
+    assert tuple(json.loads(said["classes"])) == architecture.classes
+    assert json.loads(said["mean"]) == [0.1, 0.2, 0.3]
+    assert json.loads(said["std"]) == [0.4, 0.5, 0.6]
+    assert (said["channel_order"], said["layout"]) == ("RGB", "NCHW")
+    assert (said["resize_short_side"], said["crop_centre"]) == ("16", "16")
 
 
 def test_what_onnx_lacks_is_one_sentence():

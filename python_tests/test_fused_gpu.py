@@ -34,6 +34,13 @@ def calls(gpu: None) -> Iterator[OperatorCalls]:
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "cuda_ops_loaded", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+
+@pytest.fixture
+def old(built: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that kernels were not built for."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
 
 
 @pytest.fixture
@@ -99,6 +106,20 @@ def compiles_whole(block: nn.Module) -> bool:
     with torch.no_grad():
         compiled = torch.compile(block, fullgraph=True, backend="eager")
         return compiled(torch.empty(2, 4, 8, 8)).is_cuda
+
+
+@pytest.mark.usefixtures("old")
+def test_on_old_gpus_plain_layers_run_and_say_so(calls: OperatorCalls) -> None:
+    reason = r"the GPU's compute capability is 7\.5, and kernels need 8\.0"
+    with pytest.warns(UserWarning, match=f"No fused operators here: {reason}. So fused blocks run"):
+        mbconv()(torch.empty(2, 4, 7, 7))
+    assert not any("mbconv" in name for name, _ in calls.made)
+    with (
+        pytest.warns(UserWarning, match="No fused operators here"),
+        pytest.raises(UserError, match=f"because {reason}; build it with fused=None"),
+    ):
+        mbconv(fused=True)(torch.empty(2, 4, 7, 7))
+    assert not ops.has_kernels(torch.device("cuda"))
 
 
 @pytest.mark.usefixtures("built", "gpu")

@@ -595,8 +595,7 @@ def search(supernet: SuperNet) -> tuple[Tensor, dict[str, Tensor]]:
         with edges.gate_step("full", generator(seed)) as gate_step:
             losses.append(F.cross_entropy(supernet(pictures), LABELS))
             losses[-1].backward()
-        gate_step.add_gradients()
-        alphas.step()
+        gate_step.update(alphas.step)
     return torch.stack(losses).detach().double(), supernet.state_dict()
 
 

@@ -73,8 +73,7 @@ def gate_step_without_model(edges: Edges, mode: GateMode) -> None:
         step.gates.grad = torch.ones_like(step.gates)
     for alpha in edges.alphas:
         alpha.grad = torch.zeros_like(alpha)
-    step.add_gradients()
-    step.rescale()
+    step.update(lambda: None)
 
 
 def count_operations(edges: Edges, mode: GateMode | None) -> int:
@@ -195,8 +194,7 @@ def test_no_graph_outlives_its_step(mode: GateMode) -> None:
             loss = model(IMAGES).sum() + step.probabilities.sum()
         assert memory.kept
         loss.backward()
-        step.add_gradients()
-        step.rescale()
+        step.update(lambda: None)
         del loss, step
         assert not memory.kept
     finally:

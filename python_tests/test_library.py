@@ -121,6 +121,16 @@ def test_compiled_module_needs_no_torch(tmp_path):
 
 
 @pytest.mark.slow
+def test_loaded_operators_are_known_behind_a_link(tmp_path, monkeypatch):
+    link = tmp_path / "package"
+    link.symlink_to(_library._OPS.parent)
+    _library.load_ops()
+    monkeypatch.setattr(_library, "CUDA_OPS", link / _library._OPS.name)
+    assert _library.cuda_ops_loaded()
+    monkeypatch.setattr(_library, "CUDA_OPS", link / "other.so")
+    assert not _library.cuda_ops_loaded()
+
+
 def test_wheel_holds_everything_that_is_needed(tmp_path):
     source = tmp_path / "source"  # A copy, since building in ROOT would reuse what is there.
     source.mkdir()

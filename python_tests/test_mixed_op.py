@@ -186,9 +186,7 @@ def test_a_gate_step_moves_alphas_and_nothing_else(
                 loss.backward()
         if not backward_within:
             loss.backward()
-        step.add_gradients()
-        optimizer.step()
-        step.rescale()
+        step.update(optimizer.step)
         moved = pad_sequence(
             [old != alpha for old, alpha in zip(alphas, edges.alphas, strict=True)],
             batch_first=True,
@@ -232,7 +230,7 @@ def test_a_gate_step_that_only_evaluates_gives_no_gradients(
             supernet(images)
         assert calls.take() == calls.active
         with pytest.raises(UserError, match=r"call loss.backward\(\)"):
-            step.add_gradients()
+            step.update(lambda: None)
 
 
 def assert_gates_agree(
@@ -290,7 +288,7 @@ def test_zero_is_an_ordinary_candidate(mode: GateMode, shortcut: bool, training:
     with Edges(model).gate_step("full", generator(0)) as step:
         scalar(model(double_input(3))).backward()
     assert mixed.active == 1
-    step.add_gradients()
+    step.update(lambda: None)
     assert step.gates.grad is not None
     assert step.gates.grad.bool().tolist() == [[True, False, True]]
     assert mixed.alpha.grad is not None
@@ -350,7 +348,7 @@ def test_an_edge_that_is_not_run_gets_zeros() -> None:
     edges = Edges(Half())
     with edges.gate_step() as step:
         edges.model(torch.ones(2)).sum().backward()
-    step.add_gradients()
+    step.update(lambda: None)
     used, unused = alpha_gradients(edges)
     assert used.all()
     assert not unused.any()
@@ -476,7 +474,7 @@ def test_gradients_add_to_those_of_the_latency_term(supernet: SuperNet, images: 
         with supernet.edges.gate_step("two_path", generator(seed)) as step:
             loss = task * scalar(supernet(images))
             (loss + latency * (step.probabilities * cost).sum()).backward()
-        step.add_gradients()
+        step.update(lambda: None)
         return torch.cat(alpha_gradients(supernet.edges))
 
     for seed in range(3):
@@ -495,9 +493,7 @@ def test_a_two_path_step_keeps_all_other_probabilities(supernet: SuperNet, image
         optimizer.zero_grad()
         with edges.gate_step("two_path", generator(seed)) as step:
             scalar(supernet(images.double())).backward()
-        step.add_gradients()
-        optimizer.step()
-        step.rescale()
+        step.update(optimizer.step)
         after = edges.probabilities().detach()
         assert step.pair is not None
         torch.testing.assert_close(
@@ -515,7 +511,7 @@ def test_copies_are_independent(supernet: SuperNet, images: Tensor) -> None:
     assert all(id(mixed) in own for mixed in twin.edges.mixed_ops)
     with twin.edges.gate_step() as step:
         scalar(twin(images)).backward()
-    step.add_gradients()
+    step.update(lambda: None)
     assert len(alpha_gradients(twin.edges)) == 3
     assert not alpha_gradients(supernet.edges)
     assert supernet.edges.active == [1, 0, 2]
@@ -532,3 +528,36 @@ def test_state_survives_saving(supernet: SuperNet, images: Tensor, tmp_path: Any
             model.edges.sample(generator(seed))
         assert other.edges.active == supernet.edges.active
         assert other(images).equal(supernet(images))
+
+
+class Several(nn.Module):
+    """Gives what it is told to."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: Tensor) -> Any:
+        return self.output
+
+
+@pytest.mark.parametrize("output", [(torch.ones(2), torch.ones(2)), [], {}, None])
+@pytest.mark.parametrize("active", [0, 1])
+def test_a_candidate_that_gives_no_tensor_is_one_sentence(output: Any, active: int) -> None:
+    mixed = MixedOp([nn.Identity(), Several(output)])
+    mixed.active = 1
+    sentence = f"candidate 1 of a MixedOp gives a {type(output).__name__}; candidates make one"
+    with pytest.raises(UserError, match=sentence):
+        mixed(torch.ones(2))
+    mixed.alpha.data[active] = 50.0
+    edges = Edges(mixed)
+    with edges.gate_step(), pytest.raises(UserError, match=sentence):
+        mixed(torch.ones(2, requires_grad=True)).sum().backward()
+
+
+@pytest.mark.parametrize("active", range(4))
+def test_reshaping_behind_it_works_whatever_is_active(active: int) -> None:
+    mixed = MixedOp([MBConv(4, 4, 3), MBConv(4, 4, 3, fused=False), nn.Identity(), Zero()])
+    mixed.active = active
+    assert nn.Flatten()(mixed(torch.rand(2, 4, 3, 3))).shape == (2, 36)
+    assert mixed(torch.rand(2, 4, 3, 3)).reshape(2, 4, 9).shape == (2, 4, 9)

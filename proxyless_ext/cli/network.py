@@ -9,12 +9,17 @@ import typer
 
 from .. import zoo
 from ..errors import UserError
-from ..export import export_onnx
 from ..runs import Run, check_output
 from ..runtime import Runtime
 from ..spaces import Architecture
 from ..training.continuity import held_out_pictures
-from ..training.networks import TrainingTask, load_network, run_training, validate_network
+from ..training.networks import (
+    TrainingTask,
+    export_network,
+    load_network,
+    run_training,
+    validate_network,
+)
 from .app import app
 from .command import command, console
 from .options import (
@@ -95,7 +100,7 @@ def export(
     """Write a run's network as ONNX, checked against ONNX Runtime."""
     check_output(out)
     network = load_network(Run.open(run))
-    difference = export_onnx(network, network.architecture.resolution, out)
+    difference = export_network(network, network.architecture, out)
     console.print(f"{out}: differs from PyTorch by at most {difference:.2g}")
 
 

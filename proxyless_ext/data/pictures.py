@@ -12,13 +12,13 @@ from torch.utils.data import Dataset
 from ..errors import UserError
 from ..progress import progress_bar
 from ..seeding import derive_seed
-from ..spaces import Normalisation
+from ..spaces import SMALL, Normalisation
 from .bad_pictures import BadPictures, PictureError
 from .config import DataConfig
 from .inventory import Inventory
 from .parts import MemoryReader, Part
 from .sources import open_source, open_test_pictures
-from .transforms import SMALL, augment, fit, normalise
+from .transforms import augment, fit, normalise
 
 MEMORY_LIMIT = 512 * 2**20
 """Bytes of pixels, per part, up to which small pictures are kept in memory."""

@@ -5,20 +5,13 @@ from __future__ import annotations
 import torch
 from torchvision.transforms import v2
 
-from ..spaces import Normalisation
+from ..spaces import SMALL, Normalisation, short_side
 from .config import Augmentation
-
-SMALL = 64
-"""The largest resolution, in pixels, at which pictures are treated as CIFAR's usually are."""
 
 
 def fit(resolution: int) -> v2.Transform:
-    """uint8 [3, H, W] -> [3, R, R]: the short side resized, then the centre cropped.
-
-    The short side becomes R, or above `SMALL` 256/224 R, as usual on ImageNet.
-    """
-    side = resolution if resolution <= SMALL else round(resolution * 256 / 224)
-    return v2.Compose([v2.Resize(side), v2.CenterCrop(resolution)])
+    """uint8 [3, H, W] -> [3, R, R]: the short side resized, then the centre cropped."""
+    return v2.Compose([v2.Resize(short_side(resolution)), v2.CenterCrop(resolution)])
 
 
 def augment(augmentation: Augmentation, resolution: int, mirrors: bool) -> v2.Transform:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from .. import gates
@@ -83,8 +83,12 @@ class Edges:
         candidates of each edge; both need the memory of one path.
 
         Paths are drawn on entry. Within it weights require no gradient and BatchNorm statistics do
-        not move, so that a gate step changes alphas and nothing else. Afterwards call
-        `GateStep.add_gradients`.
+        not move, so that a gate step changes alphas and nothing else. Afterwards `GateStep.update`
+        takes the optimizer's step.
+
+        Where torch.distributed has several ranks, all of them take part, with the same generator.
+        For a loss with a latency term call the module that DistributedDataParallel wraps: that has
+        nothing to do here, and refuses parameters that are used outside of it.
 
         Raises:
             UserError: there is no such mode.
@@ -159,24 +163,44 @@ class GateStep:
         self._before = before
         self._alpha = alpha.detach()
 
-    def add_gradients(self) -> None:
-        """Turn the gates' gradients into gradients of the alphas and add them to what is there.
+    def update(self, optimizer_step: Callable[[], object]) -> None:
+        """Give the alphas their gradients and let their optimizer take its step.
+
+        The gates' gradients are averaged over the ranks of torch.distributed, if there are several,
+        and added to what gradients the alphas have, such as a latency term's. In mode ``two_path``
+        the probabilities of paths outside the pairs stay as they were.
+
+        Args:
+            optimizer_step: such as ``optimizer.step``, or ``lambda: scaler.step(optimizer)``.
 
         Raises:
-            UserError: backward has not run within the step.
+            UserError: backward has not run within the step, or ranks have drawn different paths.
         """
         if self.gates.grad is None:
             raise UserError("the gates have no gradient; call loss.backward() within gate_step")
+        self._average(self.gates.grad)
         self.edges.add_gradients(gates.alpha_gradient(self._alpha, self.gates.grad))
+        optimizer_step()
+        if self.pair is not None:
+            self._rescale(self.pair.to(self._before.device))
+
+    def _average(self, gradient: Tensor) -> None:
+        """Average over the ranks in place, and see to it that all have drawn the same."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        ranks = distributed.get_world_size()
+        drawn = torch.stack([self.gates.detach(), self._alpha.isfinite().to(gradient)])
+        both = torch.cat([gradient[None], drawn.to(gradient)]) / ranks
+        distributed.all_reduce(both)
+        if not both[1:].mul(ranks).round().eq(drawn.mul(ranks)).all():
+            raise UserError(
+                "the ranks of torch.distributed have drawn different paths; give gate_step a "
+                "generator of one seed on all of them, and all the same alphas"
+            )
+        gradient.copy_(both[0])
 
     @torch.no_grad()
-    def rescale(self) -> None:
-        """After the optimizer's step: keep the probabilities of paths outside the pair.
-
-        Does nothing in mode ``full``, which has no pair.
-        """
-        if self.pair is None:
-            return
-        pair = self.pair.to(self._before.device)
+    def _rescale(self, pair: Tensor) -> None:
+        """Keep the probabilities of paths outside the pair."""
         shift = gates.rescale_shift(self._before, self.edges.alpha_matrix(), pair)
         self.edges.add_to_alphas(shift)

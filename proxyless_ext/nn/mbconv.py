@@ -25,7 +25,9 @@ class MBConv(nn.Module):
 
     - where the operator has no kernels: on devices other than CPUs and GPUs; on GPUs for float64,
       for a kernel_size other than 3, 5 and 7, and if the operators for GPUs were not built,
-    - while a model is exported, so that the graph has standard operations only,
+    - while a model is exported or traced (torch.export, ONNX, torch.fx, torch.jit.trace), so that
+      the graph has standard operations only,
+    - under the transforms of torch.func and where derivatives are taken in forward mode,
     - and where the operator would compute something else: a stride above 2, or an inner layer that
       was replaced (as by SyncBatchNorm or a parametrisation), given a bias or another setting, or
       that has hooks, which therefore run.
@@ -43,7 +45,8 @@ class MBConv(nn.Module):
             the operator cannot run, except in an export and on meta tensors.
 
     Shape:
-        [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)].
+        [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)]. Fused, the
+        output is channels last in memory; so use `flatten` or `reshape` behind it, not `view`.
 
     Raises:
         UserError: an even kernel size, or a size, stride or ratio below 1; when called, what
@@ -118,7 +121,7 @@ class MBConv(nn.Module):
 
     def _layers_to_fuse(self, x: Tensor) -> Layers | None:
         """The layers if the operator is to run them, or None for plain layers."""
-        if self.fused is False or x.is_meta or _is_exporting():
+        if self.fused is False or _is_exporting(x) or x.is_meta:
             return None
         has_expand = not is_untouched(self.expand, nn.Identity)
         layers = [*([self.expand] if has_expand else []), self.depthwise, self.project]
@@ -136,5 +139,11 @@ class MBConv(nn.Module):
         return None
 
 
-def _is_exporting() -> bool:
-    return torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+def _is_exporting(x: Tensor) -> bool:
+    """Whether what runs is written down for other places, as by torch.export, fx or jit.trace."""
+    return (
+        torch.compiler.is_exporting()
+        or torch.onnx.is_in_onnx_export()
+        or torch.jit.is_tracing()
+        or isinstance(x, torch.fx.Proxy)
+    )

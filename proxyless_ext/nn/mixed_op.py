@@ -42,7 +42,9 @@ class MixedOp(nn.Module):
     A drop-in for any layer: candidates are any modules that map the same input to outputs of one
     shape. Only the active one runs; `Edges` samples the active ones of a whole model and gathers
     the gradients of `alpha`. Neither a candidate nor the layer behind may change what it is given
-    in place, as nn.ReLU(inplace=True) does.
+    in place, as nn.ReLU(inplace=True) does. In memory outputs may be laid out differently: fused
+    blocks give channels-last ones. So the layer behind is to use `flatten` or `reshape` and not
+    `view`.
 
     Args:
         candidates: the candidate operations.
@@ -53,7 +55,7 @@ class MixedOp(nn.Module):
         active: index of the candidate that runs.
 
     Raises:
-        UserError: there are no candidates.
+        UserError: there are no candidates; when called, one gives something else than a tensor.
     """
 
     def __init__(self, candidates: Iterable[nn.Module]) -> None:
@@ -68,8 +70,7 @@ class MixedOp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self._gates is None or not torch.is_grad_enabled():
-            plain: Tensor = self.candidates[self.active](x)
-            return plain
+            return self._check_kind(self.active, self.candidates[self.active](x))
         output = self.run_candidate(self.active, x)
         result: Tensor = _GateGradient.apply(output, self._gates, x.detach(), self, self.active)
         return result
@@ -78,16 +79,26 @@ class MixedOp(nn.Module):
         """The output of one candidate in a gate step, which gives all of them the same input.
 
         Raises:
-            UserError: the candidate changes its input, so that the others would see another.
+            UserError: the candidate gives no tensor, or changes its input, so that the others would
+                see another.
         """
         version = x._version
-        output: Tensor = self.candidates[index](x)
+        output = self._check_kind(index, self.candidates[index](x))
         if x._version != version:
             raise UserError(
                 f"candidate {index} of a MixedOp changes its input in place; "
                 "build it with inplace=False or let it work on a copy"
             )
         return output
+
+    def _check_kind(self, index: int, output: Any) -> Tensor:
+        if isinstance(output, tuple | list | dict) or output is None:
+            raise UserError(
+                f"candidate {index} of a MixedOp gives a {type(output).__name__}; candidates make "
+                "one tensor of one tensor, so wrap it in a module that does"
+            )
+        result: Tensor = output
+        return result
 
     def probe(self, index: int, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor:
         """<grad, o(x)> [] of one candidate, in float32 at least; `moments` are those of `Probed`.

@@ -105,10 +105,8 @@ class GradientLearner(GateLearner):
                 cross_entropy = functional.cross_entropy(logits, labels)
             loss = self.objective.loss(cross_entropy, step.probabilities)
             self.scaler.scale(loss).backward()
-        step.add_gradients()
-        self.scaler.step(self.optimizer)
+        step.update(lambda: self.scaler.step(self.optimizer))
         self.scaler.update()
-        step.rescale()
         return _measures(logits, labels)
 
 
@@ -128,13 +126,16 @@ class ReinforceLearner(GateLearner):
         alpha = edges.alpha_matrix()
         host = alpha.cpu()
         samples = torch.stack([gates.sample(host, generator) for _ in range(self.config.networks)])
-        rewards, measures = [], []
+        measures = []
         with frozen_statistics(self.supernet), self.runtime.autocast():
             for paths in samples.tolist():
                 edges.activate(paths)
                 measures.append(_measures(self.supernet(pictures), labels))
-                accuracy = measures[-1]["gate_accuracy"].item()
-                rewards.append(self.objective.reward(accuracy, paths))
+        accuracies = torch.stack([each["gate_accuracy"] for each in measures]).tolist()
+        rewards = [
+            self.objective.reward(accuracy, paths)
+            for accuracy, paths in zip(accuracies, samples.tolist(), strict=True)
+        ]
         mean = sum(rewards) / len(rewards)
         if self.baseline is None:
             self.baseline = mean

@@ -3,7 +3,15 @@
 Nothing here imports torch.
 """
 
-from .architecture import Architecture, BatchNorm, BlockConfig, Normalisation, Stem
+from .architecture import (
+    SMALL,
+    Architecture,
+    BatchNorm,
+    BlockConfig,
+    Normalisation,
+    Stem,
+    short_side,
+)
 from .builtin import BUILTIN, MBCONV_CANDIDATES, cifar_mbconv, imagenet, make_divisible
 from .layers import Layer
 from .operations import MBConvSpec, Operation, parse_operation
@@ -13,6 +21,7 @@ from .validation import Data, read_mapping, read_model, validate
 __all__ = [
     "BUILTIN",
     "MBCONV_CANDIDATES",
+    "SMALL",
     "Architecture",
     "BatchNorm",
     "BlockConfig",
@@ -32,5 +41,6 @@ __all__ = [
     "parse_operation",
     "read_mapping",
     "read_model",
+    "short_side",
     "validate",
 ]

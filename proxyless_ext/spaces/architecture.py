@@ -65,6 +65,18 @@ class BlockConfig(Data):
         return self
 
 
+SMALL = 64
+"""The largest resolution, in pixels, at which pictures are treated as CIFAR's usually are."""
+
+
+def short_side(resolution: int) -> int:
+    """What the short side of a picture is resized to before its centre is cropped, in pixels.
+
+    The resolution itself, or above `SMALL` 256/224 of it, as usual on ImageNet.
+    """
+    return resolution if resolution <= SMALL else round(resolution * 256 / 224)
+
+
 class Architecture(Data):
     """A network: stem, blocks, feature mix, classifier.
 
@@ -126,6 +138,22 @@ class Architecture(Data):
         layers.append(Layer("feature_mix", "", last.out_channels, self.feature_mix, last.out_size))
         layers.append(Layer("classifier", "", self.feature_mix, self.num_classes, last.out_size))
         return layers
+
+    def deployment(self) -> dict[str, str]:
+        """What has to be known to give a trained network its pictures, as keys and JSON values."""
+        normalisation = self.normalisation or Normalisation(mean=(0, 0, 0), std=(1, 1, 1))
+        return {
+            "format": "proxyless_ext/onnx/1",
+            "classes": json.dumps(self.classes or list(map(str, range(self.num_classes)))),
+            "channel_order": "RGB",
+            "layout": "NCHW",
+            "resize_short_side": json.dumps(short_side(self.resolution)),
+            "resize_interpolation": "bilinear, antialiased",
+            "crop_centre": json.dumps(self.resolution),
+            "pixel_scale": json.dumps(1 / 255),
+            "mean": json.dumps(normalisation.mean),
+            "std": json.dumps(normalisation.std),
+        }
 
     def save(self, path: str | Path) -> None:
         """Write readable JSON: one line a block."""

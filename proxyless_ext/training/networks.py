@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -80,7 +81,18 @@ def publish_network(network: nn.Module, architecture: Architecture, outcome: Out
     """
     architecture.save(outcome.architecture_path)
     save_checkpoint(outcome.weights_path, network.state_dict())
-    return export_onnx(network, architecture.resolution, outcome.onnx_path)
+    return export_network(network, architecture, outcome.onnx_path)
+
+
+def export_network(network: nn.Module, architecture: Architecture, path: Path) -> float:
+    """Write a trained network as an ONNX file that says how it wants its pictures.
+
+    Returns:
+        As `publish_network`.
+    """
+    metadata = architecture.deployment()
+    channels = architecture.stem.in_channels
+    return export_onnx(network, architecture.resolution, path, channels, metadata)
 
 
 def load_network(run: Run) -> Network:
