@@ -18,7 +18,7 @@
 
 #include "emulator.h"
 #include "expect.h"
-#include "kernels/cpu/mbconv.h"
+#include "kernels/cpu/mbconv_table.h"
 #include "kernels/storage.h"
 #include "loops.h"
 
@@ -239,7 +239,7 @@ class Host {
   static constexpr DType kVector = DType::kFloat64;
   static DType dtype(DType) { return DType::kFloat64; }
 
-  explicit Host(const Problem& problem) : shape_(problem.s()) {}
+  explicit Host(const Problem& problem) : plan_(kernels_.plan(problem.s(), DType::kFloat64)) {}
 
   void* load(const Numbers& numbers) {
     void* memory = allocate(static_cast<int64_t>(numbers.values.size() * sizeof(double)));
@@ -251,24 +251,21 @@ class Host {
     return memory_.back().data();
   }
 
-  void moments(MBConvMoments& args) { run(args, cpu::mbconv_moments, plan().moments_bytes); }
-  void forward(MBConvForward& args) { run(args, cpu::mbconv_forward, plan().forward_bytes); }
-  void gate_probe(MBConvProbe& args) { run(args, cpu::mbconv_gate_probe, plan().probe_bytes); }
-  void backward(MBConvBackward& args) { run(args, cpu::mbconv_backward, plan().backward_bytes); }
+  void moments(MBConvMoments& args) { run(args, kernels_.moments, plan_.moments_bytes); }
+  void forward(MBConvForward& args) { run(args, kernels_.forward, plan_.forward_bytes); }
+  void gate_probe(MBConvProbe& args) { run(args, kernels_.gate_probe, plan_.probe_bytes); }
+  void backward(MBConvBackward& args) { run(args, kernels_.backward, plan_.backward_bytes); }
 
  private:
-  cpu::MBConvPlan plan() const {
-    return cpu::plan_mbconv(shape_, DType::kFloat64, cpu::Isa::kScalar);
-  }
-
   template <class Args>
-  void run(Args& args, void (*kernel)(const Args&, cpu::Isa), int64_t workspace_bytes) {
+  void run(Args& args, void (*kernel)(const Args&), int64_t workspace_bytes) {
     args.workspace = allocate(workspace_bytes);
     args.parallel = testing::in_order();
-    kernel(args, cpu::Isa::kScalar);
+    kernel(args);
   }
 
-  MBConvShape shape_;
+  const cpu::MBConvKernels& kernels_ = cpu::kScalarKernels;
+  cpu::MBConvPlan plan_;
   std::list<std::vector<double>> memory_;
 };
 

@@ -29,6 +29,7 @@ struct Launch {
 } running;
 
 std::vector<std::unique_ptr<Thread>> threads;  // of the running block
+std::vector<std::unique_ptr<Thread>> spare;    // of larger ones, since stacks are dear
 Thread* current = nullptr;
 // Of the first mistake, or empty. A fiber must not allocate it.
 char message[kMessageBytes];
@@ -81,10 +82,17 @@ void check_configuration(dim3 grid, dim3 block) {
   }
 }
 
+void move_last(std::vector<std::unique_ptr<Thread>>& from,
+               std::vector<std::unique_ptr<Thread>>& to) {
+  to.push_back(std::move(from.back()));
+  from.pop_back();
+}
+
 void start_threads() {
   const dim3 block = running.block;
   const std::size_t count = std::size_t{block.x} * block.y * block.z;
-  while (threads.size() > count) threads.pop_back();
+  while (threads.size() > count) move_last(threads, spare);
+  while (threads.size() < count && !spare.empty()) move_last(spare, threads);
   while (threads.size() < count) threads.push_back(std::make_unique<Thread>(run_thread));
   for (unsigned i = 0; i < count; ++i) {
     Thread& thread = *threads[i];
