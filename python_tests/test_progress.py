@@ -102,7 +102,7 @@ def test_the_status_says_where_a_run_stands(run: Run) -> None:
     assert lines[1] == "search, 3 epochs:"
     assert lines[2].split() == ["loss", f"█{BARS[round(3.5)]}▁", "1"]
     assert lines[3].split() == ["accuracy", "▁▄█", "0.8"]
-    assert lines[-2:] == ["train, 1 epochs:", "  val_accuracy  ▁  0.75"]
+    assert lines[-2:] == ["train, 1 epoch:", "  val_accuracy  ▁  0.75"]
     run.outcome.result_path.write_text("{}")
     assert next(describe_status(run)) == f"{run.folder}: finished"
 
