@@ -7,7 +7,7 @@ BUILD_INPUTS := setup.py pyproject.toml constraints.txt CMakeLists.txt $(shell f
 CXX_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 # Builds the C++ tests in the folder $(1) with the CMake option $(2), and runs them.
 run_native_tests = $(BIN)/cmake -S . -B build/native/$(1) -G Ninja -DPROXYLESS_TESTS=ON $(2) \
-    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) && \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM="$$PWD/$(BIN)/ninja" && \
   $(BIN)/cmake --build build/native/$(1) && \
   $(BIN)/ctest --test-dir build/native/$(1) --output-on-failure
 
