@@ -173,3 +173,19 @@ def test_a_missing_layer_is_named_with_the_remedy(kind: str) -> None:
         UserError, match=f"no latency for {layer.key}; measure .*`proxyless latency"
     ):
         build(table, regularizer="none")
+
+
+@pytest.mark.parametrize("regularizer", ["add#linear", "mul#log"])
+def test_costs_are_gathered_once(monkeypatch: pytest.MonkeyPatch, regularizer: str) -> None:
+    """Not in every gate step, of which a search has thousands."""
+    calls: list[object] = []
+    costs = LatencyTable.costs
+    monkeypatch.setattr(LatencyTable, "costs", lambda *a: calls.append(a) or costs(*a))
+    config = LatencyConfig(regularizer=regularizer, reference_ms=5.0)
+    objective = Objective.build(SPACE, table_of(SPACE), config)
+    probabilities = torch.full((4, 4), 0.25)
+    before = len(calls)
+    monkeypatch.setattr(LatencyTable, "latency", None)  # Nor anything else of the table's.
+    losses = [objective.loss(torch.tensor(1.0), probabilities).item() for _ in range(3)]
+    assert len(calls) == before
+    assert losses[0] == losses[2]
