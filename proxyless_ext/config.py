@@ -16,7 +16,7 @@ from .data import DataConfig, is_named_source
 from .documents import parse_document
 from .errors import UserError
 from .latency import Conditions
-from .latency.conditions import BackendName, DeviceName
+from .latency.conditions import BackendName, BlocksName, DeviceName, usual_blocks
 from .spaces import BUILTIN, Data, Space, read_mapping, validate
 
 Positive = Annotated[float, Field(gt=0)]
@@ -73,17 +73,21 @@ class LatencyConfig(Data):
 
     Attributes:
         table: a latency table to use; when absent, one is measured on this machine.
-        backend, device, batch_size, threads, warmup, repetitions: how it is measured.
+        backend, blocks, device, batch_size, threads, warmup, repetitions: how it is measured.
         target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
             space's cheapest to its dearest network, such as ``40%``.
         reference_ms: `ref` of ``add#linear`` and ``mul#log``; the uniform network's latency when
             absent.
     """
 
-    MEASURING: ClassVar = ("backend", "device", "batch_size", "threads", "warmup", "repetitions")
+    MEASURING: ClassVar = (
+        *("backend", "blocks", "device"),
+        *("batch_size", "threads", "warmup", "repetitions"),
+    )
 
     table: Path | None = None
     backend: BackendName = "onnxruntime"
+    blocks: BlocksName = Field(default_factory=lambda fields: usual_blocks(fields["backend"]))
     device: DeviceName = "cpu"
     batch_size: Count = 1
     threads: Count = 1

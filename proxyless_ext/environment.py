@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-_CPUINFO = Path("/proc/cpuinfo")
+from .processor import cpu_name
 
 
 def describe_environment() -> dict[str, str | int | list[str] | None]:
@@ -28,16 +28,6 @@ def describe_environment() -> dict[str, str | int | list[str] | None]:
         "commit": _commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
-
-
-def cpu_name() -> str:
-    """The processor as its maker calls it, or the architecture where the system does not say."""
-    if _CPUINFO.exists():
-        for line in _CPUINFO.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

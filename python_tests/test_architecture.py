@@ -16,8 +16,8 @@ PACKAGE = Path(proxyless_ext.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"_library", "_registrations", "documents", "environment", "files", "progress", "seeding"},
-    {"export", "ops", "reference", "spaces"},
+    {"_library", "_registrations", "documents", "files", "processor", "progress", "seeding"},
+    {"environment", "export", "ops", "reference", "spaces"},
     {"gates"},
     {"nn", "data", "runs"},
     {"latency", "zoo"},

@@ -423,6 +423,55 @@ def test_places_that_cannot_be_written(run: Run) -> None:
     )
 
 
+# Latencies.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("measure", "space.yaml", "--out", "none/x"), "cannot write none/x: No such file or dir"),
+        (("measure", "space.yaml", "--out", "."), "cannot write .: Is a directory"),
+        (("measure", "space.yaml", "--repetitions", "0"), "'repetitions' is 0"),
+        (("measure", "space.yaml", "--backend", "eager", "--device", "cuda"), "no usable CUDA dev"),
+        (
+            ("check", "table.yaml", "space.yaml", "--figure", "x.jpg"),
+            "give a file that ends in .svg",
+        ),
+        (
+            ("check", "table.yaml", "space.yaml", "--networks", "0"),
+            "--networks is 0; give at least",
+        ),
+        (("compare", "--figure", "x.jpg"), "cannot draw 'x.jpg'; give a file that ends in .svg"),
+        (("compare", "--figure", "none/x.svg"), "cannot write none/x.svg: No such file"),
+        (("compare", "--table", "none/x.json"), "cannot write none/x.json: No such file"),
+        (("compare", "--resolution", "0"), "--resolution is 0; give at least 1"),
+        (("show", "table.yaml", "space.yaml", "--classes", "0"), "'num_classes' is 0: .* to 2"),
+        (("show", "table.yaml", "imagenet", "--resolution", "-3"), "'resolution' is -3: .* to 1"),
+    ],
+)
+def test_what_latency_commands_cannot_do_they_say_first(
+    here: Path, arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("measure_table", "check_table", "compare"):
+        monkeypatch.setattr(f"proxyless_ext.cli.latency.{name}", None)
+    before = sorted(here.iterdir())
+    assert re.search(sentence, fails("latency", *arguments))
+    assert sorted(here.iterdir()) == before
+
+
+def test_files_of_a_run_are_not_written_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run.folder.absolute()
+    monkeypatch.chdir(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for command in (
+        ("derive", ".", "--target", "100%"),
+        ("export", "."),
+        ("latency", "measure", "space.yaml"),
+    ):
+        assert "is a file of the run in .; choose another place" in fails(*command)
+    assert before == {path: path.read_bytes() for path in before}
+
+
 # Training of one network.
 
 

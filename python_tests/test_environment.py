@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyless_ext import environment
+from proxyless_ext import environment, processor
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -25,7 +25,7 @@ def test_it_is_plain_data():
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="reads /proc/cpuinfo")
 def test_the_processor_is_the_one_that_linux_names():
-    name = environment.cpu_name()
+    name = processor.cpu_name()
     assert name
     assert name in Path("/proc/cpuinfo").read_text() or name == platform.machine()
 

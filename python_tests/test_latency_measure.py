@@ -3,8 +3,13 @@
 import copy
 import itertools
 import math
+import os
 import random
+import subprocess
+import sys
 import time
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +20,7 @@ from proxyless_ext.errors import UserError
 from proxyless_ext.latency import (
     Conditions,
     LatencyTable,
+    bystanders,
     check_table,
     compare,
     measure,
@@ -24,10 +30,11 @@ from proxyless_ext.latency import (
 )
 from proxyless_ext.latency.backends import BACKENDS, make_backend
 from proxyless_ext.latency.backends.base import cpu_clock
+from proxyless_ext.latency.bystanders import Bystanders
 from proxyless_ext.latency.check import Check
 from proxyless_ext.latency.frames import Frame, chain, framed_layers
 from proxyless_ext.latency.timing import summarise, time_chains
-from proxyless_ext.nn import Network, count_macs, count_parameters
+from proxyless_ext.nn import MBConv, Network, count_macs, count_parameters
 
 SPACE = spaces.Space(
     name="small",
@@ -359,3 +366,66 @@ def test_sums_over_layers_predict_whole_networks(backend):
     check = check_table(measure_table(space, Conditions(backend=backend)), space)
     assert check.median_error <= 0.1
     assert check.r2 >= 0.9  # Other programs cost some of the 0.95 that an idle machine gives.
+
+
+# A busy machine.
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Times that a system says: of the clock, of all cores, of this process."""
+    times = [(0.0, 50.0, 10.0)]
+    monkeypatch.setattr(bystanders, "_now", lambda: times[-1])
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    return times
+
+
+def test_what_others_take_is_what_this_process_does_not(clock):
+    others = Bystanders()
+    clock.append((0.9, 55.0, 10.0))
+    assert others.cores() is None  # Too little time has passed.
+    clock.append((10.0, 65.0, 20.0))
+    assert others.cores() == pytest.approx(0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        others.warn(threads=1)
+    with pytest.warns(UserWarning, match=r"other programs kept 0\.5 of the 2 cores busy meanwhile"):
+        others.warn(threads=2)
+    clock.append(None)
+    assert others.cores() is None
+    others.warn(threads=2)
+
+
+def test_a_table_says_how_busy_the_machine_was(device, clock, monkeypatch):
+    clock.append((1e-9, 50.0, 10.0))
+    assert measure_table(SPACE, QUICK).conditions.busy_cores is None
+    times = iter([(0.0, 0.0, 0.0)])
+    monkeypatch.setattr(bystanders, "_now", lambda: next(times, (10.0, 25.0, 10.0)))
+    with pytest.warns(UserWarning, match="not to be trusted; measure again when the machine is"):
+        table = measure_table(SPACE, QUICK)
+    assert table.conditions.busy_cores == pytest.approx(1.5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="reads /proc/stat")
+def test_busy_processes_are_noticed():
+    spin = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
+    try:
+        with pytest.warns(UserWarning, match="busy meanwhile"):
+            measure_network(nn.Conv2d(3, 3, 3), 64, Conditions(repetitions=2000))
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def test_plain_blocks_are_measured_plain(monkeypatch):
+    seen = []
+    forward = MBConv.forward
+    monkeypatch.setattr(MBConv, "forward", lambda s, *a: seen.append(s.fused) or forward(s, *a))
+    block = MBConv(3, 3, 3)
+    measure_network(block, 4, Conditions(repetitions=1, warmup=0))
+    measure_network(block, 4, Conditions(repetitions=1, warmup=0, blocks="plain"))
+    assert set(seen) == {None, False}
+    assert seen[-1] is False
+    assert block.fused is None

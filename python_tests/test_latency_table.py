@@ -290,3 +290,20 @@ def test_the_published_table_lacks_three_keys_of_the_published_network():
         "expanded_conv-input:56x56x32-output:56x56x32-expand:3-kernel:3-stride:1-idskip:1",
         "expanded_conv-input:56x56x32-output:28x28x40-expand:3-kernel:7-stride:2-idskip:0",
     }
+
+
+# This machine.
+
+
+def test_a_table_of_another_machine_is_told(monkeypatch):
+    assert Conditions().are_of_this_machine
+    assert not Conditions(processor="another").are_of_this_machine
+    assert not Conditions(device="cuda", processor="some GPU").are_of_this_machine
+
+
+def test_what_blocks_run_as_is_recorded():
+    assert Conditions().blocks == "fused"
+    assert Conditions(blocks="plain").model_dump()["blocks"] == "plain"
+    assert Conditions(backend="onnxruntime").blocks == "plain"
+    with pytest.raises(UserError, match="onnxruntime has no fused blocks; use blocks plain"):
+        Conditions(backend="onnxruntime", blocks="fused")

@@ -28,6 +28,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "reinforce": {"gates.mode": "reinforce", "comparison.random_networks": 1},
     "target": {"latency.target": "70%", "train.weights": "inherit", "gates.every": 2},
     "add#linear": {"latency.regularizer": "add#linear", "data.augment": "none"},
+    "fp16": {"runtime.precision": "fp16", "gates.mode": "two_path"},
 }
 
 
@@ -77,6 +78,20 @@ def test_killed_in_every_phase(name: str, expected: Expected, tmp_path: Path) ->
     assert resumed_within_epochs > 0
     search(run)
     assert remains(run) == expected(name)
+
+
+@pytest.mark.slow
+def test_killed_at_thirty_random_moments(expected: Expected, tmp_path: Path) -> None:
+    """With workers; every end is compared, and the next kill comes to a run of its own."""
+    rng = random.Random(0)
+    for number in range(30):
+        (tmp_path / str(number)).mkdir()
+        run = new_run(tmp_path / str(number), "two_path")
+        phase = rng.choice(PHASES)
+        blow = Blow(phase, rng.randrange(5), rng.uniform(0, 0.3))
+        assert sit(run, blow)[0] in (-signal.SIGKILL, 0)
+        search(run)
+        assert remains(run) == expected("two_path"), (number, blow)
 
 
 class Crash(BaseException):

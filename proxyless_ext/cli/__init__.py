@@ -1,12 +1,17 @@
 """The command line: ``proxyless search``, ``train``, ``latency`` and the others."""
 
-import warnings  # noqa: I001  (the imports below register commands, in this order)
+import io
+import sys
+import warnings
 
-from . import search, network, latency  # noqa: F401
+from . import latency, network, search  # noqa: F401
 from .app import app
 
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # Paths need not be text.
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     app()

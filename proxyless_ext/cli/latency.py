@@ -13,9 +13,10 @@ from ..config import SpaceConfig
 from ..errors import UserError
 from ..files import write_atomically
 from ..latency import Conditions, LatencyTable, check_table, compare, measure_layers, measure_table
-from ..latency.conditions import BackendName, DeviceName
+from ..latency.conditions import BackendName, DeviceName, usual_blocks
 from ..nn import Network
-from ..report import draw_comparison, draw_prediction
+from ..report import check_format, draw_comparison, draw_prediction
+from ..runs import check_output
 from ..spaces import BUILTIN, Architecture, Space, validate
 from ..zoo import build, names
 from .app import app
@@ -29,6 +30,9 @@ TableArgument = Annotated[Path, typer.Argument(help="Latency table.")]
 SpaceArgument = Annotated[str, typer.Argument(help="imagenet, cifar_mbconv, or a YAML file.")]
 BackendOption = Annotated[BackendName, typer.Option(help="What runs the networks.")]
 DeviceOption = Annotated[DeviceName, typer.Option(help="What it runs them on.")]
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="Run MBConvs as plain layers where PyTorch would fuse them.")
+]
 BatchOption = Annotated[int, typer.Option(help="Pictures in one run.")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of the backend on the CPU.")]
 WarmupOption = Annotated[int, typer.Option(help="Runs before timed ones.")]
@@ -51,6 +55,7 @@ def measure(
     resolution: ResolutionOption = None,
     classes: ClassesOption = None,
     backend: BackendOption = "onnxruntime",
+    plain: PlainOption = False,
     device: DeviceOption = "cpu",
     batch_size: BatchOption = 1,
     threads: ThreadsOption = 1,
@@ -58,7 +63,8 @@ def measure(
     repetitions: RepetitionsOption = 100,
 ) -> None:
     """Measure the latency of every layer that the networks of a space can have, here."""
-    conditions = _conditions(backend, device, batch_size, threads, warmup, repetitions)
+    check_output(out)
+    conditions = _conditions(backend, plain, device, batch_size, threads, warmup, repetitions)
     networks = _space_or_network(space, width_mult, resolution, classes)
     if isinstance(networks, Space):
         table = measure_table(networks, conditions)
@@ -96,6 +102,8 @@ def check(
     figure: FigureOption = None,
 ) -> None:
     """Measure random whole networks and compare them with what the table predicts."""
+    _check_count("--networks", networks)
+    _check_figure(figure)
     result = check_table(
         LatencyTable.load(table), _space(space, width_mult, resolution, classes), networks, seed
     )
@@ -115,6 +123,7 @@ def compare_networks(
     ] = None,
     resolution: Annotated[int, typer.Option(help="Pixels of the square pictures.")] = 224,
     backend: BackendOption = "onnxruntime",
+    plain: PlainOption = False,
     device: DeviceOption = "cpu",
     batch_size: BatchOption = 1,
     threads: ThreadsOption = 1,
@@ -124,7 +133,11 @@ def compare_networks(
     table: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
 ) -> None:
     """Latencies of published networks, yardsticks and your own ones on this machine."""
-    conditions = _conditions(backend, device, batch_size, threads, warmup, repetitions)
+    _check_count("--resolution", resolution)
+    _check_figure(figure)
+    if table:
+        check_output(table)
+    conditions = _conditions(backend, plain, device, batch_size, threads, warmup, repetitions)
     known = names()
     models = {
         name: build(name) if name in known else Network(read_architecture(name))
@@ -152,8 +165,20 @@ def compare_networks(
         write_atomically(table, json.dumps(content, indent=2) + "\n")
 
 
+def _check_count(option: str, value: int) -> None:
+    if value < 1:
+        raise UserError(f"{option} is {value}; give at least 1")
+
+
+def _check_figure(figure: Path | None) -> None:
+    if figure:
+        check_format(figure)
+        check_output(figure)
+
+
 def _conditions(
     backend: BackendName,
+    plain: bool,
     device: DeviceName,
     batch_size: int,
     threads: int,
@@ -162,6 +187,7 @@ def _conditions(
 ) -> Conditions:
     fields: dict[str, Any] = {
         "backend": backend,
+        "blocks": "plain" if plain else usual_blocks(backend),
         "device": device,
         "batch_size": batch_size,
         "threads": threads,
@@ -172,7 +198,8 @@ def _conditions(
 
 
 def _space(name: str, width_mult: float, resolution: int | None, classes: int | None) -> Space:
-    space = SpaceConfig(name=name, width_mult=width_mult, resolution=resolution).build()
+    fields = {"name": name, "width_mult": width_mult, "resolution": resolution}
+    space = validate(SpaceConfig, fields, "options").build()
     return space if classes is None else space.with_classes(classes)
 
 

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 
-from ..environment import cpu_name
 from ..errors import UserError
+from ..processor import cpu_name
 from ..spaces import Data, validate
 from .reference import Reference
 
 BackendName = Literal["eager", "onnxruntime"]
+BlocksName = Literal["fused", "plain"]
 DeviceName = Literal["cpu", "cuda"]
 Count = Annotated[int, Field(ge=1)]
 
@@ -24,6 +25,7 @@ class Conditions(Data):
 
     Attributes:
         backend: what runs the networks.
+        blocks: whether MBConvs run as one operator, or as plain layers as in every export.
         device: the device it runs them on.
         batch_size: pictures in one run; latencies are those of the whole batch.
         threads: of the backend on the CPU.
@@ -32,10 +34,12 @@ class Conditions(Data):
         processor: the device by its maker's name.
         torch, onnxruntime: versions.
         date: of the measurement, in local time.
+        busy_cores: how many cores other programs kept busy meanwhile; None where that is not known.
         reference: how fast the machine was; None before a whole space is measured.
     """
 
     backend: BackendName = "eager"
+    blocks: BlocksName = Field(default_factory=lambda fields: usual_blocks(fields["backend"]))
     device: DeviceName = "cpu"
     batch_size: Count = 1
     threads: Count = 1
@@ -45,12 +49,15 @@ class Conditions(Data):
     torch: str = Field(default_factory=lambda: version("torch"))
     onnxruntime: str = Field(default_factory=lambda: version("onnxruntime"))
     date: datetime = Field(default_factory=lambda: datetime.now().replace(microsecond=0))
+    busy_cores: float | None = None
     reference: Reference | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Conditions:
         if self.backend == "onnxruntime" and self.device != "cpu":
             raise UserError("onnxruntime is measured on the cpu only; use backend eager for cuda")
+        if self.backend == "onnxruntime" and self.blocks == "fused":
+            raise UserError("onnxruntime has no fused blocks; use blocks plain, or backend eager")
         return self
 
     @property
@@ -69,8 +76,16 @@ class Conditions(Data):
             UserError: one is missing or impossible.
         """
         if missing := cls.model_fields.keys() - fields.keys():
-            raise UserError(f"{source}: the conditions lack {', '.join(sorted(missing))}")
+            raise UserError(
+                f"{source}: the conditions lack {', '.join(sorted(missing))}; measure the table "
+                "again"
+            )
         return validate(cls, fields, source)
+
+
+def usual_blocks(backend: BackendName) -> BlocksName:
+    """What MBConvs run as on a backend, if nothing is asked for."""
+    return "fused" if backend == "eager" else "plain"
 
 
 def processor_name(device: DeviceName) -> str:

@@ -30,6 +30,7 @@ import torch
 
 from ..seeding import derive_seed
 from ..spaces import Architecture, Space
+from .bystanders import Bystanders
 from .conditions import Conditions
 from .frames import chain, framed_layers, unframe
 from .networks import with_pictures
@@ -70,9 +71,12 @@ def measure_table(space: Space, conditions: Conditions, seed: int = 0) -> Latenc
     covers = [_cover(space, rng) for _ in range(count_rounds(conditions))]
     choices = [draw_uniform(space, rng) for _ in range(WHOLE_NETWORKS)]
     whole = [space.architecture(network) for network in choices]
+    others = Bystanders()
     entries, totals = _measure(covers, whole, conditions, rng)
     reference = Reference.of(space, choices[:REFERENCES], fmean(totals[:REFERENCES]))
-    return LatencyTable(entries, conditions.model_copy(update={"reference": reference}))
+    found = {"reference": reference, "busy_cores": others.cores()}
+    others.warn(conditions.threads)
+    return LatencyTable(entries, conditions.model_copy(update=found))
 
 
 def measure_layers(
@@ -93,8 +97,11 @@ def measure_layers(
     """
     rng = random.Random(derive_seed(seed, "measure latency"))
     covers = [networks] * count_rounds(conditions)
+    others = Bystanders()
     entries, _ = _measure(covers, networks[:WHOLE_NETWORKS], conditions, rng)
-    return LatencyTable(entries, conditions)
+    found = {"busy_cores": others.cores()}
+    others.warn(conditions.threads)
+    return LatencyTable(entries, conditions.model_copy(update=found))
 
 
 def _measure(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..nn import Network, count_macs, count_parameters
 from ..seeding import generator
 from ..spaces import Architecture
+from .bystanders import Bystanders
 from .conditions import Conditions
 from .table import Entry
 from .timing import build_runs, count_rounds, time_chains
@@ -69,7 +70,11 @@ def measure_each(
         UserError: the backend cannot run here, or cannot run one of the networks.
     """
     rounds = [[[key] for key in networks]] * count_rounds(conditions)
-    return time_chains(build_runs(networks, conditions), rounds, conditions, random.Random(0))
+    runs = build_runs(networks, conditions)
+    others = Bystanders()
+    latencies = time_chains(runs, rounds, conditions, random.Random(0))
+    others.warn(conditions.threads)
+    return latencies
 
 
 def with_pictures(

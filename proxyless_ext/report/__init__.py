@@ -8,10 +8,12 @@ from .compare import (
 )
 from .network_drawing import draw_network, draw_networks
 from .page import write_report
+from .plot import check_format
 from .status import describe_status
 
 __all__ = [
     "SearchedPoint",
+    "check_format",
     "describe_status",
     "draw_comparison",
     "draw_network",

@@ -60,7 +60,8 @@ def write_report(run_folder: Path) -> Path:
             cannot be written.
     """
     run = Run.open(run_folder)
-    write_atomically(run.report_path, render(Contents.load(run)))
+    page = render(Contents.load(run))
+    write_atomically(run.report_path, page.encode(errors="replace"))  # Paths need not be text.
     return run.report_path
 
 

@@ -77,14 +77,23 @@ def to_svg(figure: Figure, label: str, prefix: str) -> str:
     return svg.inline(buffer.getvalue(), label, prefix)
 
 
+def check_format(path: Path) -> None:
+    """Find out before the work whether a figure can be drawn in a format.
+
+    Raises:
+        UserError: the path ends in none of those that `save` writes.
+    """
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise UserError(f"cannot draw '{path}'; give a file that ends in .svg, .png or .pdf")
+
+
 def save(figure: Figure, path: Path) -> Path:
     """Write the figure as SVG, PNG or PDF, whichever the path ends in.
 
     Raises:
         UserError: the path ends otherwise, or cannot be written.
     """
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise UserError(f"cannot draw '{path}'; give a file that ends in .svg, .png or .pdf")
+    check_format(path)
     # A file's date would make it differ each time; PNG files have none.
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     try:

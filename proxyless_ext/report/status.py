@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from ..progress import clock
 from ..runs import Epoch, Position, Run, read_metrics
 from ..spaces import read_model
+from .words import plural
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60
@@ -45,7 +46,7 @@ def _describe_position(position: Position) -> str:
 
 
 def _describe_phase(records: Sequence[Epoch]) -> Iterator[str]:
-    yield f"{records[0].phase}, {len(records)} epochs:"
+    yield f"{records[0].phase}, {plural(len(records), 'epoch')}:"
     for name in _CURVES:
         values = [value for record in records if (value := getattr(record, name, None)) is not None]
         if values:

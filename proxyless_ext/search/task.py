@@ -11,6 +11,7 @@ from ..latency import LatencyTable
 from ..runs import Run
 from ..runtime import Runtime
 from ..spaces import Space
+from ..training.batch_norm import check_batch
 from ..training.continuity import check_continuity
 from .objective import Objective
 from .phases import gate_schedule
@@ -59,8 +60,21 @@ class Task:
         else:
             config.latency.conditions()
         gate_schedule(config, len(data.train_weights))
+        _check_batches(config, space, data)
         _check_comparison(config, space)
         return cls(space, data, runtime, table)
+
+
+def _check_batches(config: Config, space: Space, data: Pictures) -> None:
+    any_network = space.architecture([0] * len(space.edges))
+    for name, part in (
+        ("warmup", data.train_weights),
+        ("search", data.train_weights),
+        ("gates", data.train_gates),
+        ("train", data.train),
+    ):
+        batch_size = getattr(config, name).batch_size
+        check_batch(any_network, f"{name}.batch_size", batch_size, len(part))
 
 
 def _check_comparison(config: Config, space: Space) -> None:

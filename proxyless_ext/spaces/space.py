@@ -16,7 +16,7 @@ from ..files import write_atomically
 from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem
 from .layers import Layer
 from .operations import parse_operation
-from .validation import Data, read_model
+from .validation import Data, read_model, validate
 
 Candidates = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -205,8 +205,13 @@ class Space(Data):
         return [*layers[: len(self.fixed_blocks) + 1], *layers[-2:]]
 
     def with_classes(self, num_classes: int) -> Space:
-        """The same space with a classifier for `num_classes`."""
-        return self.model_copy(update={"num_classes": num_classes})
+        """The same space with a classifier for `num_classes`.
+
+        Raises:
+            UserError: there are fewer than two.
+        """
+        fields = {**self.model_dump(), "num_classes": num_classes}
+        return validate(Space, fields, f"space '{self.name}'")
 
     def save(self, path: str | Path) -> None:
         """Write the space as YAML."""

@@ -17,6 +17,7 @@ from ..runs import Outcome, Result, Run, load_checkpoint, save_checkpoint
 from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture
+from .batch_norm import check_batch
 from .continuity import check_continuity, keep_settings
 from .evaluation import Accuracy, evaluate
 from .phase import run_phase
@@ -150,6 +151,7 @@ class TrainingTask:
         data = load_pictures(config.data, architecture.resolution, config.seed)
         if run:
             check_continuity(run, config, data)
+        check_batch(architecture, "train.batch_size", config.train.batch_size, len(data.train))
         return cls(for_data(architecture, config, data), data, runtime)
 
 

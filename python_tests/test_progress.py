@@ -1,0 +1,151 @@
+"""What is seen of a run that goes on: lines, the status, and stops that do not wait."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_phase import Walk, strike
+from tiny_runs import begin, tiny_config
+from torch import Tensor
+
+from proxyless_ext import progress
+from proxyless_ext.errors import UserError
+from proxyless_ext.progress import clock, progress_bar
+from proxyless_ext.report.status import BARS, describe_status, sparkline
+from proxyless_ext.runs import Position, Run, SearchEpoch, TrainEpoch
+from proxyless_ext.training.phase import run_phase
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What goes to a file instead of a terminal."""
+    file = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=file, width=300))
+    return file
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock, of one entry."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_without_a_terminal_there_is_a_line_at_least_every_thirty_seconds(
+    written: io.StringIO, seconds: list[float]
+) -> None:
+    with progress_bar("search", total=1200, done=200) as bar:
+        last = 0
+        for step in range(1000):
+            seconds[0] += 0.5
+            bar.advance(pictures=64)
+            bar.note(f"loss {2 - step / 1000:.3f}")
+            if len(written.getvalue()) > last:
+                last = len(written.getvalue())
+                shown = seconds[0]
+            assert seconds[0] - (shown if last else 0) < 30
+    lines = written.getvalue().splitlines()
+    assert len(lines) == 26
+    assert lines[0] == "search: 240 of 1200, loss 1.962, 128 pictures/s, 8:00 left"
+    assert lines[-1] == "search: 1200 of 1200, loss 1.001, 128 pictures/s"
+
+
+def test_what_is_soon_done_needs_no_line(written: io.StringIO) -> None:
+    with progress_bar("reading", total=3) as bar:
+        for _ in range(3):
+            bar.advance()
+    assert written.getvalue() == ""
+
+
+def test_times_are_read_at_a_glance() -> None:
+    assert [clock(value) for value in (0.4, 59, 60, 3599.6, 7325)] == [
+        "0:00", "0:59", "1:00", "1:00:00", "2:02:05",
+    ]  # fmt: skip
+
+
+def test_sparklines_go_from_low_to_high() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == BARS
+    assert sparkline([7, math.nan, 0]) == "█ ▁"
+    assert sparkline([3.0]) == sparkline([0.0]) == "▁"
+    assert sparkline([]) == ""
+    long = sparkline([*range(1000)])
+    assert len(long) == 60
+    assert long[-1] == "█"
+    assert sorted(long, key=BARS.index) == list(long)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return begin(tmp_path / "run", tiny_config(tmp_path))
+
+
+def test_the_status_says_where_a_run_stands(run: Run) -> None:
+    assert list(describe_status(run)) == [
+        f"{run.folder}: stopped; go on with --resume {run.folder}"
+    ]
+    found = {"expected_ms": 2.0, "derived_ms": 3.0, "trade_off": 0.0, "probabilities": ()}
+    for epoch, accuracy in enumerate([0.1, 0.4, 0.8]):
+        run.log(SearchEpoch(phase="search", step=epoch, epoch=epoch, loss=2 - epoch / 2,
+                            accuracy=accuracy, entropy=1.5, **found))  # fmt: skip
+    run.log(TrainEpoch(phase="train", step=1, epoch=0, val_accuracy=0.75))
+    lines = list(describe_status(run))
+    assert lines[1] == "search, 3 epochs:"
+    assert lines[2].split() == ["loss", f"█{BARS[round(3.5)]}▁", "1"]
+    assert lines[3].split() == ["accuracy", "▁▄█", "0.8"]
+    assert lines[-2:] == ["train, 1 epoch:", "  val_accuracy  ▁  0.75"]
+    run.outcome.result_path.write_text("{}")
+    assert next(describe_status(run)) == f"{run.folder}: finished"
+
+
+def test_a_phase_notes_its_position(run: Run) -> None:
+    run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
+    position = Position.model_validate_json(run.position_path.read_text())
+    assert (position.phase, position.step, position.steps) == ("walk", 1, 6)
+    assert position.note.startswith("loss ")
+    assert time.time() - position.time < 60
+
+
+class Waiting(Walk):
+    """Waits for ever for a batch of its second epoch."""
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in super().batches(epoch, start):
+            if epoch == 1:
+                threading.Event().wait()
+            yield batch
+
+
+def test_a_stop_does_not_wait_for_pictures(run: Run) -> None:
+    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(UserError, match=r"stopped in walk, epoch 1; go on with --resume"):
+        run_phase(Waiting(), run, seed=3, checkpoint_seconds=1e9)
+    resumed = Walk()
+    run_phase(resumed, run, seed=3, checkpoint_seconds=1e9)
+    assert resumed.taken == [3, 4, 5]
+
+
+def test_the_step_that_waits_for_a_batch_of_its_own_changes_nothing(run: Run) -> None:
+    class Gated(Walk):
+        def step(self, step: int, *arguments: object) -> None:
+            if step == 4 and not released:
+                self.take(iter(lambda: strike(signal.SIGINT), None))  # type: ignore[arg-type]
+            super().step(step, *arguments)  # type: ignore[arg-type]
+
+    released: list[bool] = []
+    stopped = Gated()
+    with pytest.raises(UserError, match="stopped in walk"):
+        run_phase(stopped, run, seed=3, checkpoint_seconds=1e9)
+    released.append(True)
+    resumed = Gated()
+    run_phase(resumed, run, seed=3, checkpoint_seconds=1e9)
+    assert stopped.taken + resumed.taken == [0, 1, 2, 3, 4, 5]
