@@ -13,10 +13,11 @@ run_native_tests = $(BIN)/cmake -S . -B build/native/$(1) -G Ninja -DPROXYLESS_T
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install cuda search test test-slow test-native test-gpu bench bench-gpu lint format clean
+.PHONY: help install cuda search test test-slow test-emulator test-native test-gpu bench bench-gpu \
+  lint format clean
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 install: $(INSTALLED)  ## Make .venv and build the package in it
 
@@ -29,11 +30,14 @@ cuda: $(INSTALLED)  ## Build the operators for GPUs, for which no GPU is needed,
 search: $(INSTALLED)  ## Search an architecture for small digits, from nothing to a report
 	$(BIN)/proxyless search --config configs/digits.yaml
 
-test: $(INSTALLED)  ## Run the tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## Run the tests, as many at a time as there are cores
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
 test-slow: $(INSTALLED)  ## Run the tests that take long
 	$(BIN)/python -m pytest -m slow
+
+test-emulator: $(INSTALLED)  ## Run the kernels for GPUs on a CPU, and find the bugs seeded in them
+	$(BIN)/python -m pytest -m emulator python_tests/test_cuda_emulator.py
 
 test-native: $(INSTALLED)  ## Run the C++ tests under sanitizers, and under valgrind if it is there
 	$(call run_native_tests,sanitizers,-DPROXYLESS_SANITIZERS=ON)
