@@ -10,11 +10,14 @@ run_native_tests = $(BIN)/cmake -S . -B build/native/$(1) -G Ninja -DPROXYLESS_T
     -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_MAKE_PROGRAM="$$PWD/$(BIN)/ninja" && \
   $(BIN)/cmake --build build/native/$(1) && \
   $(BIN)/ctest --test-dir build/native/$(1) --output-on-failure
+# Those that lean on dependencies other than torch.
+MINIMUM_TESTS := $(foreach name,config cli_errors cli spaces runs_run report_* data_* export \
+    latency_table,$(wildcard python_tests/test_$(name).py))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install cuda search test test-slow test-emulator test-native test-gpu bench bench-gpu \
-  lint format clean
+.PHONY: help install cuda search test test-slow test-emulator test-minimum test-native test-gpu \
+  bench bench-gpu lint format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -38,6 +41,12 @@ test-slow: $(INSTALLED)  ## Run the tests that take long
 
 test-emulator: $(INSTALLED)  ## Run the kernels for GPUs on a CPU, and find the bugs seeded in them
 	$(BIN)/python -m pytest -m emulator python_tests/test_cuda_emulator.py
+
+# The compiled part is that of .venv: one build serves every torch.
+test-minimum: $(INSTALLED)  ## Run tests with the oldest dependencies, which it downloads
+	$(PYTHON) -m venv --clear .venv-minimum
+	.venv-minimum/bin/python -m pip install --requirement constraints-minimum.txt pytest hypothesis
+	PYTHONPATH="$$PWD" .venv-minimum/bin/python -m pytest $(MINIMUM_TESTS)
 
 test-native: $(INSTALLED)  ## Run the C++ tests under sanitizers, and under valgrind if it is there
 	$(call run_native_tests,sanitizers,-DPROXYLESS_SANITIZERS=ON)
@@ -68,7 +77,7 @@ format: $(INSTALLED)  ## Format all sources
 	$(BIN)/ruff format
 
 clean:  ## Remove .venv and everything that was built
-	rm -rf .venv build dist *.egg-info proxyless_ext/*.so
+	rm -rf .venv .venv-minimum build dist *.egg-info proxyless_ext/*.so
 
 # The install is editable: a change in Python needs no other one.
 $(INSTALLED): $(BUILD_INPUTS)

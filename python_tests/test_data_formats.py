@@ -119,7 +119,7 @@ SUFFIXES = [
 
 
 def writable() -> list[tuple[str, str]]:
-    """Suffixes and modes that Pillow can write here."""
+    """Suffixes and modes that Pillow can write here, and read again."""
     return [
         (suffix, mode)
         for suffix in SUFFIXES
@@ -131,8 +131,9 @@ def writable() -> list[tuple[str, str]]:
 def _writes(suffix: str, mode: str) -> bool:
     image = picture("L").convert("I").convert(mode) if mode == "I;16" else None
     try:
-        format_name = Image.registered_extensions()[suffix]
-        (image or picture(mode)).save(BytesIO(), format_name)
+        file = BytesIO()
+        (image or picture(mode)).save(file, Image.registered_extensions()[suffix])
+        Image.open(file).load()
     except (OSError, ValueError, KeyError, SystemError):
         return False
     return True

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from proxyless_ext import _C, _library
 from proxyless_ext.errors import UserError
@@ -35,6 +36,19 @@ def run_python(code: str, **environment: str) -> str:
 
 def test_versions_agree():
     assert _C.__version__ == _library.build_info()["version"] == version("proxyless_ext")
+
+
+def requirements(text: str, comparison: str) -> dict[str, Version]:
+    found = re.findall(rf"([\w-]+){comparison}([\d.]+)", text)
+    return {name.lower(): Version(number) for name, number in found}
+
+
+def test_oldest_dependencies_are_those_that_are_tested():
+    project = (ROOT / "pyproject.toml").read_text().split("\ndependencies = [")[1].split("\n]")[0]
+    stated = requirements(project, ">=")
+    tested = requirements((ROOT / "constraints-minimum.txt").read_text(), "==")
+    newest = requirements((ROOT / "constraints.txt").read_text(), "==")
+    assert tested == stated | {name: newest[name] for name in ("torch", "torchvision")}
 
 
 def test_build_info_describes_this_build():
