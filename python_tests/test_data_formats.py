@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 import warnings
@@ -169,6 +170,16 @@ def test_a_picture_of_any_format_and_mode_is_right_or_one_sentence(
         assert tuple(pixels.shape[1:]) == SIZE[::-1]
     # 16-bit grey of values up to 255 is black.
     assert corner(pixels) == (0, 0) or mode in ("I", "I;16", "1")
+
+
+def test_what_needs_other_programs_or_waits_is_not_opened(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(PictureError, match="it is not a picture of a known format"):
+        decode(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(PictureError, match="it is no file"):
+        decode(tmp_path / "b.png")
 
 
 def test_of_several_frames_the_first_counts(tmp_path: Path) -> None:

@@ -166,6 +166,17 @@ def two_links_to_one_folder(folder: Path) -> None:
         (folder / name).symlink_to(folder.parent / "store" / "cat")
 
 
+def a_part_that_is_a_link(folder: Path) -> None:
+    fill(folder / "train", "cat", "dog")
+    (folder / "val").symlink_to(folder / "train")
+
+
+def a_class_of_two_parts(folder: Path) -> None:
+    fill(folder / "train", "cat", "dog")
+    fill(folder / "val", "dog")
+    (folder / "val" / "cat").symlink_to(folder / "train" / "cat")
+
+
 def a_class_of_text(folder: Path) -> None:
     fill(folder, "cat", "dog")
     (folder / "emu").mkdir()
@@ -193,6 +204,8 @@ def two_pictures_of_a_class(folder: Path) -> None:
         (other_classes_to_test, "only in train: dog; only in test: cow"),
         (a_link_between_classes, "belongs to two classes, 'dog' and 'cat', because of a link"),
         (two_links_to_one_folder, "belongs to two classes, 'cat' and 'dog', because of a link"),
+        (a_part_that_is_a_link, "train and .*val are one folder, by a link; keep one of them"),
+        (a_class_of_two_parts, "train/cat and .*val/cat are one folder, by a link"),
         (a_class_of_text, r"the class folder .*emu holds no pictures that can be read here \(\."),
         (a_name_that_is_no_text, r"d\\xf6g' has a name that is not UTF-8; rename it"),
         (two_pictures_of_a_class, r"'dog' has too few .* \(2\) .*validation; give it at least 3"),

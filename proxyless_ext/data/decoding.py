@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 import warnings
 from pathlib import Path
@@ -12,6 +13,10 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from .bad_pictures import PictureError
+
+Image.init()
+FORMATS = sorted(set(Image.OPEN) - {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FITS"})
+"""The formats that are read: not those that need other programs, or are no pictures."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,9 +44,13 @@ def decode(path: Path) -> Tensor:
     with warnings.catch_warnings(record=True) as met:
         warnings.simplefilter("always")
         try:
-            with Image.open(path) as image:
+            if not stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would wait for ever.
+                raise PictureError(path, "it is no file")
+            with Image.open(path, formats=FORMATS) as image:
                 image.load()
                 pixels: Tensor = functional.pil_to_tensor(_rgb(_upright(image)))
+        except PictureError:
+            raise
         except UnidentifiedImageError as error:
             raise PictureError(path, "it is not a picture of a known format") from error
         except Exception as error:  # Decoders meet damaged files with exceptions of many kinds.

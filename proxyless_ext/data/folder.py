@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import UserError
+from .decoding import FORMATS
 
 Listing = dict[str, list[Path]]
 """Class name -> its pictures, both sorted."""
@@ -24,9 +25,6 @@ PARTS = {
     "test": ("test", "testing", "tst", "eval"),
 }
 """The parts of a data set, by the names that their folders have in any case."""
-
-_NO_PIXELS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FITS"}
-"""Formats that Pillow lists, but needs other programs for, or that are no pictures."""
 
 
 @dataclass
@@ -49,10 +47,8 @@ class FolderListing:
 @cache
 def suffixes() -> frozenset[str]:
     """Suffixes, with their dots, of the files that Pillow can decode here."""
-    formats = Image.registered_extensions()
-    return frozenset(
-        suffix for suffix, name in formats.items() if name in Image.OPEN and name not in _NO_PIXELS
-    )
+    named = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in named if name in FORMATS)
 
 
 def list_folder(folder: Path) -> FolderListing:
@@ -80,6 +76,7 @@ def list_folder(folder: Path) -> FolderListing:
         found.parts[part] = _list_classes(path, found.left_out)
     for part in paths.keys() - {"train"}:
         _check_same_classes(found, part)
+    _check_apart(found)
     return found
 
 
@@ -110,6 +107,17 @@ def find_parts(folder: Path) -> dict[str, Path]:
             "none to train on; name it train"
         )
     return {part: found[part] for part in PARTS if part in found}
+
+
+def _check_apart(found: FolderListing) -> None:
+    """See to it that no folder, by a link, is part of two parts: what is held out has to be."""
+    owners: dict[tuple[int, int], Path] = {}
+    for part, listing in found.parts.items():
+        folder = found.paths[part]
+        for path in (folder, *(folder / name for name in listing)):
+            other = owners.setdefault(_identity(path), path)
+            if other != path:
+                raise UserError(f"{other} and {path} are one folder, by a link; keep one of them")
 
 
 def _check_same_classes(found: FolderListing, part: str) -> None:

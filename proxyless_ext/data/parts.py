@@ -108,16 +108,23 @@ class Part:
         return Part(self.reader, self.numbers[chosen], self.labels[chosen])
 
     def split(
-        self, fraction: float, classes: Sequence[str], into: str, seed: int
+        self, fraction: float, classes: Sequence[str], into: str, seed: int, rest: int = 1
     ) -> tuple[Part, Part]:
-        """The rest, and `fraction` of each class drawn by `seed`; at least one on each side.
+        """The rest, and `fraction` of each class drawn by `seed`, but at least one picture.
+
+        Args:
+            fraction: to be drawn.
+            classes: names.
+            into: what the parts are for, for messages.
+            seed: of the draw.
+            rest: pictures of each class that are not drawn, at least.
 
         Raises:
-            UserError: a class has fewer than two pictures; `into` says what the parts are for.
+            UserError: a class has too few pictures.
         """
-        self.check_counts(2, classes, into)
+        self.check_counts(1 + rest, classes, into)
         counts = self.labels.bincount(minlength=len(classes))
-        held = (fraction * counts).round().long().clamp(min=1).minimum(counts - 1)
+        held = (fraction * counts).round().long().clamp(min=1).minimum(counts - rest)
         chosen = self._ranks(seed) < held[self.labels]
         return self.select(~chosen), self.select(chosen)
 

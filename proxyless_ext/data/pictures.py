@@ -110,9 +110,9 @@ def load_pictures(
     classes = source.classes
     train, val = source.train, source.val
     if val is None:
-        train.check_counts(3, classes, "weights, gates and validation")
         draw = derive_seed(seed, "split", "val")
-        train, val = train.split(config.val_fraction, classes, "training and validation", draw)
+        into = "weights, gates and validation"
+        train, val = train.split(config.val_fraction, classes, into, draw, rest=2)
     if config.limit is not None:
         if config.limit < 2 * len(classes):
             raise UserError(

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+from ..data import WorkerError
+
 T = TypeVar("T")
 
 
@@ -31,6 +33,10 @@ class Stop:
         self._waiting = True
         try:
             return next(items)
+        except WorkerError:
+            if self.requested:  # By a signal to the whole group, which has ended workers, too.
+                raise Interrupted from None
+            raise
         finally:
             self._waiting = False
 
