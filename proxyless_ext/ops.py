@@ -102,9 +102,6 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
     return None
 
 
-# Dynamo can trace neither these levels nor warnings nor the setting below, and calls such functions
-# once instead; it compiles anew where the levels are others.
-@torch.compiler.assume_constant_result
 def _transform() -> str | None:
     """What is at work that operators have no rules for, and that would silently pass them by."""
     if torch._C._functorch.maybe_current_level() is not None:
@@ -114,6 +111,7 @@ def _transform() -> str | None:
     return None
 
 
+# Dynamo can trace neither warnings nor what follows, and calls these once instead.
 @torch.compiler.assume_constant_result
 def _warn_of_plain_layers(problem: str) -> None:
     warnings.warn(

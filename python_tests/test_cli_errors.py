@@ -545,7 +545,7 @@ def test_resuming_a_training_with_other_classes(here: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [
-        (KeyboardInterrupt(), 130, "stopped; what was finished is kept, and --resume goes on"),
+        (KeyboardInterrupt(), 130, "stopped; if a run folder was named, go on with --resume"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "the disk is full; free some space"),
         (
             PermissionError(errno.EACCES, "Permission denied", "x"),

@@ -206,7 +206,7 @@ def two_pictures_of_a_class(folder: Path) -> None:
         (two_links_to_one_folder, "belongs to two classes, 'cat' and 'dog', because of a link"),
         (a_part_that_is_a_link, "train and .*val are one folder, by a link; keep one of them"),
         (a_class_of_two_parts, "train/cat and .*val/cat are one folder, by a link"),
-        (a_class_of_text, r"the class folder .*emu holds no pictures that can be read here \(\."),
+        (a_class_of_text, r"the class folder .*emu holds no pictures that can be read here; fill"),
         (a_name_that_is_no_text, r"d\\xf6g' has a name that is not UTF-8; rename it"),
         (two_pictures_of_a_class, r"'dog' has too few .* \(2\) .*validation; give it at least 3"),
     ],

@@ -530,6 +530,15 @@ def test_state_survives_saving(supernet: SuperNet, images: Tensor, tmp_path: Any
         assert other(images).equal(supernet(images))
 
 
+def test_gate_steps_do_not_nest() -> None:
+    edges = Edges(MixedOp([nn.Identity(), Zero()]))
+    sentence = "a gate step is within another one; end that first"
+    with edges.gate_step(), pytest.raises(UserError, match=sentence), edges.gate_step():
+        pass
+    with edges.gate_step():
+        pass
+
+
 class Several(nn.Module):
     """Gives what it is told to."""
 

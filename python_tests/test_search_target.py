@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import SPACE, begin, tiny_config
 
-from proxyless_ext.runs import read_metrics
+from proxyless_ext.runs import SearchEpoch, read_metrics
 from proxyless_ext.search import Task
 from proxyless_ext.search.stages import Stages
 from proxyless_ext.spaces import Space, Stage
@@ -46,11 +46,11 @@ def test_the_derived_network_ends_at_the_target(mode: str, tmp_path: Path) -> No
         assert target_ms is not None
         nearest = min(abs(latency - target_ms) for latency in all_latencies(stages))
         assert abs(derived_ms - target_ms) <= max(0.05 * target_ms, 1.05 * nearest)
-        records = [r for r in read_metrics(run.metrics_path) if r["phase"] == "search"]
-        assert [record["target_ms"] for record in records] == [target_ms] * len(records)
-        assert records[-1]["derived_ms"] == pytest.approx(argmax_ms)
-        assert records[0]["trade_off"] == 0  # No gate steps yet.
-        assert records[-1]["trade_off"] != 0
+        records = [r for r in read_metrics(run.metrics_path) if isinstance(r, SearchEpoch)]
+        assert [record.target_ms for record in records] == [target_ms] * len(records)
+        assert records[-1].derived_ms == pytest.approx(argmax_ms)
+        assert records[0].trade_off == 0  # No gate steps yet.
+        assert records[-1].trade_off != 0
         ends.append(derived_ms)
     assert ends == sorted(ends)
     assert len(set(ends)) == len(ends)

@@ -153,6 +153,12 @@ def test_models_are_traced_to_standard_operations(make: Callable[[], nn.Module])
     assert "proxyless::" not in str(traced.inlined_graph)
 
 
+@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: MixedOp([m, Identity()])])
+def test_a_block_alone_is_traced(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    module = wrap(block())
+    torch.testing.assert_close(torch.fx.symbolic_trace(module)(X), module(X))
+
+
 def test_features_are_extracted_by_name() -> None:
     model, pictures = network(), torch.rand(2, 3, 8, 8)
     name = "blocks.1.operation.depthwise.act"

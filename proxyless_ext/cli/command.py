@@ -44,7 +44,7 @@ def command(
             except KeyboardInterrupt:
                 sentence = "stopped"
                 if resumable:
-                    sentence += "; what was finished is kept, and --resume goes on from there"
+                    sentence += "; if a run folder was named, go on with --resume and that folder"
                 raise _failure(sentence, 130) from None
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -146,8 +146,8 @@ def list_classes(folder: Path, left_out: Counter[str]) -> Listing:
     for name, pictures in listing.items():
         if not pictures:
             raise UserError(
-                f"the class folder {folder / name} holds no pictures that can be read here "
-                f"({', '.join(sorted(suffixes()))}); fill or remove it"
+                f"the class folder {folder / name} holds no pictures that can be read here; fill "
+                "or remove it"
             )
     return listing
 

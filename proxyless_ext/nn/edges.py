@@ -91,10 +91,12 @@ class Edges:
         nothing to do here, and refuses parameters that are used outside of it.
 
         Raises:
-            UserError: there is no such mode.
+            UserError: there is no such mode, or this is within another gate step.
         """
         if mode not in get_args(GateMode):
             raise UserError(f"'{mode}' is no mode of gate steps; use 'full' or 'two_path'")
+        if any(mixed.gates_are_open for mixed in self.mixed_ops):
+            raise UserError("a gate step is within another one; end that first")
         alpha = self.alpha_matrix()
         before = alpha.detach()
         host = before.cpu()

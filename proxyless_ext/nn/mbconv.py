@@ -86,7 +86,8 @@ class MBConv(nn.Module):
         if layers is not None:
             return run_fused(x, layers, residual)
         y: Tensor = self.project(self.depthwise(self.expand(x)))
-        return x + y if residual else y
+        # `is`, because the stand-in that torch.fx gives for an argument has no truth value.
+        return x + y if residual is True else y
 
     def forward_behind(self, layer: nn.Module, x: Tensor) -> Tensor:
         """self(layer(x)), without keeping layer(x) if it can serve as the expand layer."""

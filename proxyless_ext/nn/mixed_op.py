@@ -130,6 +130,11 @@ class MixedOp(nn.Module):
         self._gates = gates
         self._involved = involved
 
+    @property
+    def gates_are_open(self) -> bool:
+        """Whether this is between `open_gates` and `close_gates`."""
+        return self._gates is not None
+
     def close_gates(self) -> None:
         """End `open_gates`."""
         self._gates = None
