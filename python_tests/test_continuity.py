@@ -149,10 +149,27 @@ def test_a_test_set_counts_whole_and_the_runs_own_pictures_do_not(here: Path) ->
         said = succeeds("evaluate", "run", "--data", folder)
         assert "on 16 pictures" in said
         assert accuracy(said) == expected
+    (here / "pictures" / "ant" / "new.png").write_bytes((here / "copy/ant/0.png").read_bytes())
+    assert "class 'ant' of train has 41" in fails("evaluate", "run", "--data", "pictures")
     (here / "copy" / "ant" / "0.png").unlink()
     assert "on 79 pictures" in succeeds("evaluate", "run", "--data", "copy")
     shutil.rmtree(here / "copy" / "bee")
     assert "on 39 pictures" in succeeds("evaluate", "run", "--data", "copy")
+
+
+def test_a_part_that_is_held_out_is_what_a_source_is_tested_on(here: Path) -> None:
+    (here / "pictures").rename(here / "train")
+    for part, count in (("val", 3), ("test", 5)):
+        for name in CLASSES:
+            (here / part / name).mkdir(parents=True)
+            for index in range(count):
+                shutil.copy(here / "train" / name / f"{index}.png", here / part / name)
+    (here / "pictures").mkdir()
+    for part in ("train", "val", "test"):
+        (here / part).rename(here / "pictures" / part)
+    train()
+    assert "on 6 pictures" in succeeds("evaluate", "run")
+    assert "on 10 pictures" in succeeds("evaluate", "run", "--data", "pictures")
 
 
 def test_no_picture_trained_on_is_ever_validated_on(here: Path) -> None:

@@ -6,6 +6,7 @@ or phases that ran under other settings would be taken for their result.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -77,7 +78,7 @@ def held_out_pictures(
         config: of the run, but for the source where others than its own are given.
         architecture: of the network.
         own: those that the run validated on; else those of the source that `config` names, unless
-            that has just the run's pictures.
+            that is the run's own, of which nothing else was held out.
 
     Raises:
         UserError: the source cannot be used, has other classes, or has changed since the run began.
@@ -85,12 +86,23 @@ def held_out_pictures(
     resolution, normalisation = architecture.resolution, architecture.normalisation
     if normalisation is None or architecture.classes is None:
         raise UserError(f"the network of the run in {run.folder} knows no classes; train it first")
-    if own or is_source_of(Inventory.model_validate(run.beginning.pictures), config.data):
+    if own or _is_own_source(run, config):
         data = load_pictures(config.data, resolution, config.seed, normalisation)
         _check_pictures(run, config, data)
         _check_settings(run, config, lambda key: key not in HOLDING_OUT)
         return data.val
     return load_test_pictures(config.data, resolution, architecture.classes, normalisation)
+
+
+def _is_own_source(run: Run, config: Config) -> bool:
+    """Whether all the pictures that `config` names are those that the run divided for itself."""
+    inventory = Inventory.model_validate(run.beginning.pictures)
+    if inventory.parts.keys() != {"train"}:
+        return False  # What the source itself holds out was never trained on.
+    paths = (config.data.source, run.beginning.settings["data"]["source"])
+    return os.path.realpath(paths[0]) == os.path.realpath(paths[1]) or is_source_of(
+        inventory, config.data
+    )
 
 
 def keep_settings(run: Run, config: Config) -> None:
