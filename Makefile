@@ -11,7 +11,7 @@ run_native_tests = $(BIN)/cmake -S . -B build/native/$(1) -G Ninja -DPROXYLESS_T
   $(BIN)/cmake --build build/native/$(1) && \
   $(BIN)/ctest --test-dir build/native/$(1) --output-on-failure
 # Those that lean on dependencies other than torch.
-MINIMUM_TESTS := $(foreach name,config cli_errors cli spaces runs_run report_* data_* export \
+MINIMUM_TESTS := $(foreach name,config cli_errors cli spaces runs_* report_* data_* export \
     latency_table,$(wildcard python_tests/test_$(name).py))
 
 .DEFAULT_GOAL := help
@@ -42,11 +42,12 @@ test-slow: $(INSTALLED)  ## Run the tests that take long
 test-emulator: $(INSTALLED)  ## Run the kernels for GPUs on a CPU, and find the bugs seeded in them
 	$(BIN)/python -m pytest -m emulator python_tests/test_cuda_emulator.py
 
-# The compiled part is that of .venv: one build serves every torch.
 test-minimum: $(INSTALLED)  ## Run tests with the oldest dependencies, which it downloads
 	$(PYTHON) -m venv --clear .venv-minimum
-	.venv-minimum/bin/python -m pip install --requirement constraints-minimum.txt pytest hypothesis
-	PYTHONPATH="$$PWD" .venv-minimum/bin/python -m pytest $(MINIMUM_TESTS)
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir .venv-minimum/wheel .
+	.venv-minimum/bin/python -m pip install --constraint constraints-minimum.txt \
+	  .venv-minimum/wheel/*.whl pytest hypothesis
+	.venv-minimum/bin/pytest $(MINIMUM_TESTS)
 
 test-native: $(INSTALLED)  ## Run the C++ tests under sanitizers, and under valgrind if it is there
 	$(call run_native_tests,sanitizers,-DPROXYLESS_SANITIZERS=ON)
