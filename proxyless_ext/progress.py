@@ -49,9 +49,9 @@ class Pace:
         return (self._pictures - before) / (time.monotonic() - started) or None
 
     def seconds_left(self, total: int) -> float | None:
-        """For the rest of `total` steps; None before the first."""
+        """For the rest of `total` steps; None before the first, and at the end."""
         started, before, _ = self._marks[0]
-        if self.done == before:
+        if self.done in (before, total):
             return None
         return (time.monotonic() - started) / (self.done - before) * (total - self.done)
 
@@ -106,18 +106,34 @@ class _Lines(Bar):
     def write(self) -> None:
         """A line about where it stands."""
         self._written = time.monotonic()
-        console.print(describe(self), highlight=False, markup=False, soft_wrap=True)
+        pace = self.pace
+        line = describe(
+            self.label,
+            pace.done,
+            self.total,
+            self.text,
+            pace.pictures_per_second,
+            pace.seconds_left(self.total),
+        )
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def describe(bar: Bar) -> str:
+def describe(
+    label: str,
+    done: int,
+    total: int,
+    text: str,
+    pictures_per_second: float | None,
+    seconds_left: float | None,
+) -> str:
     """search: 300 of 1200, loss 1.234, 512 pictures/s, 1:23 left."""
-    parts = [f"{bar.label}: {bar.pace.done} of {bar.total}"]
-    if bar.text:
-        parts.append(bar.text)
-    if rate := bar.pace.pictures_per_second:
-        parts.append(f"{rate:.0f} pictures/s")
-    if (left := bar.pace.seconds_left(bar.total)) and bar.pace.done < bar.total:
-        parts.append(f"{clock(left)} left")
+    parts = [f"{label}: {done} of {total}"]
+    if text:
+        parts.append(text)
+    if pictures_per_second:
+        parts.append(f"{pictures_per_second:.0f} pictures/s")
+    if seconds_left:
+        parts.append(f"{clock(seconds_left)} left")
     return ", ".join(parts)
 
 

@@ -170,6 +170,10 @@ def test_a_part_that_is_held_out_is_what_a_source_is_tested_on(here: Path) -> No
     train()
     assert "on 6 pictures" in succeeds("evaluate", "run")
     assert "on 10 pictures" in succeeds("evaluate", "run", "--data", "pictures")
+    assert fails("evaluate", "run", "--data", "pictures/train") == (
+        "error: the pictures of pictures/train are those that the run in run was trained on; give "
+        "others"
+    )
 
 
 def test_no_picture_trained_on_is_ever_validated_on(here: Path) -> None:
@@ -324,7 +328,7 @@ def test_runs_of_one_second_have_folders_of_their_own_and_one_process_each(here:
         )
         status = succeeds("status", str(run.folder))
         assert f"process {processes[0].pid} on " in status.splitlines()[0]
-        assert re.search(r"(warmup|search): step \d+ of \d+", status)
+        assert re.search(r"(warmup|search): \d+ of \d+", status)
     finally:
         for process in processes:
             process.send_signal(signal.SIGINT)

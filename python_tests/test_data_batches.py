@@ -234,6 +234,17 @@ def test_so_is_one_whose_death_is_noticed_elsewhere():
         raise RuntimeError("something else")
 
 
+def test_so_is_one_that_dies_while_it_hands_over_a_batch(monkeypatch):
+    """Before the system has told of its death, the loader knows only that a connection broke."""
+
+    def break_off(loader):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(DataLoader, "__iter__", break_off)
+    with pytest.raises(WorkerError, match="was killed"):
+        next(batches(picture_set(8), 2, 0, "train", 0, workers=1))
+
+
 def test_full_shared_memory_is_one_sentence(monkeypatch):
     def refuse(tensor):
         raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")

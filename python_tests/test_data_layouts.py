@@ -72,7 +72,7 @@ def test_parts_are_known_by_their_usual_names(
     assert (len(pictures.train), len(pictures.val)) == expected
 
 
-def two_classes_of_trains(folder: Path) -> None:
+def classes_called_like_parts(folder: Path) -> None:
     fill(folder, "plane", "train", "test")
 
 
@@ -104,7 +104,7 @@ def a_class_beside_other_files(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "classes"),
     [
-        (two_classes_of_trains, 3),
+        (classes_called_like_parts, 3),
         (classes_with_one_folder_below, 2),
         (links_to_classes_elsewhere, 2),
         (a_link_to_a_folder_around, 2),
@@ -114,10 +114,6 @@ def a_class_beside_other_files(folder: Path) -> None:
 def test_other_layouts_of_classes(
     tmp_path: Path, make: Callable[[Path], None], classes: int
 ) -> None:
-    if make is two_classes_of_trains:  # Without other parts beside it.
-        fill(tmp_path / "data", "plane", "train")
-        assert load(tmp_path / "data").classes == ("plane", "train")
-        return
     make(tmp_path / "data")
     pictures = load(tmp_path / "data")
     assert len(pictures.classes) == classes

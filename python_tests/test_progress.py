@@ -110,8 +110,8 @@ def test_the_status_says_where_a_run_stands(run: Run) -> None:
 def test_a_phase_notes_its_position(run: Run) -> None:
     run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
     position = Position.model_validate_json(run.position_path.read_text())
-    assert (position.phase, position.step, position.steps) == ("walk", 1, 6)
-    assert position.note.startswith("loss ")
+    assert (position.label, position.done, position.total) == ("walk", 1, 6)
+    assert position.text.startswith("loss ")
     assert time.time() - position.time < 60
 
 

@@ -1,10 +1,10 @@
 """The command line: ``proxyless search``, ``train``, ``latency`` and the others."""
 
-import io
+import io  # noqa: I001  (the imports below register commands, in this order)
 import sys
 import warnings
 
-from . import latency, network, search  # noqa: F401
+from . import search, network, latency  # noqa: F401
 from .app import app
 
 

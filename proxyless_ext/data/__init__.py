@@ -5,7 +5,7 @@ from .batches import batches, batches_per_epoch, endless
 from .config import DataConfig
 from .inventory import Inventory
 from .pictures import Pictures, PictureSet, load_pictures, load_test_pictures
-from .sources import is_named_source, is_source_of
+from .sources import is_named_source, take_inventory
 from .workers import WorkerError, worker_failures
 
 __all__ = [
@@ -19,8 +19,8 @@ __all__ = [
     "batches_per_epoch",
     "endless",
     "is_named_source",
-    "is_source_of",
     "load_pictures",
     "load_test_pictures",
+    "take_inventory",
     "worker_failures",
 ]

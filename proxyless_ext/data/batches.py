@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..seeding import derive_seed, generator
 from .bad_pictures import PictureError
 from .pictures import PictureSet
-from .workers import WorkerError, share, worker_failures
+from .workers import WorkerError, handover_failures, share, worker_failures
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Pictures float32 [B, 3, R, R] and labels int64 [B]."""
@@ -149,7 +149,7 @@ def _read(
         generator=torch.Generator(),  # Otherwise it draws from the global one.
         pin_memory=pin,
     )
-    with worker_failures():
+    with worker_failures(), handover_failures():
         for pictures, labels, errors in loader:
             for error in errors:
                 if not isinstance(error, PictureError):

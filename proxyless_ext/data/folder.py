@@ -32,13 +32,11 @@ class FolderListing:
     """What a folder holds.
 
     Attributes:
-        folder: that was listed.
         parts: those of `PARTS` that it has; only ``train`` where it makes no difference.
         paths: the folder of each part.
         left_out: how many files and folders are no pictures of these, by kind.
     """
 
-    folder: Path
     parts: dict[str, Listing] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -60,9 +58,9 @@ def list_folder(folder: Path) -> FolderListing:
     Raises:
         UserError: a folder cannot be read, is empty, or is not laid out as said above; a class has
             no pictures or a name that is no text; there are fewer than two classes, or different
-            ones in different parts; a folder belongs to two classes.
+            ones in different parts; a folder belongs to two classes or parts.
     """
-    found = FolderListing(folder)
+    found = FolderListing()
     paths = find_parts(folder)
     if not paths:
         found.paths["train"] = folder
@@ -97,14 +95,14 @@ def find_parts(folder: Path) -> dict[str, Path]:
                     f"'{path.name}'; keep one of them"
                 )
             found[part] = path
-    # Without others beside it, and without folders below it, a part could be a class: of trains.
-    parts = [part for part, path in found.items() if _subfolders(path)]
-    if not parts and len(found) < 2:
+    # Beside other folders, or alone, one without folders below it could be a class: of trains.
+    has_others = len(_subfolders(folder)) > len(found)
+    if not any(map(_subfolders, found.values())) and (has_others or len(found) < 2):
         return {}
     if "train" not in found:
+        name = next(iter(found.values())).name
         raise UserError(
-            f"the folder {folder} has a part '{found[parts[0]].name if parts else 'test'}' but "
-            "none to train on; name it train"
+            f"the folder {folder} has a part '{name}' but none to train on; name it train"
         )
     return {part: found[part] for part in PARTS if part in found}
 

@@ -85,12 +85,12 @@ def open_source(config: DataConfig) -> Source:
     )
 
 
-def is_source_of(inventory: Inventory, config: DataConfig) -> bool:
-    """Whether the source that `config` names has just these pictures."""
+def take_inventory(config: DataConfig) -> Inventory | None:
+    """The inventory of the source that `config` names; None if no run could be begun with it."""
     try:
-        return open_source(config).inventory == inventory
+        return open_source(config).inventory
     except UserError:  # It may still be one to test on, such as one of a single class.
-        return False
+        return None
 
 
 def open_test_pictures(config: DataConfig, classes: Sequence[str]) -> Part:

@@ -10,6 +10,8 @@ from torch.utils.data import get_worker_info
 
 from ..errors import InterruptionError
 
+KILLED = "a process that reads pictures was killed, perhaps for want of memory; lower data.workers"
+
 
 class WorkerError(InterruptionError):
     """Processes that read pictures were killed, or cannot hand on what they read."""
@@ -47,7 +49,19 @@ def worker_failures() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise WorkerError(
-            "a process that reads pictures was killed, perhaps for want of memory; lower "
-            "data.workers"
-        ) from error
+        raise WorkerError(KILLED) from error
+
+
+@contextmanager
+def handover_failures() -> Iterator[None]:
+    """Within it, a batch that a dying worker did not hand over whole is a sentence.
+
+    The loader looks which worker died only where the system has told of its death already.
+
+    Raises:
+        WorkerError: a connection to a worker broke.
+    """
+    try:
+        yield
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        raise WorkerError(KILLED) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from ..progress import clock
+from ..progress import describe
 from ..runs import Epoch, Position, Run, read_metrics
 from ..spaces import read_model
 from .words import plural
@@ -30,19 +30,11 @@ def describe_status(run: Run) -> Iterator[str]:
     else:
         yield f"{run.folder}: stopped; go on with --resume {run.folder}"
     if worker and run.position_path.exists():
-        yield _describe_position(read_model(Position, run.position_path))
+        position = read_model(Position, run.position_path)
+        yield describe(**position.model_dump(exclude={"time"}))
     records = read_metrics(run.metrics_path)
     for phase in dict.fromkeys(record.phase for record in records):
         yield from _describe_phase([record for record in records if record.phase == phase])
-
-
-def _describe_position(position: Position) -> str:
-    parts = [f"{position.phase}: step {position.step} of {position.steps}", position.note]
-    if position.pictures_per_second is not None:
-        parts.append(f"{position.pictures_per_second:.0f} pictures/s")
-    if position.seconds_left is not None:
-        parts.append(f"{clock(position.seconds_left)} left in this phase")
-    return ", ".join(filter(None, parts))
 
 
 def _describe_phase(records: Sequence[Epoch]) -> Iterator[str]:

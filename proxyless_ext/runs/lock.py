@@ -75,8 +75,10 @@ def holder(path: Path) -> str | None:
         return None
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return os.read(descriptor, 1000).decode(errors="replace")
+    except OSError:  # A file system without locks.
+        return None
     else:
         return None
     finally:

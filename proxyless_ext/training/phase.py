@@ -171,10 +171,10 @@ class _Sitting:
             self._noted = now
             self.run.write_position(
                 Position(
-                    phase=self.phase.name,
-                    step=bar.pace.done,
-                    steps=bar.total,
-                    note=bar.text,
+                    label=bar.label,
+                    done=bar.pace.done,
+                    total=bar.total,
+                    text=bar.text,
                     pictures_per_second=bar.pace.pictures_per_second,
                     seconds_left=bar.pace.seconds_left(bar.total),
                     time=time.time(),
