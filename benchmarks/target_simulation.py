@@ -41,13 +41,13 @@ def simulate(seed: int, part: float, steps: int) -> tuple[float, float, float]:
     alpha = torch.nn.Parameter(1e-3 * torch.randn(EDGES, CANDIDATES, generator=rng))
     optimizer = torch.optim.Adam([alpha], lr=RATE, betas=(0.0, 0.999))
     seconds = 0.0
-    for step in range(steps):
+    for _ in range(steps):
         gate_gradient = torch.randn(EDGES, CANDIDATES, generator=rng) - worth.float()
         alpha.grad = gates.alpha_gradient(alpha.detach(), gate_gradient)
         optimizer.step()
         started = time.perf_counter()
         with torch.no_grad():
-            alpha.add_(target.charge(alpha, (step + 1) / steps))
+            alpha.add_(target.charge(alpha))
         seconds += time.perf_counter() - started
     argmax_ms = FIXED_MS + latencies.gather(1, alpha.argmax(1, keepdim=True)).sum().item()
     expected_ms = FIXED_MS + (alpha.softmax(1) * latencies).sum().item()

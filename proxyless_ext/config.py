@@ -143,10 +143,16 @@ class WarmupConfig(OptimizerConfig):
 
 
 class SearchConfig(OptimizerConfig):
-    """The alternating search."""
+    """The alternating search.
+
+    Attributes:
+        paths: of its weight steps: ``uniform``, all candidates being equally probable, as in the
+            warm-up, or ``sampled`` from the alphas, as published.
+    """
 
     epochs: Count = 120
     lr: Positive = 0.025
+    paths: Literal["uniform", "sampled"] = "uniform"
 
 
 class GatesConfig(Data):
@@ -168,6 +174,35 @@ class GatesConfig(Data):
     batch_size: Count = 256
     networks: Count = 10
     baseline_decay: float = Field(0.99, ge=0, lt=1)
+
+
+class DeriveConfig(Data):
+    """From the supernet to the network that is handed over.
+
+    Attributes:
+        networks: to be scored on held-out training pictures in a generation of the short list; with
+            0 the most probable network is taken as it is, as published.
+        generations: of offspring, after the first.
+        pictures: that networks are scored on, at least.
+        finalists: the best of the short list, whose training begins; the worse half drops out after
+            every round.
+        round: length of a round, as a part of the training.
+    """
+
+    networks: Annotated[int, Field(ge=0)] = 64
+    generations: Annotated[int, Field(ge=0)] = 2
+    pictures: Count = 2000
+    finalists: Count = 8
+    round: Annotated[float, Field(gt=0, lt=1)] = 0.125
+
+    @model_validator(mode="after")
+    def _check(self) -> DeriveConfig:
+        if self.networks and self.finalists > self.networks * (1 + self.generations):
+            raise UserError(
+                f"derive.finalists is {self.finalists}, more than the short list has networks; "
+                "lower it or raise derive.networks"
+            )
+        return self
 
 
 class TrainConfig(OptimizerConfig):
@@ -192,10 +227,12 @@ class ComparisonConfig(Data):
     Attributes:
         random_networks: networks drawn from the space within the tolerance of the derived one's
             latency.
+        short_list: the best others of the short list.
         yardsticks: measure MobileNetV2 and MnasNet beside it.
     """
 
     random_networks: Annotated[int, Field(ge=0)] = 0
+    short_list: Annotated[int, Field(ge=0)] = 0
     yardsticks: bool = True
 
 
@@ -216,6 +253,7 @@ class Config(Data):
     warmup: WarmupConfig = WarmupConfig()
     search: SearchConfig = SearchConfig()
     gates: GatesConfig = GatesConfig()
+    derive: DeriveConfig = DeriveConfig()
     train: TrainConfig = TrainConfig()
     comparison: ComparisonConfig = ComparisonConfig()
 

@@ -8,13 +8,16 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from proxyless_ext import cli
 from proxyless_ext.runs import Epoch, Run
+from proxyless_ext.search.short_list import ShortList
 from proxyless_ext.training import networks
+from proxyless_ext.training.phase import Phase
 from proxyless_ext.training.weight_phase import WeightPhase
 
 # Processes are forked from a server that has imported everything.
@@ -77,13 +80,16 @@ def _sitting(folder: Path, errors: Path, blow: Blow | None, file_limit: int | No
 
 
 def _prepare(blow: Blow) -> None:
-    step, log, due = WeightPhase.step, Run.log, threading.Event()
+    log, due = Run.log, threading.Event()
 
-    def timed_step(self: WeightPhase, number: int, *args: Any) -> None:
-        if self.name == blow.phase and number >= blow.step and not due.is_set():
-            due.set()
-            threading.Timer(blow.delay or 0.0, _strike, [blow.number]).start()
-        step(self, number, *args)
+    def timed(step: Callable[..., None]) -> Callable[..., None]:
+        def timed_step(self: Phase, number: int, *args: Any) -> None:
+            if self.name == blow.phase and number >= blow.step and not due.is_set():
+                due.set()
+                threading.Timer(blow.delay or 0.0, _strike, [blow.number]).start()
+            step(self, number, *args)
+
+        return timed_step
 
     def deadly_log(self: Run, record: Epoch) -> None:
         log(self, record)
@@ -93,7 +99,8 @@ def _prepare(blow: Blow) -> None:
     if blow.delay is None:
         Run.log = deadly_log  # type: ignore[method-assign]
     else:
-        WeightPhase.step = timed_step  # type: ignore[method-assign]
+        WeightPhase.step = timed(WeightPhase.step)  # type: ignore[method-assign]
+        ShortList.step = timed(ShortList.step)  # type: ignore[method-assign]
 
 
 def _strike(number: int) -> None:

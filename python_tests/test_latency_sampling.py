@@ -137,8 +137,9 @@ def test_the_most_probable_network_of_a_band(seed, at, width):
     best = best_within(log_p, latencies, low, high)
     found = most_probable_within(log_p, latencies, low, high)
     if best is None:
-        assert found is None
+        assert found == []
     else:
+        (found,) = found
         assert low <= math.fsum(latencies[range(edges), found].tolist()) <= high
         assert log_p[range(edges), found].sum().item() == pytest.approx(best, abs=1e-12)
 
@@ -150,20 +151,21 @@ def test_a_band_of_one_latency_finds_its_network(seed):
     log_p = torch.zeros(4, 4, dtype=torch.float64)
     wanted = torch.randint(4, (4,), generator=generator).tolist()
     latency = math.fsum(latencies[range(4), wanted].tolist())
-    assert most_probable_within(log_p, latencies, latency, latency) == wanted
+    assert most_probable_within(log_p, latencies, latency, latency) == [wanted]
 
 
 def test_the_whole_range_gives_the_argmax():
     log_p = torch.randn(21, 7, generator=torch.Generator().manual_seed(0)).log_softmax(1)
     latencies = torch.rand(21, 7)
     found = most_probable_within(log_p, latencies, -math.inf, math.inf)
-    assert found == log_p.argmax(1).tolist()
+    assert found == [log_p.argmax(1).tolist()]
 
 
 def test_equal_latencies_are_one_band():
     log_p = torch.tensor([[0.1, 0.9], [0.8, 0.2]]).log()
     latencies = torch.full((2, 2), 1.5)
-    assert most_probable_within(log_p, latencies, 3.0, 3.0) == [1, 0]
-    assert most_probable_within(log_p, latencies, 3.1, 9.0) is None
-    assert most_probable_within(log_p, latencies, 0.0, 2.9) is None
-    assert most_probable_within(log_p, latencies, 9.0, 0.0) is None
+    assert most_probable_within(log_p, latencies, 3.0, 3.0) == [[1, 0]]
+    assert most_probable_within(log_p, latencies, 3.0, 3.0, 9) == [[1, 0], [1, 1], [0, 0], [0, 1]]
+    assert most_probable_within(log_p, latencies, 3.1, 9.0) == []
+    assert most_probable_within(log_p, latencies, 0.0, 2.9) == []
+    assert most_probable_within(log_p, latencies, 9.0, 0.0) == []

@@ -17,7 +17,7 @@ from proxyless_ext.runs import Result, Run, load_checkpoint, read_metrics
 from proxyless_ext.search import Task, run_search
 from proxyless_ext.spaces import Layer, Space, Stage, Stem
 
-PHASES = ("warmup", "search", "train")
+PHASES = ("warmup", "search", "shortlist", "finalists", "train")
 
 SPACE = Space(
     name="tiny",
@@ -42,6 +42,11 @@ _SETTINGS = {
     "gates.lr": 0.1,
     "gates.batch_size": 16,
     "gates.networks": 3,
+    "derive.networks": 5,
+    "derive.generations": 1,
+    "derive.pictures": 32,
+    "derive.finalists": 3,
+    "derive.round": 0.25,
     "train.epochs": 2,
     "train.batch_size": 25,
     "comparison.yardsticks": False,

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
-from ..report import describe_status, write_report
+from ..report import describe_status, describe_verdict, write_report
 from ..runs import Result, Run, check_output
-from ..search import Task, derive_again, run_search
+from ..search import Task, check_ended, compare_again, derive_again, run_search
 from .app import app
 from .command import command, console
 from .options import (
@@ -64,6 +64,27 @@ def search(
     result = run_search(run, settings, task)
     report = write_report(run.folder)
     _print_result(result, report)
+
+
+@command(app)
+def verify(
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished search.")],
+    networks: Annotated[
+        int, typer.Option(min=2, help="Random networks to train, and as many of the short list.")
+    ] = 10,
+) -> None:
+    """Find out whether a search was worth it: train random networks of the same latency alike."""
+    opened = Run.resume(run)
+    check_ended(opened, opened.outcome.result_path)
+    settings = configuration(
+        opened.config_path,
+        None,
+        comparison__random_networks=networks,
+        comparison__short_list=networks,
+    )
+    compare_again(opened, settings, Task.load(settings, opened))
+    console.print(describe_verdict(opened))
+    console.print(f"report: {write_report(run)}")
 
 
 @command(app)

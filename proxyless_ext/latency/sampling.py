@@ -73,22 +73,24 @@ def sample_within(
 
 
 def most_probable_within(
-    log_probabilities: Tensor, latencies: Tensor, low_ms: float, high_ms: float
-) -> list[int] | None:
-    """The most probable network among those whose summed latency lies in [low_ms, high_ms].
+    log_probabilities: Tensor, latencies: Tensor, low_ms: float, high_ms: float, count: int = 1
+) -> list[list[int]]:
+    """The most probable networks among those whose summed latency lies in [low_ms, high_ms].
 
     Args:
         log_probabilities: log p of every candidate of every edge [E, N], -inf where there is none.
         latencies: of the candidates in ms [E, N].
         low_ms, high_ms: the band, without what all networks have in common.
+        count: how many.
 
     Returns:
-        One candidate index per edge. None when no network lies there; or, in a band hardly wider
-            than rounding, when none does of the 20,000 most probable of the widened one.
+        Networks by falling probability, each as one candidate index per edge. Fewer than `count`
+            when no more lie there; or, in a band hardly wider than rounding, when no more do of the
+            20,000 most probable of the widened one.
     """
     band = _Band(latencies, log_probabilities, low_ms, high_ms, torch.amax)
     tried = islice(band.best_first(), MAX_TRIES)
-    return next((choices for choices in tried if band.holds(choices)), None)
+    return list(islice(filter(band.holds, tried), count))
 
 
 class _Reduce(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,6 +65,10 @@ class Costs:
             A float64 scalar on the device of the costs, which is that of `probabilities`.
         """
         return self.fixed + (probabilities.double() * self.edges).sum()
+
+    def network(self, choices: Sequence[int]) -> float:
+        """Latency in ms of the network with candidate `choices[e]` at every edge e."""
+        return self.fixed + math.fsum(self.edges[range(len(choices)), choices].tolist())
 
 
 class LatencyTable:

@@ -6,7 +6,7 @@ from .mbconv import MBConv
 from .mixed_op import MixedOp
 from .network import Classifier, Network, SuperNet, build_block
 from .profile import count_macs, count_parameters
-from .statistics import frozen_statistics
+from .statistics import batch_statistics, frozen_statistics
 
 __all__ = [
     "Classifier",
@@ -20,6 +20,7 @@ __all__ = [
     "Network",
     "SuperNet",
     "Zero",
+    "batch_statistics",
     "build_block",
     "count_macs",
     "count_parameters",

@@ -54,6 +54,10 @@ class Edges:
         """softmax of `alpha_matrix` [E, N]."""
         return self.alpha_matrix().softmax(dim=1)
 
+    def log_probabilities(self) -> Tensor:
+        """Logarithms of `probabilities`, float64 [E, N], -inf where there is no such candidate."""
+        return self.alpha_matrix().detach().double().log_softmax(dim=1)
+
     def choices(self) -> list[int]:
         """The most probable candidate of every edge: the derived network."""
         best: list[int] = self.alpha_matrix().argmax(dim=1).tolist()
@@ -69,9 +73,17 @@ class Edges:
         for mixed, path in zip(self.mixed_ops, paths, strict=True):
             mixed.active = path
 
-    def sample(self, generator: torch.Generator | None = None) -> None:
-        """Draw the active path of every edge from its probabilities, for a weight step."""
-        self.activate(gates.sample(self.alpha_matrix().detach().cpu(), generator).tolist())
+    def sample(self, generator: torch.Generator | None = None, uniformly: bool = False) -> None:
+        """Draw the active path of every edge, for a weight step.
+
+        Args:
+            generator: draws it.
+            uniformly: all candidates being equally probable, instead of by `probabilities`.
+        """
+        alpha = self.alpha_matrix().detach()
+        if uniformly:
+            alpha = alpha.where(alpha.isinf(), 0)
+        self.activate(gates.sample(alpha.cpu(), generator).tolist())
 
     @contextmanager
     def gate_step(

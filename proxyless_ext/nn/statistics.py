@@ -1,4 +1,4 @@
-"""Holding BatchNorm's running statistics still while its batch statistics are used."""
+"""Whose statistics BatchNorms normalise by, and whether their running ones move."""
 
 from __future__ import annotations
 
@@ -28,3 +28,23 @@ def frozen_statistics(*modules: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+@contextmanager
+def batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Within it, every BatchNorm normalises by the batch, and all else is as in eval mode.
+
+    Running statistics stay as they are, and are of no account: a supernet's come from whatever
+    paths ran last. The modes of all modules are restored.
+    """
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    for child, _ in modes:
+        if isinstance(child, _BatchNorm):
+            child.training = True
+    try:
+        with frozen_statistics(module):
+            yield
+    finally:
+        for child, training in modes:
+            child.training = training

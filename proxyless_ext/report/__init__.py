@@ -7,7 +7,7 @@ from .compare import (
     draw_prediction,
 )
 from .network_drawing import draw_network, draw_networks
-from .page import write_report
+from .page import describe_verdict, write_report
 from .plot import check_format
 from .status import describe_status
 
@@ -15,6 +15,7 @@ __all__ = [
     "SearchedPoint",
     "check_format",
     "describe_status",
+    "describe_verdict",
     "draw_comparison",
     "draw_network",
     "draw_networks",

@@ -14,10 +14,24 @@ from typing import Any, TypeVar
 
 from ..errors import UserError
 from ..latency import LatencyTable
-from ..runs import Comparison, Competitor, Epoch, Figures, Result, Run, SearchEpoch, read_metrics
+from ..runs import (
+    Comparison,
+    Competitor,
+    Derivation,
+    Epoch,
+    Figures,
+    Result,
+    Run,
+    SearchEpoch,
+    read_metrics,
+)
 from ..spaces import Architecture, Space, read_mapping, read_model
+from .verdict import verdict
 
 Value = TypeVar("Value")
+
+SEARCHING = ("warmup", "search", "shortlist", "finalists")
+"""Phases that a random network would not have needed."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,8 @@ class Contents:
         name: of the folder.
         config: the configuration's text.
         tolerance: how near to its latency target a run should end, as a fraction.
-        environment, space, architecture, latency, result, comparison, metrics: as their files.
+        environment, space, architecture, latency, derivation, result, comparison, metrics: as their
+            files.
     """
 
     name: str
@@ -38,6 +53,7 @@ class Contents:
     space: Space | None
     architecture: Architecture | None
     latency: LatencyTable | None
+    derivation: Derivation
     result: Result
     comparison: Comparison
     metrics: tuple[Epoch, ...]
@@ -58,10 +74,11 @@ class Contents:
             space=_read(run.space_path, Space.load),
             architecture=_read(run.outcome.architecture_path, Architecture.load),
             latency=_read(run.latency_path, LatencyTable.load),
+            derivation=_read(run.outcome.derivation_path, lambda path: read_model(Derivation, path))
+            or Derivation(),
             result=_read(run.outcome.result_path, lambda path: read_model(Result, path))
             or Result(),
-            comparison=_read(run.outcome.comparison_path, lambda path: read_model(Comparison, path))
-            or Comparison(),
+            comparison=run.outcome.comparison,
             metrics=tuple(_read(run.metrics_path, read_metrics) or ()),
         )
         contents._check()
@@ -81,6 +98,19 @@ class Contents:
         """The derived network, as it enters comparisons."""
         figures = self.result.model_dump(include=set(Figures.model_fields))
         return Competitor(name="derived network", **figures)
+
+    @property
+    def search_trainings(self) -> float | None:
+        """What the search took, in trainings of the derived network; None while that is unknown."""
+        seconds = self.result.seconds
+        searched = sum(seconds.get(name, 0.0) for name in SEARCHING)
+        training = seconds.get("train")
+        return searched / training if training and searched else None
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the search was worth it, in words; None before random networks were trained."""
+        return verdict(self.derived, self.comparison, self.search_trainings)
 
     @property
     def derived_operations(self) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ..runs import Competitor, Epoch
+from ..runs import Comparison, Competitor, Epoch
 from ..spaces import Edge, Layer
 from .colours import BLUE, FIXED, GREY, INK, LINE, MUTED, ORANGE, operation_colour
 from .plot import add_legend, new_figure, styled, to_svg
@@ -111,17 +111,18 @@ def layer_latencies(layers: Sequence[Layer], latencies: Sequence[float]) -> str:
 
 
 @styled
-def accuracy_against_latency(
-    derived: Competitor, random: Sequence[Competitor], yardsticks: Sequence[Competitor]
-) -> str:
-    """The derived network among random ones of its space and yardsticks.
+def accuracy_against_latency(derived: Competitor, comparison: Comparison) -> str:
+    """The derived network among others of its space and yardsticks.
 
     Latencies are the measured ones. Random networks come with mean and standard deviation; a
     yardstick without an accuracy is a line at its latency.
     """
     figure = new_figure(400, 320)
     axes = figure.subplots()
-    points = [point for network in random if (point := _point(network))]
+    points = [point for network in comparison.short_list if (point := _point(network))]
+    if points:
+        axes.plot(*zip(*points, strict=True), "o", color=ORANGE, alpha=0.5, label="short list")
+    points = [point for network in comparison.random if (point := _point(network))]
     if points:
         latencies, accuracies = zip(*points, strict=True)
         axes.plot(latencies, accuracies, "o", color=GREY, alpha=0.6, label="random networks")
@@ -135,7 +136,7 @@ def accuracy_against_latency(
             capsize=3,
             label="their mean ± deviation",
         )
-    for yardstick in yardsticks:
+    for yardstick in comparison.yardsticks:
         _draw_yardstick(axes, yardstick)
     if point := _point(derived):
         style: dict[str, Any] = {"markersize": 16, "markeredgecolor": "white"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,22 @@ def write_report(run_folder: Path) -> Path:
     return run.report_path
 
 
+def describe_verdict(run: Run) -> str:
+    """Whether a run's search was worth it, in one sentence.
+
+    Raises:
+        UserError: fewer than two random networks were trained beside it, or a file of the run
+            cannot be understood.
+    """
+    sentence = Contents.load(run).verdict
+    if sentence is None:
+        raise UserError(
+            "fewer than two random networks of its latency exist, with which nothing is decided; "
+            "widen latency.tolerance or search a larger space"
+        )
+    return sentence
+
+
 def render(contents: Contents) -> str:
     """The page as HTML."""
     environment = Environment(
@@ -87,6 +103,7 @@ def render(contents: Contents) -> str:
         layer_costs=_layer_costs(contents),
         comparison_chart=_comparison_chart(contents),
         comparison_rows=_comparison_rows(contents),
+        operations=lambda choices: _operations(contents, choices),
     )
 
 
@@ -106,6 +123,17 @@ def _candidates(contents: Contents) -> list[str]:
     return list(
         dict.fromkeys(name for edge in edges if edge.is_searched for name in edge.candidates)
     )
+
+
+def _operations(contents: Contents, choices: Sequence[int]) -> str:
+    """A network as what it chose at the searched edges: k3e3 - k5e6, with - for a skipped layer."""
+    edges = contents.space.edges if contents.space else ()
+    names = (
+        edge.candidates[choice]
+        for edge, choice in zip(edges, choices, strict=True)
+        if edge.is_searched
+    )
+    return " ".join("-" if name == "zero" else name for name in names)
 
 
 def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
@@ -159,16 +187,16 @@ def _layer_costs(contents: Contents) -> LayerCosts:
 
 
 def _comparison_chart(contents: Contents) -> Markup | None:
-    random, yardsticks = contents.comparison.random, contents.comparison.yardsticks
-    if not random and not yardsticks:
+    comparison = contents.comparison
+    if not (comparison.random or comparison.short_list or comparison.yardsticks):
         return None
-    return Markup(figures.accuracy_against_latency(contents.derived, random, yardsticks))
+    return Markup(figures.accuracy_against_latency(contents.derived, comparison))
 
 
 def _comparison_rows(contents: Contents) -> list[tuple[Competitor, str]]:
     """Networks with the standard deviation of their accuracy, for the mean of the random ones."""
-    random = contents.comparison.random
-    rows = [(contents.derived, ""), *((network, "") for network in random)]
+    random, short_list = contents.comparison.random, contents.comparison.short_list
+    rows = [(contents.derived, ""), *((network, "") for network in (*short_list, *random))]
     accuracies = [network.accuracy for network in random if network.accuracy is not None]
     if len(accuracies) > 1:
         mean = Competitor(

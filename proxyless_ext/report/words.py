@@ -46,6 +46,11 @@ def percent(fraction: float) -> str:
     return f"{percentage(fraction)} %"
 
 
+def points(difference: float) -> str:
+    """A difference of fractions, which is no fraction of one: 1.2 points."""
+    return f"{percentage(difference)} points"
+
+
 def duration(seconds: float) -> str:
     """A span of time: 42 s, 8 min 12 s, 3 h 05 min."""
     if seconds < 59.5:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..files import write_atomically
-from .records import Comparison, Result
+from ..spaces import read_model
+from .records import Comparison, Derivation, Result
 
 
 class Outcome:
@@ -18,6 +19,7 @@ class Outcome:
         architecture_path: the network.
         weights_path: its trained weights, `save_checkpoint` of a state_dict.
         onnx_path: both, as ONNX.
+        derivation_path: how the network was chosen.
         result_path: the figures at the end.
         comparison_path: the same figures of other networks.
     """
@@ -26,12 +28,27 @@ class Outcome:
         self.architecture_path = folder / "architecture.json"
         self.weights_path = folder / "weights.safetensors"
         self.onnx_path = folder / "network.onnx"
+        self.derivation_path = folder / "derivation.json"
         self.result_path = folder / "result.json"
         self.comparison_path = folder / "comparison.json"
 
     def write_result(self, result: Result) -> None:
         """Write the figures at the end."""
         write_atomically(self.result_path, result.model_dump_json(indent=2) + "\n")
+
+    def write_derivation(self, derivation: Derivation) -> None:
+        """Write how the network was chosen."""
+        write_atomically(self.derivation_path, derivation.model_dump_json(indent=2) + "\n")
+
+    @property
+    def comparison(self) -> Comparison:
+        """The figures of other networks; none before they were written.
+
+        Raises:
+            UserError: the file cannot be understood.
+        """
+        path = self.comparison_path
+        return read_model(Comparison, path) if path.is_file() else Comparison()
 
     def write_comparison(self, comparison: Comparison) -> None:
         """Write the figures of other networks."""

@@ -62,6 +62,48 @@ class SearchEpoch(Epoch):
     probabilities: tuple[tuple[float, ...], ...]
 
 
+class ScoredNetwork(_Written):
+    """A network of the short list.
+
+    Attributes:
+        choices: the candidate at every edge, as an index.
+        loss, accuracy: on held-out training pictures, with the supernet's weights.
+        log_probability: by the alphas at the end of the search.
+        predicted_ms: by the run's table.
+    """
+
+    choices: tuple[int, ...]
+    loss: float
+    accuracy: float
+    log_probability: float
+    predicted_ms: float
+
+
+class ShortListEpoch(Epoch):
+    """A generation of the short list."""
+
+    networks: tuple[ScoredNetwork, ...]
+
+
+class Finalist(_Written):
+    """A finalist after a round: means over the second half of it.
+
+    Attributes:
+        choices: the candidate at every edge, as an index.
+        loss, accuracy: of the training batches.
+    """
+
+    choices: tuple[int, ...]
+    loss: float
+    accuracy: float
+
+
+class FinalistsEpoch(Epoch):
+    """A round of the finalists that were left, the best first."""
+
+    finalists: tuple[Finalist, ...]
+
+
 class TrainEpoch(Epoch):
     """An epoch of the training of one network, with its validation."""
 
@@ -86,6 +128,34 @@ class Figures(_Written):
     predicted_ms: float | None = None
     measured_ms: float | None = None
     choices: tuple[int, ...] | None = None
+
+
+class FinalistFigures(Figures):
+    """All that is known of a finalist when the last one is left.
+
+    Attributes:
+        held_out_loss: on held-out training pictures, with the supernet's weights.
+        log_probability: by the alphas.
+        rounds: that it took part in.
+        training_loss: at the end of the last of them.
+    """
+
+    held_out_loss: float
+    log_probability: float
+    rounds: int
+    training_loss: float
+
+
+class Derivation(_Written):
+    """How the derived network was chosen.
+
+    Attributes:
+        scored: how many networks the short list scored.
+        finalists: the best first; none where the most probable network was taken.
+    """
+
+    scored: int = 0
+    finalists: tuple[FinalistFigures, ...] = ()
 
 
 class Result(Figures):
@@ -113,9 +183,16 @@ class Competitor(Figures):
 
 
 class Comparison(_Written):
-    """The networks that the derived one was compared with."""
+    """The networks that the derived one was compared with.
+
+    Attributes:
+        random: of its latency, trained alike.
+        short_list: the best others of the short list, trained alike.
+        yardsticks: published networks, measured only.
+    """
 
     random: tuple[Competitor, ...] = ()
+    short_list: tuple[Competitor, ...] = ()
     yardsticks: tuple[Competitor, ...] = ()
 
 
@@ -135,18 +212,18 @@ class Position(_Written):
     """Where a run stands within a phase.
 
     Attributes:
-        phase: its name.
-        step, steps: done, and of all.
-        note: what the steps say of themselves, such as their loss.
+        label: the phase's name.
+        done, total: weight steps.
+        text: what the steps say of themselves, such as their loss.
         pictures_per_second: lately.
         seconds_left: of the phase, at that pace.
         time: in seconds since 1970.
     """
 
-    phase: str
-    step: int
-    steps: int
-    note: str
+    label: str
+    done: int
+    total: int
+    text: str
     pictures_per_second: float | None
     seconds_left: float | None
     time: float
@@ -158,5 +235,10 @@ def epoch_record(fields: dict[str, Any]) -> Epoch:
     Raises:
         ValidationError: it is none.
     """
-    kinds: dict[Any, type[Epoch]] = {"warmup": Epoch, "search": SearchEpoch}
+    kinds: dict[Any, type[Epoch]] = {
+        "warmup": Epoch,
+        "search": SearchEpoch,
+        "shortlist": ShortListEpoch,
+        "finalists": FinalistsEpoch,
+    }
     return kinds.get(fields.get("phase"), TrainEpoch).model_validate(fields)

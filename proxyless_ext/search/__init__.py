@@ -2,8 +2,17 @@
 
 from .derive import derive_choices
 from .objective import Objective
-from .run import derive_again, run_search
+from .run import check_ended, compare_again, derive_again, run_search
 from .target import LatencyTarget
 from .task import Task
 
-__all__ = ["LatencyTarget", "Objective", "Task", "derive_again", "derive_choices", "run_search"]
+__all__ = [
+    "LatencyTarget",
+    "Objective",
+    "Task",
+    "check_ended",
+    "compare_again",
+    "derive_again",
+    "derive_choices",
+    "run_search",
+]

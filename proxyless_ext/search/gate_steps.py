@@ -37,7 +37,7 @@ class GateLearner(ABC):
         )
 
     def step(
-        self, pictures: Tensor, labels: Tensor, generator: torch.Generator, progress: float
+        self, pictures: Tensor, labels: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """One update of the alphas.
 
@@ -45,7 +45,6 @@ class GateLearner(ABC):
             pictures: [B, 3, R, R].
             labels: [B].
             generator: draws the paths.
-            progress: of the search, from 0 to 1.
 
         Returns:
             Plain cross entropy and accuracy of the paths that ran: ``gate_loss``,
@@ -56,7 +55,7 @@ class GateLearner(ABC):
         if target := self.objective.target:
             edges = self.supernet.edges
             with torch.no_grad():
-                edges.add_to_alphas(target.charge(edges.alpha_matrix(), progress))
+                edges.add_to_alphas(target.charge(edges.alpha_matrix()))
         return measures
 
     @abstractmethod

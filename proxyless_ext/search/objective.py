@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..config import LatencyConfig
@@ -81,24 +83,32 @@ class Objective:
         self.costs = self.costs.to(probabilities.device)
         return self.costs.expected(probabilities)
 
-    def predicted_ms(self, choices: list[int]) -> float:
+    def predicted_ms(self, choices: Sequence[int]) -> float:
         """Predicted latency in ms of one network of the space."""
         return self.table.predict(self.space.architecture(choices))
 
     def loss(self, cross_entropy: Tensor, probabilities: Tensor) -> Tensor:
         """The loss of a gradient gate step."""
+        if self.config.regularizer in ("target", "none"):
+            return cross_entropy
+        return self._regularised(cross_entropy, self.expected_ms(probabilities))
+
+    def network_loss(self, cross_entropy: float, choices: Sequence[int]) -> float:
+        """The same of one network, by which networks are compared."""
+        if self.config.regularizer in ("target", "none"):
+            return cross_entropy
+        latency = torch.tensor(self.predicted_ms(choices), dtype=torch.float64)
+        return self._regularised(torch.tensor(cross_entropy), latency).item()
+
+    def _regularised(self, cross_entropy: Tensor, latency_ms: Tensor) -> Tensor:
         config = self.config
         if config.regularizer == "add#linear":
-            expected = self.expected_ms(probabilities)
-            return add_linear(cross_entropy, expected, self.reference_ms, config.trade_off)
-        if config.regularizer == "mul#log":
-            expected = self.expected_ms(probabilities)
-            return mul_log(
-                cross_entropy, expected, self.reference_ms, config.mul_alpha, config.mul_beta
-            )
-        return cross_entropy
+            return add_linear(cross_entropy, latency_ms, self.reference_ms, config.trade_off)
+        return mul_log(
+            cross_entropy, latency_ms, self.reference_ms, config.mul_alpha, config.mul_beta
+        )
 
-    def reward(self, accuracy: float, choices: list[int]) -> float:
+    def reward(self, accuracy: float, choices: Sequence[int]) -> float:
         """R of a sampled network: acc (reference / latency)^0.1, or acc alone where latency is held
         otherwise.
         """

@@ -23,7 +23,11 @@ from .objective import Objective
 
 
 class _SuperNetPhase(WeightPhase):
-    """Weight steps: one sampled path per edge, trained alone."""
+    """Weight steps: one drawn path per edge, trained alone.
+
+    Args:
+        paths: ``uniform``, or ``sampled`` from the alphas.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class _SuperNetPhase(WeightPhase):
         schedule: OptimizerConfig,
         runtime: Runtime,
         data: Pictures,
+        paths: str,
     ) -> None:
         super().__init__(
             name,
@@ -45,9 +50,11 @@ class _SuperNetPhase(WeightPhase):
             decay_norms=True,
         )
         self.supernet = supernet
+        self.paths = paths
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        self.supernet.edges.sample(generator(self.config.seed, self.name, "paths", step))
+        draw = generator(self.config.seed, self.name, "paths", step)
+        self.supernet.edges.sample(draw, uniformly=self.paths == "uniform")
         super().step(step, pictures, labels, meter)
 
     def state_dict(self) -> dict[str, Any]:
@@ -59,12 +66,12 @@ class _SuperNetPhase(WeightPhase):
 
 
 class WarmUp(_SuperNetPhase):
-    """Trains the weights under paths drawn from the initial alphas, which stay as they are."""
+    """Trains the weights under uniform paths; the alphas stay as they are."""
 
     def __init__(
         self, supernet: SuperNet, config: Config, runtime: Runtime, data: Pictures
     ) -> None:
-        super().__init__("warmup", supernet, config, config.warmup, runtime, data)
+        super().__init__("warmup", supernet, config, config.warmup, runtime, data, "uniform")
 
     def end_epoch(self, epoch: int, meter: Meter) -> Epoch:
         return Epoch(**self.measures(epoch, meter))
@@ -81,21 +88,22 @@ class Search(_SuperNetPhase):
         data: Pictures,
         objective: Objective,
     ) -> None:
-        super().__init__("search", supernet, config, config.search, runtime, data)
+        schedule = config.search
+        super().__init__("search", supernet, config, schedule, runtime, data, schedule.paths)
         self.data = data
         self.objective = objective
         self.learner = gate_learner(supernet, objective, config.gates, runtime)
-        self.first_step, self.gate_steps = gate_schedule(config, len(data.train_weights))
+        self.first_step = first_gate_step(config, len(data.train_weights))
         self.gate_batches: Iterator[Batch] | None = None
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        gate_steps, rest = divmod(step + 1 - self.first_step, self.config.gates.every)
-        if gate_steps <= 0 or rest != 0:
+        number, rest = divmod(step + 1 - self.first_step, self.config.gates.every)
+        if number <= 0 or rest != 0:
             super().step(step, pictures, labels, meter)
             return
-        batch = self.take(self._gate_batches(gate_steps - 1))
+        batch = self.take(self._gate_batches(number - 1))
         super().step(step, pictures, labels, meter)
-        self._gate_step(gate_steps - 1, batch, meter)
+        self._gate_step(number - 1, batch, meter)
 
     def _gate_batches(self, index: int) -> Iterator[Batch]:
         """The batches of gate steps, from number `index` on if none was taken yet."""
@@ -112,13 +120,12 @@ class Search(_SuperNetPhase):
         return self.gate_batches
 
     def _gate_step(self, index: int, batch: Batch, meter: Meter) -> None:
-        """Gate step `index` of `gate_steps`."""
+        """Gate step number `index`."""
         pictures, labels = map(self.runtime.put, batch)
         measures = self.learner.step(
             pictures,
             labels,
             generator(self.config.seed, "gates", "paths", index),
-            progress=(index + 1) / self.gate_steps,
         )
         meter.add(len(labels), **measures)
 
@@ -147,8 +154,8 @@ class Search(_SuperNetPhase):
         self.gate_batches = None
 
 
-def gate_schedule(config: Config, pictures: int) -> tuple[int, int]:
-    """The weight step after which gate steps begin, and how many of them a search takes.
+def first_gate_step(config: Config, pictures: int) -> int:
+    """The weight step after which gate steps begin.
 
     Args:
         config: of the run.
@@ -167,7 +174,7 @@ def gate_schedule(config: Config, pictures: int) -> tuple[int, int]:
             f"the search would not learn: it has a gate step every {every} weight steps and only "
             f"{weight_steps} of these; lower gates.every or raise search.epochs"
         )
-    return first_step, weight_steps // every
+    return first_step
 
 
 def check_space(supernet: SuperNet, state: dict[str, Any], phase: str) -> None:

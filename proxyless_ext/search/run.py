@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..config import Config
 from ..errors import UserError
 from ..latency import LatencyTable
 from ..nn import SuperNet
 from ..runs import Result, Run, load_checkpoint
-from ..spaces import Architecture, Space
+from ..spaces import Architecture, Space, read_model
 from .derive import derive_choices
 from .objective import Objective
 from .phases import check_space
@@ -30,6 +32,31 @@ def run_search(run: Run, config: Config, task: Task) -> Result:
     return result
 
 
+def compare_again(run: Run, config: Config, task: Task) -> None:
+    """Compare the network of a finished search with others, as `config.comparison` says.
+
+    Raises:
+        UserError: the search has not ended, or the run was stopped.
+    """
+    check_ended(run, run.outcome.result_path)
+    stages = Stages.prepare(run, config, task)
+    result = read_model(Result, run.outcome.result_path)
+    assert result.choices is not None
+    stages.compare(stages.search(), result.choices)
+
+
+def check_ended(run: Run, *files: Path) -> None:
+    """Refuse a run that is no search, or a search that has not come to these files.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    if not run.space_path.exists():
+        raise UserError(f"the run in {run.folder} is no search; give the folder of one")
+    if not all(path.exists() for path in files):
+        raise UserError(f"the search in {run.folder} has not ended; go on with it by --resume")
+
+
 def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
     """Derive from the alphas of a finished search, say under another target in `config.latency`.
 
@@ -40,10 +67,7 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
         UserError: the search has not ended, or the target is out of reach.
     """
     path = run.checkpoint("search")
-    if not run.space_path.exists():
-        raise UserError(f"the run in {run.folder} is no search; give the folder of one")
-    if not (run.outcome.architecture_path.exists() and path.exists()):
-        raise UserError(f"the search in {run.folder} has not ended; go on with it by --resume")
+    check_ended(run, path, run.outcome.architecture_path)
     supernet = SuperNet(Space.load(run.space_path))
     state = load_checkpoint(path)["phase"]
     check_space(supernet, state, "search")

@@ -14,7 +14,7 @@ from ..spaces import Space
 from ..training.batch_norm import check_batch
 from ..training.continuity import check_continuity
 from .objective import Objective
-from .phases import gate_schedule
+from .phases import first_gate_step
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,23 @@ class Task:
                 impossible, or pictures or settings are not those of the run.
         """
         runtime = Runtime.set_up(config.runtime)
-        began = run is not None and run.space_path.exists()
-        space = Space.load(run.space_path) if run and began else config.space.build()
+        if run and run.space_path.exists():
+            space = Space.load(run.space_path)
+        else:
+            space = config.space.build()
         data = load_pictures(config.data, space.resolution, config.seed)
         if run:
             check_continuity(run, config, data)
         space = space.with_classes(len(data.classes))
-        measured = run is not None and run.latency_path.exists()
-        source = run.latency_path if run and measured else config.latency.table
+        source = config.latency.table
+        if run and run.latency_path.exists():
+            source = run.latency_path
         table = LatencyTable.load(source) if source else None
         if table:
             Objective.build(space, table, config.latency)
         else:
             config.latency.conditions()
-        gate_schedule(config, len(data.train_weights))
+        first_gate_step(config, len(data.train_weights))
         _check_batches(config, space, data)
         _check_comparison(config, space)
         return cls(space, data, runtime, table)

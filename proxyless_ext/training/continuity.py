@@ -15,9 +15,9 @@ from ..data import (
     Inventory,
     Pictures,
     PictureSet,
-    is_source_of,
     load_pictures,
     load_test_pictures,
+    take_inventory,
 )
 from ..errors import UserError
 from ..runs import Beginning, Run
@@ -36,15 +36,18 @@ FREE = (
 )
 """Settings that can change at any time."""
 
+PHASES = ("warmup", "search", "shortlist", "finalists", "train")
+"""In order. The last that has begun can be given more epochs, by the section of its name."""
+
 USED_BY = {
     "warmup": ("warmup",),
-    "search": ("search", "gates", "latency"),
-    "train": ("train",),
+    "search": ("search",),
+    "gates": ("search",),
+    "latency": ("search",),
+    "derive": ("shortlist", "finalists"),
+    "train": ("finalists", "train"),
 }
-"""Sections that can change until the phase that uses them begins."""
-
-NEXT = {"warmup": "search", "search": "train"}
-"""The phase that begins when another has ended, which until then can be given more epochs."""
+"""Sections that can change until a phase that uses them begins."""
 
 HOLDING_OUT = ("seed", "data.val_fraction")
 """Settings that decide which pictures are held out for validation."""
@@ -81,28 +84,32 @@ def held_out_pictures(
             that is the run's own, of which nothing else was held out.
 
     Raises:
-        UserError: the source cannot be used, has other classes, or has changed since the run began.
+        UserError: the source cannot be used, has other classes, has changed since the run began, or
+            has nothing but what was trained on.
     """
     resolution, normalisation = architecture.resolution, architecture.normalisation
     if normalisation is None or architecture.classes is None:
         raise UserError(f"the network of the run in {run.folder} knows no classes; train it first")
-    if own or _is_own_source(run, config):
+    before, given = Inventory.model_validate(run.beginning.pictures), take_inventory(config.data)
+    if own or (
+        before.parts.keys() == {"train"} and (given == before or _is_its_source(run, config))
+    ):
         data = load_pictures(config.data, resolution, config.seed, normalisation)
         _check_pictures(run, config, data)
         _check_settings(run, config, lambda key: key not in HOLDING_OUT)
         return data.val
+    if given and given.parts.keys() == {"train"} and given.parts["train"] == before.parts["train"]:
+        raise UserError(
+            f"the pictures of {config.data.source} are those that the run in {run.folder} was "
+            "trained on; give others"
+        )
     return load_test_pictures(config.data, resolution, architecture.classes, normalisation)
 
 
-def _is_own_source(run: Run, config: Config) -> bool:
-    """Whether all the pictures that `config` names are those that the run divided for itself."""
-    inventory = Inventory.model_validate(run.beginning.pictures)
-    if inventory.parts.keys() != {"train"}:
-        return False  # What the source itself holds out was never trained on.
-    paths = (config.data.source, run.beginning.settings["data"]["source"])
-    return os.path.realpath(paths[0]) == os.path.realpath(paths[1]) or is_source_of(
-        inventory, config.data
-    )
+def _is_its_source(run: Run, config: Config) -> bool:
+    """Whether `config` names the run's own source, whatever has become of it."""
+    own = run.beginning.settings["data"]["source"]
+    return os.path.realpath(config.data.source) == os.path.realpath(own)
 
 
 def keep_settings(run: Run, config: Config) -> None:
@@ -152,15 +159,8 @@ def _may_change(key: str, run: Run) -> bool:
         return True
     if key in MEASURED and run.latency_path.exists():
         return False
-    for phase, sections in USED_BY.items():
-        if section in sections:
-            return (
-                not _has_begun(phase, run)
-                or name == "lr"
-                or (key == f"{phase}.epochs" and not _has_begun(NEXT.get(phase, ""), run))
-            )
-    return False
-
-
-def _has_begun(phase: str, run: Run) -> bool:
-    return run.checkpoint(phase).exists()
+    if section not in USED_BY:
+        return False
+    begun = [phase for phase in PHASES if run.checkpoint(phase).exists()]
+    is_unused = not set(begun) & set(USED_BY[section])
+    return is_unused or name == "lr" or (name == "epochs" and begun[-1] == section)

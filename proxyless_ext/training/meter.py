@@ -26,6 +26,13 @@ class Meter:
             entry[0] = entry[0] + value * count
             entry[1] = entry[1] + count
 
+    def include(self, other: Meter) -> None:
+        """Add all that was added to `other`."""
+        for name, (total, count) in other._sums.items():
+            entry = self._sums.setdefault(name, [0.0, 0])
+            entry[0] = entry[0] + total
+            entry[1] = entry[1] + count
+
     @property
     def waits(self) -> bool:
         """Whether reading the sums waits for a device."""

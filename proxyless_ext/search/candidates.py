@@ -1,0 +1,105 @@
+"""Networks that may be handed over: which those are, the likeliest, random ones, and offspring."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..latency.sampling import draw_uniform, most_probable_within, sample_within
+from .objective import Objective
+
+Choices = tuple[int, ...]
+"""One candidate index per edge."""
+
+TRIES = 200
+"""Offspring drawn for each one wanted, before the band counts as exhausted."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """The networks within the tolerance of the latency target; all of them where there is none.
+
+    Where no network lies within the tolerance, the band is as wide as the nearest one asks for.
+
+    Attributes:
+        objective: of the search.
+        low_ms, high_ms: what a network may take.
+    """
+
+    objective: Objective
+    low_ms: float = -math.inf
+    high_ms: float = math.inf
+
+    @classmethod
+    def of(cls, objective: Objective, log_probabilities: Tensor) -> Band:
+        """The band of a search.
+
+        Args:
+            objective: of the search.
+            log_probabilities: of the candidates [E, N], -inf where there is none.
+        """
+        if (target_ms := objective.target_ms) is None:
+            return cls(objective)
+        slack = objective.config.tolerance * target_ms
+        while True:
+            band = cls(objective, target_ms - slack, target_ms + slack)
+            if band.likeliest(log_probabilities, 1):
+                return band
+            slack *= 1.05
+
+    def likeliest(self, log_probabilities: Tensor, count: int) -> list[Choices]:
+        """The most probable networks by falling probability; fewer where there are no more.
+
+        Args:
+            log_probabilities: of the candidates, or any scores that add up [E, N], -inf where there
+                is none.
+            count: how many.
+        """
+        costs = self.objective.costs
+        found = most_probable_within(
+            log_probabilities.double().cpu(),
+            costs.edges.cpu(),
+            self.low_ms - costs.fixed,
+            self.high_ms - costs.fixed,
+            count,
+        )
+        return [tuple(choices) for choices in found]
+
+    def drawn(self, count: int, seed: int) -> list[Choices]:
+        """Different networks drawn uniformly; fewer where there are no more."""
+        space, table = self.objective.space, self.objective.table
+        found = sample_within(space, table, self.low_ms, self.high_ms, count, seed)
+        return [tuple(choices) for choices in found]
+
+    def offspring(
+        self, parents: Sequence[Choices], known: Collection[Choices], count: int, rng: random.Random
+    ) -> list[Choices]:
+        """New networks, each like one parent or two, with some edges changed.
+
+        Args:
+            parents: networks of the band, at least one.
+            known: networks that are not new.
+            count: how many are wanted; fewer where they are hard to find.
+            rng: draws them.
+        """
+        edges = len(parents[0])
+        children: dict[Choices, None] = {}
+        for _ in range(TRIES * count):
+            if len(children) == count:
+                break
+            mother, father = rng.choice(parents), rng.choice(parents)
+            mutant = draw_uniform(self.objective.space, rng)
+            child = tuple(
+                new if rng.random() < 1 / edges else rng.choice(pair)
+                for new, *pair in zip(mutant, mother, father, strict=True)
+            )
+            if child not in known and self._holds(child):
+                children[child] = None
+        return list(children)
+
+    def _holds(self, choices: Choices) -> bool:
+        return self.low_ms <= self.objective.costs.network(choices) <= self.high_ms

@@ -1,0 +1,151 @@
+"""The short list and the finalists, against the same computed one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import begin, exactly, tiny_config
+from torch.nn import functional
+
+from proxyless_ext import SuperNet
+from proxyless_ext.config import Config, DeriveConfig
+from proxyless_ext.data import batches, endless
+from proxyless_ext.errors import UserError
+from proxyless_ext.nn import Network
+from proxyless_ext.runs import FinalistsEpoch, Run, ShortListEpoch, read_metrics
+from proxyless_ext.search import Objective, Task
+from proxyless_ext.search.candidates import Band, Choices
+from proxyless_ext.search.finalists import Finalists, rounds
+from proxyless_ext.search.short_list import ShortList
+from proxyless_ext.training.meter import Meter
+from proxyless_ext.training.phase import run_phase
+from proxyless_ext.training.train import Train
+
+FIRST = [(0, 1, 2, 0), (2, 3, 0, 1), (1, 1, 1, 1), (0, 0, 0, 3)]
+
+
+class Bench:
+    """What the phases of derivation are given, in a run."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        values = {key.replace("__", "."): value for key, value in settings.items()}
+        self.config: Config = tiny_config(folder, {"checkpoint_seconds": 1e9, **values})
+        self.task = Task.load(self.config, None)
+        assert self.task.table is not None
+        self.objective = Objective.build(self.task.space, self.task.table, self.config.latency)
+        torch.manual_seed(0)
+        self.supernet = SuperNet(self.task.space)
+        self.run: Run = begin(folder / "run", self.config)
+
+    def short_list(self, first: Sequence[Choices] = FIRST) -> ShortList:
+        band = Band(self.objective)
+        task = self.task
+        return ShortList(self.supernet, self.config, task.runtime, task.data, band, first)
+
+    def finalists(self, choices: Sequence[Choices]) -> Finalists:
+        networks = [(each, self.network(each)) for each in choices]
+        return Finalists(networks, self.config, self.task.runtime, self.task.data, self.objective)
+
+    def network(self, choices: Choices) -> Network:
+        torch.manual_seed(sum(choices))
+        return Network(self.task.space.architecture(choices))
+
+    def finish(self, phase: ShortList | Finalists) -> None:
+        run_phase(phase, self.run, self.config.seed, 1e9)
+
+
+def test_scores_are_those_of_the_derived_networks(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, derive__generations=0)
+    before = exactly(bench.supernet.state_dict())
+    phase = bench.short_list()
+    bench.finish(phase)
+    assert exactly(bench.supernet.state_dict()) == before
+    assert bench.supernet.training
+    assert phase.num_batches == 2
+    for scored, choices in zip(phase.scored, FIRST, strict=True):
+        assert scored.choices == choices
+        losses, hits = [], []
+        network = bench.supernet.derive(choices).train()
+        for pictures, labels in list(batches(bench.task.data.train_gates, 16, 0, "shortlist", 0))[
+            :2
+        ]:
+            logits = network(pictures).detach()
+            losses.append(functional.cross_entropy(logits, labels).item())
+            hits.append((logits.argmax(1) == labels).float().mean().item())
+        assert scored.loss == pytest.approx(sum(losses) / 2, rel=1e-5)
+        assert scored.accuracy == pytest.approx(sum(hits) / 2)
+        assert scored.predicted_ms == pytest.approx(bench.objective.predicted_ms(choices))
+        rows = bench.supernet.edges.log_probabilities()
+        assert scored.log_probability == pytest.approx(rows[range(4), choices].sum().item())
+    (record,) = read_metrics(bench.run.metrics_path)
+    assert isinstance(record, ShortListEpoch)
+    assert list(record.networks) == phase.scored
+
+
+def test_offspring_of_the_best_join_the_short_list(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, derive__generations=2, derive__networks=4)
+    phase = bench.short_list()
+    bench.finish(phase)
+    assert len(phase.scored) == len({each.choices for each in phase.scored}) == 12
+    losses = [each.loss for each in phase.best_first]
+    assert losses == sorted(losses)
+
+
+def test_the_loss_counts_latency_where_the_search_does(tmp_path: Path) -> None:
+    settings = {"latency__regularizer": "add#linear", "latency__trade_off": 1e3}
+    bench = Bench(tmp_path, derive__generations=0, **settings)
+    phase = bench.short_list()
+    bench.finish(phase)
+    latencies = [each.predicted_ms for each in phase.best_first]
+    assert latencies == sorted(latencies)
+
+
+def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, train__epochs=4, train__batch_size=8, derive__round=0.2)
+    choices = [*FIRST, (2, 2, 2, 2)]
+    phase = bench.finalists(choices)
+    steps = phase.num_batches
+    assert (phase.epochs, steps) == (3, round(0.2 * 4 * (len(bench.task.data.train) // 8)))
+    bench.finish(phase)
+
+    # The same, each network on its own.
+    trainings = [
+        Train(bench.network(each), bench.config, bench.task.runtime, bench.task.data, "finalists")
+        for each in choices
+    ]
+    meters = [Meter() for _ in choices]
+    stream = endless(bench.task.data.train, 8, 0, "finalists")
+    left = list(range(5))
+    records = read_metrics(bench.run.metrics_path)
+    for number, record in enumerate(records):
+        assert isinstance(record, FinalistsEpoch)
+        for step in range(number * steps, (number + 1) * steps):
+            if step == number * steps + steps // 2:  # Only the second half of a round counts.
+                meters = [Meter() for _ in choices]
+            pictures, labels = next(stream)
+            for index in left:
+                trainings[index].step(step, pictures, labels, meters[index])
+        left.sort(key=lambda index: meters[index].means()["loss"])
+        assert [each.choices for each in record.finalists] == [choices[index] for index in left]
+        assert [each.loss for each in record.finalists] == pytest.approx(
+            [meters[index].means()["loss"] for index in left], rel=1e-4
+        )
+        left = left[: math.ceil(len(left) / 2)]
+    assert len(records) == 3
+    assert phase.winner == choices[left[0]]
+
+
+@pytest.mark.parametrize(("finalists", "expected"), [(1, 0), (2, 1), (3, 2), (8, 3), (9, 4)])
+def test_rounds(finalists: int, expected: int) -> None:
+    assert rounds(finalists) == expected
+
+
+def test_more_finalists_than_networks_are_refused() -> None:
+    with pytest.raises(UserError, match="more than the short list has networks"):
+        DeriveConfig(networks=2, generations=1, finalists=5)
+    DeriveConfig(networks=0, finalists=5)
