@@ -42,11 +42,15 @@ class SpaceConfig(Data):
     """Which space to search: one that comes with the package, or a YAML file of your own.
 
     `width_mult` and `resolution` adjust a built-in space; a file says its own.
+
+    Attributes:
+        weights: ``shared`` by the MBConvs of an edge or ``separate``; as the space says if absent.
     """
 
     name: str = "cifar_mbconv"
     width_mult: Positive = 1.0
     resolution: Count | None = None
+    weights: Literal["separate", "shared"] | None = None
 
     def build(self) -> Space:
         """The space, with as many classes as it says itself.
@@ -54,6 +58,10 @@ class SpaceConfig(Data):
         Raises:
             UserError: it is neither built in nor a readable file.
         """
+        space = self._find()
+        return space.model_copy(update={"weights": self.weights}) if self.weights else space
+
+    def _find(self) -> Space:
         if builder := BUILTIN.get(self.name):
             size = {} if self.resolution is None else {"resolution": self.resolution}
             return builder(width_mult=self.width_mult, **size)

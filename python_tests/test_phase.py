@@ -175,8 +175,8 @@ def test_what_was_not_sampled_does_not_move_by_one_bit(tmp_path: Path, mode: str
     sampled: list[list[int]] = []
     sample = supernet.edges.sample
 
-    def spy(generator: torch.Generator) -> None:
-        sample(generator)
+    def spy(generator: torch.Generator, uniformly: bool) -> None:
+        sample(generator, uniformly)
         sampled.append(supernet.edges.active)
 
     supernet.edges.sample = spy  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ from .mbconv import MBConv
 from .mixed_op import MixedOp
 from .network import Classifier, Network, SuperNet, build_block
 from .profile import count_macs, count_parameters
+from .sharing import SharedWeights, share_weights
 from .statistics import batch_statistics, frozen_statistics
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "MBConv",
     "MixedOp",
     "Network",
+    "SharedWeights",
     "SuperNet",
     "Zero",
     "batch_statistics",
@@ -25,4 +27,5 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "frozen_statistics",
+    "share_weights",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import UserError
 from .layers import ConvBNAct
+from .sliced import SlicedConv2d
 
 Layers = Sequence[ConvBNAct]
 Module = TypeVar("Module", bound=nn.Module)
@@ -106,14 +107,16 @@ def is_untouched(module: nn.Module, kind: type[Module]) -> TypeGuard[Module]:
 
 def _is_standard(layer: nn.Module, activated: bool) -> bool:
     """Whether it is a ConvBNAct as it was built, with an odd kernel and stride 1 or 2."""
-    kinds = (nn.Conv2d, nn.BatchNorm2d, *((nn.ReLU6,) if activated else ()))
+    kinds = (nn.BatchNorm2d, *((nn.ReLU6,) if activated else ()))
     parts = tuple(layer.children())
-    if not is_untouched(layer, ConvBNAct) or len(parts) != len(kinds):
+    if not is_untouched(layer, ConvBNAct) or len(parts) != 1 + len(kinds):
         return False
-    conv = cast(nn.Conv2d, parts[0])
+    conv, *others = parts
+    if not (is_untouched(conv, nn.Conv2d) or is_untouched(conv, SlicedConv2d)):
+        return False
     kernel = conv.kernel_size[0]
     return (
-        all(is_untouched(part, kind) for part, kind in zip(parts, kinds, strict=True))
+        all(is_untouched(part, kind) for part, kind in zip(others, kinds, strict=True))
         and conv.bias is None
         and conv.kernel_size == (kernel, kernel)
         and kernel % 2 == 1

@@ -7,6 +7,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from .sliced import SlicedConv2d
+
 
 class ConvBNAct(nn.Sequential):
     """Convolution, BatchNorm and, unless `activate` is off, ReLU6.
@@ -15,7 +17,7 @@ class ConvBNAct(nn.Sequential):
         [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)].
     """
 
-    conv: nn.Conv2d
+    conv: nn.Conv2d | SlicedConv2d
     bn: nn.BatchNorm2d
 
     def __init__(

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import ops
 from ..errors import UserError
+from .sharing import share_weights
 from .statistics import frozen_statistics
 
 ALPHA_STD = 1e-3
@@ -48,21 +49,24 @@ class MixedOp(nn.Module):
 
     Args:
         candidates: the candidate operations.
+        share: whether the MBConvs among them share one set of weights, as `share_weights` says.
 
     Attributes:
         alpha: architecture parameters [N]; the candidates' probabilities are softmax(alpha).
         candidates: the modules [N].
+        shared: the weights that they share, if they do.
         active: index of the candidate that runs.
 
     Raises:
         UserError: there are no candidates; when called, one gives something else than a tensor.
     """
 
-    def __init__(self, candidates: Iterable[nn.Module]) -> None:
+    def __init__(self, candidates: Iterable[nn.Module], share: bool = False) -> None:
         super().__init__()
         self.candidates = nn.ModuleList(candidates)
         if not self.candidates:
             raise UserError("MixedOp needs at least one candidate")
+        self.shared = share_weights(self.candidates) if share else None
         self.alpha = nn.Parameter(ALPHA_STD * torch.randn(len(self.candidates)))
         self.active = 0
         self._gates: Tensor | None = None

@@ -15,6 +15,7 @@ from .fused import is_untouched
 from .layers import ConvBNAct, Identity, Zero
 from .mbconv import MBConv
 from .mixed_op import MixedOp
+from .sliced import SlicedConv2d
 
 
 class Residual(nn.Module):
@@ -132,7 +133,7 @@ class SuperNet(Backbone):
 
     def __init__(self, space: Space) -> None:
         fixed = [build_block(block, space.batch_norm) for block in space.fixed_blocks]
-        searched = [_build_edge(edge, space.batch_norm) for edge in space.edges]
+        searched = [_build_edge(edge, space) for edge in space.edges]
         super().__init__(
             stem=space.stem,
             blocks=[*fixed, *searched],
@@ -160,6 +161,9 @@ class SuperNet(Backbone):
                 value = weights.pop(key)
                 if key.startswith(chosen):
                     weights[operation + key.removeprefix(chosen)] = value
+            for name, module in self.edges.mixed_ops[edge].candidates[choice].named_modules():
+                if isinstance(module, SlicedConv2d):
+                    weights[f"{operation}{name}.weight"] = module.weight.detach().clone()
         network.load_state_dict(weights, assign=True)  # keeps dtype and device
         return network
 
@@ -189,9 +193,11 @@ def build_block(block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
     return _with_shortcut(build_operation(block, batch_norm), block.shortcut)
 
 
-def _build_edge(edge: Edge, batch_norm: BatchNorm) -> nn.Module:
-    candidates = (build_operation(edge.block(name), batch_norm) for name in edge.candidates)
-    return _with_shortcut(MixedOp(candidates), edge.shortcut)
+def _build_edge(edge: Edge, space: Space) -> nn.Module:
+    candidates = [build_operation(edge.block(name), space.batch_norm) for name in edge.candidates]
+    convolutions = sum(isinstance(candidate, MBConv) for candidate in candidates)
+    share = space.weights == "shared" and convolutions > 1
+    return _with_shortcut(MixedOp(candidates, share), edge.shortcut)
 
 
 def _with_shortcut(operation: nn.Module, shortcut: bool) -> nn.Module:

@@ -39,6 +39,7 @@ class Finalists(Phase):
     """
 
     name = "finalists"
+    section = "train"
 
     def __init__(
         self,

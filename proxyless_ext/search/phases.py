@@ -68,6 +68,8 @@ class _SuperNetPhase(WeightPhase):
 class WarmUp(_SuperNetPhase):
     """Trains the weights under uniform paths; the alphas stay as they are."""
 
+    section = "warmup"
+
     def __init__(
         self, supernet: SuperNet, config: Config, runtime: Runtime, data: Pictures
     ) -> None:
@@ -79,6 +81,8 @@ class WarmUp(_SuperNetPhase):
 
 class Search(_SuperNetPhase):
     """Alternates weight steps with gate steps on held-out training pictures."""
+
+    section = "search"
 
     def __init__(
         self,

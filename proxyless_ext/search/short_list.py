@@ -45,6 +45,7 @@ class ShortList(Phase):
     """
 
     name = "shortlist"
+    section = "search"
 
     def __init__(
         self,

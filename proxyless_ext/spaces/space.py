@@ -78,6 +78,10 @@ class Space(Data):
 
     A candidate of the list that cannot fit an edge (``zero`` or ``identity`` where shapes change)
     is left out there.
+
+    Attributes:
+        weights: of a supernet's MBConvs: ``separate`` for each candidate, as published, or
+            ``shared`` by those of an edge, as slices of the largest.
     """
 
     name: str
@@ -90,6 +94,7 @@ class Space(Data):
     feature_mix: Count
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: BatchNorm = BatchNorm()
+    weights: Literal["separate", "shared"] = "separate"
 
     @model_validator(mode="after")
     def _check(self) -> Space:

@@ -41,12 +41,14 @@ class Phase(ABC):
 
     Attributes:
         name: of its checkpoint and its records.
+        section: of the configuration that holds its learning rate.
         epochs: how many there are.
         num_batches: in every epoch.
         take: gives the next of some batches; in a run, Ctrl-C ends the wait for it.
     """
 
     name: str
+    section: str
     epochs: int
     num_batches: int
     take: Callable[[Iterator[Batch]], Batch] = staticmethod(next)
@@ -224,8 +226,8 @@ class _Sitting:
     def _diverged(self, what: str) -> UserError:
         return UserError(
             f"the {what} of {self.phase.name} became infinite or NaN in epoch {self.epoch}, before "
-            f"batch {self.batch}; lower its lr in {self.run.config_path} and go on with --resume "
-            f"{self.run.folder}"
+            f"batch {self.batch}; lower {self.phase.section}.lr in {self.run.config_path} and go "
+            f"on with --resume {self.run.folder}"
         )
 
     def stopped(self) -> UserError:

@@ -30,6 +30,8 @@ class Train(WeightPhase):
         name: of the phase; networks trained in one run need different ones.
     """
 
+    section = "train"
+
     def __init__(
         self,
         network: nn.Module,

@@ -1,0 +1,54 @@
+"""A convolution that owns no weight: it takes a slice of one that others take slices of too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SlicedConv2d(nn.Module):
+    """A convolution by the leading channels and the centre of a shared weight.
+
+    Args:
+        conv: what it stands for, without bias; its shapes and settings are taken over.
+        owner: the module that has the shared weight; it is not part of this one.
+        name: of the weight there, [>= out, >= in / groups, >= k, >= k].
+
+    Shape:
+        As `conv`.
+    """
+
+    def __init__(self, conv: nn.Conv2d, owner: nn.Module, name: str) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.kernel_size, self.stride, self.padding = conv.kernel_size, conv.stride, conv.padding
+        self.dilation, self.groups, self.bias = conv.dilation, conv.groups, conv.bias
+        self.padding_mode = conv.padding_mode
+        # In a tuple, because as an attribute it would become a part of this module.
+        self._owner = (owner,)
+        self._name = name
+
+    @property
+    def weight(self) -> Tensor:
+        """The slice [out, in / groups, k, k]."""
+        whole: Tensor = getattr(self._owner[0], self._name)
+        size = self.kernel_size[0]
+        edge = (whole.shape[-1] - size) // 2
+        inputs = self.in_channels // self.groups
+        centre = slice(edge, edge + size)
+        return whole[: self.out_channels, :inputs, centre, centre]
+
+    def forward(self, x: Tensor) -> Tensor:
+        settings: dict[str, Any] = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+        return functional.conv2d(x, self.weight, None, **settings)
+
+    def extra_repr(self) -> str:
+        size, stride = self.kernel_size, self.stride
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={size}, stride={stride}"
