@@ -57,7 +57,9 @@ class Trainer:
         runtime = Runtime.set_up(config.runtime)
         space = config.space.build()
         data = load_pictures(config.data, space.resolution, config.seed)
-        return cls(config, space.with_classes(len(data.classes)), data, runtime)
+        plain = {"weights": "separate"}  # It is the supernets of searches that share any.
+        space = space.with_classes(len(data.classes)).model_copy(update=plain)
+        return cls(config, space, data, runtime)
 
     def train(self, choices: tuple[int, ...], seed: int) -> Training:
         """Train one network as a run of this seed does; the split of the pictures stays."""

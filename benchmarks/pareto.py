@@ -13,8 +13,8 @@ import statistics
 from pathlib import Path
 
 from proxyless_ext.report import SearchedPoint, draw_pareto
-from proxyless_ext.runs import Comparison, Figures, Result, Run, SearchEpoch, read_metrics
-from proxyless_ext.spaces import Architecture, read_model
+from proxyless_ext.runs import Figures, Result, Run, SearchEpoch, read_metrics
+from proxyless_ext.spaces import Architecture
 
 
 def main() -> None:
@@ -28,12 +28,12 @@ def main() -> None:
     print("| run | target | argmax | derived | measured | accuracy | parameters | MACs | network |")
     print("|---|---|---|---|---|---|---|---|---|")
     for run in map(Run.open, arguments.runs):
-        result = read_model(Result, run.outcome.result_path)
+        result = run.outcome.result
         print(_row(run, result))
         target = f"{result.target_ms:.3f} ms"
         label = "" if any(point.name == target for point in points) else target
         points.append(_point(label, result, "searched"))
-        rivals = read_model(Comparison, run.outcome.comparison_path).random
+        rivals = run.outcome.comparison.random
         points += [_point("", rival, "random") for rival in rivals]
         if rivals:
             accuracies = [rival.accuracy or 0.0 for rival in rivals]

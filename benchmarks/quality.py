@@ -5,17 +5,20 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from matplotlib.ticker import PercentFormatter
 from scipy.stats import kendalltau, ttest_1samp
 from truth import Truth, TruthNetwork
 
-from proxyless_ext.config import Config
+from proxyless_ext.config import LatencyConfig
 from proxyless_ext.latency import LatencyTable
 from proxyless_ext.report.colours import BLUE, GREY, INK, MUTED, ORANGE
 from proxyless_ext.report.plot import add_legend, new_figure, save, styled
 from proxyless_ext.runs import ScoredNetwork
+from proxyless_ext.search.finalists import rounds, survivors
 from proxyless_ext.spaces import Data
 
 DRAWS = 2000
@@ -23,22 +26,29 @@ DRAWS = 2000
 
 TOP = 10
 
+HEADS = (
+    "search",
+    *("runs", "trainings", "percentile", "regret"),
+    *("as good as best of 20", "p", "as best of 10"),
+)
+PARTS = ("search", "tau by loss", "by alphas", "precision at 10", "best of these", "finalists")
+
 
 class SearchScore(Data):
     """What one search came to.
 
     Attributes:
         seed, target: of the search.
-        found: the network, by its choices.
-        finalists: those that went on to be trained.
+        finalists: the best of its short list; the one it found where it had none.
+        round: of the finalists, as a part of a training.
         scored: every network of the band, by the supernet and the alphas at the end.
-        trainings: what it cost, in trainings of the network found.
+        trainings: what it cost up to there, in trainings of one network.
     """
 
     seed: int
     target: str
-    found: tuple[int, ...]
     finalists: tuple[tuple[int, ...], ...]
+    round: float
     scored: tuple[ScoredNetwork, ...]
     trainings: float
 
@@ -46,15 +56,17 @@ class SearchScore(Data):
 class KnownBand:
     """A band of latency, and what its networks come to."""
 
-    def __init__(self, truth: Truth, config: Config, target: str) -> None:
-        assert config.latency.table is not None
-        bounds = LatencyTable.load(config.latency.table).bounds(truth.space)
-        latency = config.latency.model_copy(update={"target": target})
-        self.target_ms = latency.target_ms(*bounds)
-        self.networks = truth.band(self.target_ms, config.latency.tolerance)
-        self.accuracies = sorted(network.accuracy for network in self.networks)
-        self.sd = statistics.stdev(self.accuracies)
+    def __init__(self, truth: Truth, latency: LatencyConfig) -> None:
+        assert latency.table is not None
+        target_ms = latency.target_ms(*LatencyTable.load(latency.table).bounds(truth.space))
         self.truth = truth
+        self.networks = truth.band(target_ms, latency.tolerance)
+        self.accuracies = sorted(network.accuracy for network in self.networks)
+
+    @cached_property
+    def sd(self) -> float:
+        """Standard deviation of the networks' accuracies."""
+        return statistics.stdev(self.accuracies)
 
     def percentile(self, network: TruthNetwork) -> float:
         """The part of the other networks that are worse, of equals the half."""
@@ -66,7 +78,7 @@ class KnownBand:
         """How far it is behind the best, in standard deviations of the band."""
         return (self.accuracies[-1] - network.accuracy) / self.sd
 
-    def beats(self, network: TruthNetwork, rivals: int, seed: int) -> float:
+    def matches(self, network: TruthNetwork, rivals: int, seed: int) -> float:
         """How often it is as good as the best of random networks, or better.
 
         The best is chosen by the test of one training, and judged by the truth.
@@ -75,145 +87,199 @@ class KnownBand:
         count = min(rivals, len(self.networks))
         wins = 0
         for _ in range(DRAWS):
-            drawn = rng.sample(self.networks, count)
             training = rng.randrange(len(network.trainings))
+            drawn = rng.sample(self.networks, count)
             best = max(drawn, key=lambda each: each.trainings[training].accuracy)
             wins += network.accuracy >= best.accuracy
         return wins / DRAWS
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search found, among the networks of its band.
+
+    Attributes:
+        score: of the search.
+        band: of its target.
+        network: the one that was left of the finalists.
+        trainings: what it cost, finalists included.
+    """
+
+    score: SearchScore
+    band: KnownBand
+    network: TruthNetwork
+    trainings: float
+
+    @classmethod
+    def of(cls, score: SearchScore, band: KnownBand) -> Found:
+        """Let the finalists compete as in `search.finalists`, by the trainings of the truth.
+
+        Seeds take turns, so that every other search trains with the second.
+        """
+        left = [band.truth[choices] for choices in score.finalists]
+        seed = score.seed % len(left[0].trainings)
+        number = rounds(len(left), score.round)
+        trainings = score.trainings
+        for each in range(number):
+            trainings += score.round * len(left)
+            middle, end = (each + 0.5) * score.round, (each + 1) * score.round
+            left.sort(key=lambda network: network.trainings[seed].loss_between(middle, end))
+            left = left[: survivors(len(left), number - each - 1)]
+        return cls(score, band, left[0], trainings)
+
+
 TRIVIAL: dict[str, Callable[[TruthNetwork, Truth], float]] = {
     "most MACs": lambda network, _: network.macs,
-    "fewest parameters": lambda network, _: -network.parameters,
     "most parameters": lambda network, _: network.parameters,
-    "deepest": lambda network, truth: sum(
-        edge.candidates[choice] != "zero"
-        for edge, choice in zip(truth.space.edges, network.choices, strict=True)
+    "fewest parameters": lambda network, _: -network.parameters,
+    "deepest, then most MACs": lambda network, truth: (
+        network.macs / 1e12
+        + sum(
+            edge.candidates[choice] != "zero"
+            for edge, choice in zip(truth.space.edges, network.choices, strict=True)
+        )
     ),
 }
 
 
-def describe(
-    truth: Truth, config: Config, scores: Mapping[str, Sequence[SearchScore]]
-) -> Iterator[str]:
+def look_up(
+    truth: Truth, latency: LatencyConfig, scores: Mapping[str, Sequence[SearchScore]]
+) -> dict[str, list[Found]]:
+    """What searches found, by the name of their settings."""
+    targets = {score.target for each in scores.values() for score in each}
+    bands = {
+        target: KnownBand(truth, latency.model_copy(update={"target": target}))
+        for target in targets
+    }
+    return {
+        name: [Found.of(score, bands[score.target]) for score in each]
+        for name, each in scores.items()
+    }
+
+
+def describe(found: Mapping[str, Sequence[Found]]) -> Iterator[str]:
     """The tables: what was found, what else there is, and what the parts of the search know."""
-    targets = dict.fromkeys(score.target for each in scores.values() for score in each)
-    bands = {target: KnownBand(truth, config, target) for target in targets}
-    yield "| search | runs | trainings | percentile | regret | >= best of 20 | p | >= best of 10 |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for name, each in scores.items():
-        for target in targets:
-            yield _found_row(f"{name}, {target}", [s for s in each if s.target == target], bands)
-        yield _found_row(f"**{name}**", each, bands)
+    yield from _table(HEADS, found, _found_cells)
+    bands = {each.score.target: each.band for searches in found.values() for each in searches}
     for name, value in TRIVIAL.items():
-        yield _trivial_row(name, value, bands)
+        yield _row([name, *_trivial_cells(value, list(bands.values()))])
     yield ""
-    yield "| search | tau by loss | by alphas | precision at 10 | best of the 10 | of finalists |"
-    yield "|---|---|---|---|---|---|"
-    for name, each in scores.items():
-        for target in targets:
-            yield _parts_row(f"{name}, {target}", [s for s in each if s.target == target], bands)
-        yield _parts_row(f"**{name}**", each, bands)
+    yield from _table(PARTS, found, _part_cells)
 
 
-def _found_row(name: str, scores: Sequence[SearchScore], bands: Mapping[str, KnownBand]) -> str:
-    """What searches found."""
-    found = [
-        (score, bands[score.target], bands[score.target].truth[score.found]) for score in scores
-    ]
-    percentiles = [band.percentile(network) for _, band, network in found]
-    regrets = [band.regret(network) for _, band, network in found]
-    twenty = [band.beats(network, 20, score.seed) for score, band, network in found]
-    ten = [band.beats(network, 10, score.seed) for score, band, network in found]
-    cells = [
-        *(name, str(len(scores)), f"{statistics.fmean(s.trainings for s in scores):.1f}"),
-        *(f"{100 * statistics.fmean(percentiles):.1f}", f"{statistics.fmean(regrets):.2f} sd"),
-        *(f"{statistics.fmean(twenty):.0%}", _p_value(scores, twenty)),
-        f"{statistics.fmean(ten):.0%}",
-    ]
+def _table(
+    heads: Sequence[str],
+    found: Mapping[str, Sequence[Found]],
+    cells: Callable[[Sequence[Found]], Sequence[str]],
+) -> Iterator[str]:
+    """A row for each name and target, and one for each name."""
+    yield _row(heads)
+    yield _row(["---"] * len(heads))
+    for name, searches in found.items():
+        for target in sorted({each.score.target for each in searches}):
+            chosen = [each for each in searches if each.score.target == target]
+            yield _row([f"{name}, {target}", *cells(chosen)])
+        yield _row([f"**{name}**", *cells(searches)])
+
+
+def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _p_value(scores: Sequence[SearchScore], wins: Sequence[float]) -> str:
-    """That the rate is above a half only by chance; runs of one seed count as one."""
+def _found_cells(searches: Sequence[Found]) -> list[str]:
+    """What searches found."""
+    percentile = statistics.fmean(each.band.percentile(each.network) for each in searches)
+    regret = statistics.fmean(each.band.regret(each.network) for each in searches)
+    twenty, ten = (
+        [each.band.matches(each.network, rivals, each.score.seed) for each in searches]
+        for rivals in (20, 10)
+    )
+    return [
+        str(len(searches)),
+        f"{statistics.fmean(each.trainings for each in searches):.1f}",
+        f"{100 * percentile:.1f}",
+        f"{regret:.2f} sd",
+        f"{statistics.fmean(twenty):.0%}",
+        _p_value(searches, twenty),
+        f"{statistics.fmean(ten):.0%}",
+    ]
+
+
+def _p_value(searches: Sequence[Found], wins: Sequence[float]) -> str:
+    """That the rate is above a half only by chance; searches of one seed count as one."""
     by_seed: dict[int, list[float]] = {}
-    for score, win in zip(scores, wins, strict=True):
-        by_seed.setdefault(score.seed, []).append(win)
+    for each, win in zip(searches, wins, strict=True):
+        by_seed.setdefault(each.score.seed, []).append(win)
     means = [statistics.fmean(each) for each in by_seed.values()]
-    if len(means) < 2 or len(set(means)) == 1:
+    if len(set(means)) < 2:
         return "-"
     return f"{ttest_1samp(means, 0.5, alternative='greater').pvalue:.2g}"
 
 
-def _trivial_row(
-    name: str, value: Callable[[TruthNetwork, Truth], float], bands: Mapping[str, KnownBand]
-) -> str:
+def _trivial_cells(
+    value: Callable[[TruthNetwork, Truth], float], bands: Sequence[KnownBand]
+) -> list[str]:
     chosen = [
-        (band, max(band.networks, key=lambda each: value(each, band.truth)))
-        for band in bands.values()
+        (band, max(band.networks, key=lambda network: value(network, band.truth))) for band in bands
     ]
     percentile = statistics.fmean(band.percentile(network) for band, network in chosen)
     regret = statistics.fmean(band.regret(network) for band, network in chosen)
-    return f"| {name} | {len(chosen)} | 0 | {100 * percentile:.1f} | {regret:.2f} sd | - | - | - |"
+    return [str(len(bands)), "0", f"{100 * percentile:.1f}", f"{regret:.2f} sd", "-", "-", "-"]
 
 
-def _parts_row(name: str, scores: Sequence[SearchScore], bands: Mapping[str, KnownBand]) -> str:
-    """What the supernet and the alphas know of the band."""
+def _part_cells(searches: Sequence[Found]) -> list[str]:
+    """What the supernet and the alphas know of the band, as means over searches."""
     rows = []
-    for score in scores:
-        band = bands[score.target]
-        truths = [band.truth[each.choices] for each in score.scored]
-        accuracies = [network.accuracy for network in truths]
-        by_loss = sorted(score.scored, key=lambda each: each.loss)[:TOP]
-        best = [band.truth[each.choices] for each in by_loss]
-        order = sorted(accuracies, reverse=True)
-        finalists = [band.percentile(band.truth[each]) for each in score.finalists]
+    for each in searches:
+        band, scored = each.band, each.score.scored
+        networks = {network.choices: band.truth[network.choices] for network in scored}
+        accuracies = [network.accuracy for network in networks.values()]
+        listed = sorted(scored, key=lambda network: network.loss)[:TOP]
+        best = [networks[network.choices] for network in listed]
+        bar = sorted(accuracies)[-TOP]
+        finalists = [band.percentile(band.truth[choices]) for choices in each.score.finalists]
         rows.append(
             (
-                kendalltau([-each.loss for each in score.scored], accuracies).statistic,
-                kendalltau([each.log_probability for each in score.scored], accuracies).statistic,
-                statistics.fmean(network.accuracy >= order[TOP - 1] for network in best),
-                max(band.percentile(network) for network in best),
+                kendalltau([-network.loss for network in scored], accuracies).statistic,
+                kendalltau([network.log_probability for network in scored], accuracies).statistic,
+                statistics.fmean(network.accuracy >= bar for network in best),
+                max(map(band.percentile, best)),
                 statistics.fmean(finalists),
             )
         )
-    loss, alphas, precision, best_of, finalists_mean = map(
-        statistics.fmean, zip(*rows, strict=True)
-    )
-    return (
-        f"| {name} | {loss:.2f} | {alphas:.2f} | {precision:.0%} | {100 * best_of:.0f} "
-        f"| {100 * finalists_mean:.0f} |"
-    )
+    loss, alphas, precision, top, finalist = map(statistics.fmean, zip(*rows, strict=True))
+    return [
+        *(f"{loss:.2f}", f"{alphas:.2f}", f"{precision:.0%}"),
+        *(f"{100 * top:.0f}", f"{100 * finalist:.0f}"),
+    ]
 
 
 @styled
-def draw_scores(
-    truth: Truth, config: Config, scores: Mapping[str, Sequence[SearchScore]], path: Path
-) -> None:
-    """Every search's percentile, by settings and target."""
-    targets = dict.fromkeys(score.target for each in scores.values() for score in each)
-    bands = {target: KnownBand(truth, config, target) for target in targets}
-    figure = new_figure(740, 150 + 60 * len(scores))
+def draw(found: Mapping[str, Sequence[Found]], path: Path) -> None:
+    """Where in its band every search ended, by settings and target."""
+    targets = sorted({each.score.target for searches in found.values() for each in searches})
+    figure = new_figure(740, 130 + 70 * len(found))
     axes = figure.subplots()
-    for row, each in enumerate(scores.values()):
-        for target, colour, shift in zip(
-            targets, (BLUE, ORANGE, GREY), (-0.2, 0, 0.2), strict=False
-        ):
-            found = [
-                bands[target].percentile(truth[score.found])
-                for score in each
-                if score.target == target
+    looks = list(zip(targets, (BLUE, ORANGE, GREY), (-0.2, 0, 0.2), strict=False))
+    for row, searches in enumerate(found.values()):
+        places = [each.band.percentile(each.network) for each in searches]
+        for target, colour, shift in looks:
+            chosen = [
+                place
+                for place, each in zip(places, searches, strict=True)
+                if each.score.target == target
             ]
             label = f"target {target}" if row == 0 else None
-            axes.scatter(
-                found, [row + shift] * len(found), color=colour, s=30, alpha=0.6, label=label
-            )
-        mean = statistics.fmean(bands[s.target].percentile(truth[s.found]) for s in each)
-        axes.vlines(mean, row - 0.35, row + 0.35, INK, linewidth=2)
-    axes.set_yticks(range(len(scores)), list(scores), color=INK)
-    axes.set_ylim(len(scores) - 0.5, -0.5)
+            heights = [row + shift] * len(chosen)
+            axes.scatter(chosen, heights, s=34, color=colour, alpha=0.6, label=label)
+        mean = statistics.fmean(places)
+        label = "mean" if row == 0 else None
+        axes.vlines(mean, row - 0.38, row + 0.38, INK, linewidth=2, label=label)
+    axes.set_yticks(range(len(found)), list(found), color=INK)
+    axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("part of the band that is worse than the network found", color=MUTED)
-    add_legend(axes, 3)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("part of the band's networks that are worse than the one found", color=MUTED)
+    add_legend(axes, 4)
     save(figure, path)

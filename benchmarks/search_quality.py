@@ -25,51 +25,55 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
-from quality import SearchScore, describe, draw_scores
+from quality import SearchScore, describe, draw, look_up
 from truth import Truth, truth_settings
 
 from proxyless_ext.config import Config, load_config, parse_override
 from proxyless_ext.data import load_pictures
 from proxyless_ext.errors import UserError
 from proxyless_ext.progress import progress_bar
-from proxyless_ext.runs import FinalistsEpoch, Run, read_metrics
-from proxyless_ext.search import Task
+from proxyless_ext.runs import Run
+from proxyless_ext.search import Task, derive_choices
 from proxyless_ext.search.candidates import Band
+from proxyless_ext.search.derivation import short_list
 from proxyless_ext.search.short_list import ShortList
 from proxyless_ext.search.stages import Stages
 from proxyless_ext.training.phase import run_phase
 
 
 def score_search(config: Config) -> SearchScore:
-    """One search, and the scores that its supernet and its alphas give to the whole band."""
+    """One search up to its finalists, and what its supernet and its alphas say of the whole band.
+
+    The finalists' training is that of the truth, so it need not be done again.
+    """
     warnings.simplefilter("ignore")
     task = Task.load(config, None)
+    settings = config.model_dump(mode="json")
     inventory = task.data.inventory.model_dump(mode="json")
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(folder, config.model_dump(mode="json"), config.seed, inventory)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
+        run = Run.create(folder, settings, config.seed, inventory)
         stages = Stages.prepare(run, config, task)
         started = time.process_time()
         supernet = stages.search()
-        found = stages.derive(supernet)
+        if config.derive.networks:
+            finalists = short_list(stages, supernet)
+        else:
+            finalists = [derive_choices(supernet, stages.objective)]
         searched = time.process_time()
-        stages.train(supernet, found)
+        stages.train(supernet, finalists[0])
         trained = time.process_time()
-        records = read_metrics(run.metrics_path)
-        (run.folder / "band").mkdir()
-        apart = Run.create(run.folder / "band", config.model_dump(mode="json"), 0, inventory)
         band = Band.of(stages.objective, supernet.edges.log_probabilities())
         everyone = band.drawn(task.space.num_networks, 0)
         once = config.model_copy(
             update={"derive": config.derive.model_copy(update={"generations": 0})}
         )
         whole = ShortList(supernet, once, task.runtime, task.data, band, everyone)
-        run_phase(whole, apart, config.seed, 1e9)
-    rounds = [record for record in records if isinstance(record, FinalistsEpoch)]
+        run_phase(whole, Run.create(other, settings, 0, inventory), config.seed, 1e9)
     return SearchScore(
         seed=config.seed,
         target=config.latency.target,
-        found=found,
-        finalists=tuple(each.choices for each in rounds[0].finalists) if rounds else (found,),
+        finalists=tuple(finalists),
+        round=config.derive.round,
         scored=tuple(whole.scored),
         trainings=(searched - started) / (trained - searched),
     )
@@ -119,9 +123,10 @@ def main() -> None:
             print(score.model_dump_json(), file=file, flush=True)
             bar.advance()
     scores = {path.stem: read_scores(path) for path in sorted(arguments.out.glob("*.jsonl"))}
-    print("\n".join(describe(truth, config, scores)))
+    found = look_up(truth, config.latency, scores)
+    print("\n".join(describe(found)))
     if arguments.figure:
-        draw_scores(truth, config, scores, arguments.figure)
+        draw(found, arguments.figure)
 
 
 def read_scores(path: Path) -> list[SearchScore]:

@@ -33,10 +33,10 @@ class Training(Data):
     loss: float
     curve: tuple[float, ...]
 
-    def progress_loss(self, part: float) -> float:
-        """Mean training loss of the first `part` of the steps, in whole eighths."""
-        seen = self.curve[: round(part * CURVE)]
-        return sum(seen) / len(seen)
+    def loss_between(self, start: float, end: float) -> float:
+        """Mean training loss of a part of the training, which begins and ends at whole eighths."""
+        parts = self.curve[round(start * CURVE) : round(end * CURVE)]
+        return sum(parts) / len(parts)
 
 
 class TruthNetwork(Data):
@@ -79,7 +79,7 @@ class Truth(Data):
             UserError: it cannot be read, or is of another space, other pictures or other trainings.
         """
         truth = read_model(cls, path)
-        if truth.space != space:
+        if truth.space != space.model_copy(update={"weights": truth.space.weights}):
             raise UserError(f"{path} is of another space than '{space.name}'; give its own table")
         if changes := data.changes_since(truth.pictures):
             raise UserError(f"{path} is of other pictures: {changes}; give the same")

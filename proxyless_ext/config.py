@@ -193,15 +193,15 @@ class DeriveConfig(Data):
         generations: of offspring, after the first.
         pictures: that networks are scored on, at least.
         finalists: the best of the short list, whose training begins; the worse half drops out after
-            every round.
-        round: length of a round, as a part of the training.
+            every round, all but one after the last.
+        round: length of a round, as a part of the training, at whose end there are no more.
     """
 
     networks: Annotated[int, Field(ge=0)] = 64
     generations: Annotated[int, Field(ge=0)] = 2
     pictures: Count = 2000
     finalists: Count = 8
-    round: Annotated[float, Field(gt=0, lt=1)] = 0.125
+    round: Annotated[float, Field(gt=0, le=1)] = 0.25
 
     @model_validator(mode="after")
     def _check(self) -> DeriveConfig:

@@ -18,11 +18,13 @@ from test_zoo_published import CONFIG
 from tiny_runs import SPACE, exactly, remains, settings_of, write_inputs
 from typer.testing import CliRunner, Result
 
+from proxyless_ext import SuperNet
 from proxyless_ext.cli import app
 from proxyless_ext.config import load_config
 from proxyless_ext.data import load_pictures
 from proxyless_ext.latency import LatencyTable
 from proxyless_ext.runs import Run, load_checkpoint
+from proxyless_ext.search import Objective, derive_choices
 from proxyless_ext.spaces import Architecture
 from proxyless_ext.training.evaluation import Accuracy
 from proxyless_ext.training.networks import load_network
@@ -50,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
     result = proxyless(
         *("search", "--config", folder / "config.yaml", "--space", folder / "space.yaml"),
         *("--target", "60%", "--seed", "3", "--out", folder / "run"),
-        *settings_of("runtime", "warmup", "search", "gates", "train"),
+        *settings_of("runtime", "warmup", "search", "gates", "derive", "train"),
         *("--set", "gates.mode=two_path"),
     )
     return Run.open(folder / "run"), result
@@ -191,10 +193,37 @@ def test_derive_again(finished: tuple[Run, Result], tmp_path: Path) -> None:
         assert printed == f"{out}: predicted latency {table.predict(architecture):.3f} ms\n"
         return architecture
 
-    assert derive() == Architecture.load(run.outcome.architecture_path)
+    supernet = SuperNet(SPACE)
+    supernet.load_state_dict(load_checkpoint(run.checkpoint("search"))["phase"]["model"])
+    objective = Objective.build(SPACE, table, load_config(run.config_path, {}).latency)
+    likeliest = SPACE.architecture(derive_choices(supernet, objective))
+    assert derive().blocks == likeliest.blocks
     assert table.predict(derive("--target", "0%")) < 1.05 * cheapest + 1e-9
     assert table.predict(derive("--target", f"{dearest}ms")) > 0.95 * dearest - 1e-9
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_verify(finished: tuple[Run, Result], no_onnx: None) -> None:
+    run, _ = finished
+    before = remains(run)
+    printed = proxyless("verify", run.folder, "--networks", "2").stdout
+    assert "the mean of 2 random networks of its latency" in printed
+    assert "2 others of its short list are on average" in printed
+    assert "the search cost as much as" in printed
+    comparison = run.outcome.comparison
+    names = [network.name for network in (*comparison.random, *comparison.short_list)]
+    assert names == ["random-0", "random-1", "shortlist-0", "shortlist-1"]
+    found = run.outcome.result.choices
+    chosen = [network.choices for network in (*comparison.random, *comparison.short_list)]
+    assert found not in chosen
+    assert "2 random networks of its latency" in run.report_path.read_text()
+
+    # What was trained before stays, whatever is asked for then.
+    proxyless("search", "--resume", run.folder)
+    after = remains(run)
+    assert run.outcome.comparison.random == comparison.random
+    for what in ("weights", "architecture", "result"):
+        assert before[what] == after[what]
 
 
 def test_derive_for_a_target_from_a_search_without_one(

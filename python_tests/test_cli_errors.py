@@ -401,6 +401,13 @@ def test_deriving_before_the_search_has_ended(run: Run) -> None:
     assert fails("derive", "run").startswith("the search in run has not ended; go on with it by")
 
 
+def test_verifying_before_the_search_has_ended(run: Run) -> None:
+    run.outcome.result_path.unlink()
+    assert fails("verify", "run").startswith("the search in run has not ended; go on with it by")
+    run.space_path.unlink()
+    assert "is no search" in fails("verify", "run")
+
+
 def test_deriving_what_is_out_of_reach(run: Run, here: Path) -> None:
     assert "out of reach: networks of 'tiny' take" in fails("derive", "run", "--target", "1e9ms")
     assert fails("derive", "run", "--target", "fast").startswith("run/config.yaml: target 'fast'")

@@ -20,7 +20,7 @@ from proxyless_ext.nn import Network
 from proxyless_ext.runs import FinalistsEpoch, Run, ShortListEpoch, read_metrics
 from proxyless_ext.search import Objective, Task
 from proxyless_ext.search.candidates import Band, Choices
-from proxyless_ext.search.finalists import Finalists, rounds
+from proxyless_ext.search.finalists import Finalists, rounds, survivors
 from proxyless_ext.search.short_list import ShortList
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.phase import run_phase
@@ -140,9 +140,25 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
     assert phase.winner == choices[left[0]]
 
 
-@pytest.mark.parametrize(("finalists", "expected"), [(1, 0), (2, 1), (3, 2), (8, 3), (9, 4)])
-def test_rounds(finalists: int, expected: int) -> None:
-    assert rounds(finalists) == expected
+@pytest.mark.parametrize(
+    ("finalists", "part", "expected"),
+    [
+        (1, 0.1, []),
+        (2, 1.0, [2]),
+        (3, 0.1, [3, 2]),
+        (8, 0.25, [8, 4, 2]),
+        (24, 0.25, [24, 12, 6, 3]),
+        (5, 0.4, [5, 3]),
+        (9, 0.8, [9]),
+    ],
+)
+def test_rounds(finalists: int, part: float, expected: list[int]) -> None:
+    number, left, seen = rounds(finalists, part), finalists, []
+    for each in range(number):
+        seen.append(left)
+        left = survivors(left, number - each - 1)
+    assert seen == expected
+    assert left == 1
 
 
 def test_more_finalists_than_networks_are_refused() -> None:

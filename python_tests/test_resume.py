@@ -16,6 +16,7 @@ from tiny_runs import PHASES, SPACE, begin, exactly, remains, search, tiny_confi
 
 from proxyless_ext.errors import UserError
 from proxyless_ext.runs import Run, load_checkpoint, save_checkpoint
+from proxyless_ext.search import run as search_run
 from proxyless_ext.search.gate_steps import GateLearner
 from proxyless_ext.search.short_list import ShortList
 from proxyless_ext.search.stages import Stages
@@ -124,7 +125,7 @@ def crashing_at(number: int) -> Iterator[None]:
             (Run, "log"),
             (phases, "save_checkpoint"),
             (Stages, "search"),
-            (Stages, "derive"),
+            (search_run, "choose"),
             (Stages, "train"),
             (Stages, "finish"),
         ):

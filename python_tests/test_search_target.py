@@ -10,6 +10,7 @@ from tiny_runs import SPACE, begin, tiny_config
 
 from proxyless_ext.runs import SearchEpoch, read_metrics
 from proxyless_ext.search import Task
+from proxyless_ext.search.derivation import choose
 from proxyless_ext.search.stages import Stages
 from proxyless_ext.spaces import Space, Stage
 
@@ -40,7 +41,7 @@ def test_the_derived_network_ends_at_the_target(mode: str, tmp_path: Path) -> No
         stages = Stages.prepare(run, config, Task.load(config, run))
         supernet = stages.search()
         argmax_ms = stages.objective.predicted_ms(supernet.edges.choices())
-        derived_ms = stages.objective.predicted_ms(stages.derive(supernet))
+        derived_ms = stages.objective.predicted_ms(choose(stages, supernet))
 
         target_ms = stages.objective.target_ms
         assert target_ms is not None

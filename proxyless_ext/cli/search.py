@@ -95,7 +95,7 @@ def derive(
         "architecture.json"
     ),
 ) -> None:
-    """Derive a network from a finished search again, say for another latency target."""
+    """Derive what a finished search holds likeliest, unmeasured, say for another latency target."""
     check_output(out)
     opened = Run.open(run)
     regularizer = None if target is None else "target"

@@ -25,7 +25,7 @@ from ..runs import (
     SearchEpoch,
     read_metrics,
 )
-from ..spaces import Architecture, Space, read_mapping, read_model
+from ..spaces import Architecture, Space, read_mapping
 from .verdict import verdict
 
 Value = TypeVar("Value")
@@ -74,10 +74,8 @@ class Contents:
             space=_read(run.space_path, Space.load),
             architecture=_read(run.outcome.architecture_path, Architecture.load),
             latency=_read(run.latency_path, LatencyTable.load),
-            derivation=_read(run.outcome.derivation_path, lambda path: read_model(Derivation, path))
-            or Derivation(),
-            result=_read(run.outcome.result_path, lambda path: read_model(Result, path))
-            or Result(),
+            derivation=run.outcome.derivation,
+            result=run.outcome.result,
             comparison=run.outcome.comparison,
             metrics=tuple(_read(run.metrics_path, read_metrics) or ()),
         )

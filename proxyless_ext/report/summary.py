@@ -17,6 +17,8 @@ _STAGES = {
     "measure": "measuring",
     "warmup": "warm-up",
     "search": "search",
+    "shortlist": "short list",
+    "finalists": "finalists",
     "train": "training",
     "compare": "comparison",
 }

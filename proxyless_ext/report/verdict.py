@@ -31,7 +31,7 @@ def verdict(derived: Competitor, comparison: Comparison, trainings: float | None
     if derived.accuracy is None or len(random) < 2:
         return None
     mean, deviation = statistics.fmean(random), statistics.stdev(random)
-    difference = derived.accuracy - mean
+    difference = round(derived.accuracy - mean, 9)  # Of equals there is none.
     # Of one more network from the same distribution, as chance would have given it.
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(random) - 1)
     margin = quantile * deviation * math.sqrt(1 + 1 / len(random))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from ..files import write_atomically
 from ..spaces import read_model
 from .records import Comparison, Derivation, Result
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Outcome:
@@ -41,14 +46,26 @@ class Outcome:
         write_atomically(self.derivation_path, derivation.model_dump_json(indent=2) + "\n")
 
     @property
-    def comparison(self) -> Comparison:
-        """The figures of other networks; none before they were written.
+    def result(self) -> Result:
+        """The figures at the end; none before they were written.
 
         Raises:
             UserError: the file cannot be understood.
         """
-        path = self.comparison_path
-        return read_model(Comparison, path) if path.is_file() else Comparison()
+        return self._read(Result, self.result_path)
+
+    @property
+    def derivation(self) -> Derivation:
+        """How the network was chosen; nothing where it was not measured."""
+        return self._read(Derivation, self.derivation_path)
+
+    @property
+    def comparison(self) -> Comparison:
+        """The figures of other networks; none before they were written."""
+        return self._read(Comparison, self.comparison_path)
+
+    def _read(self, model: type[Model], path: Path) -> Model:
+        return read_model(model, path) if path.is_file() else model()
 
     def write_comparison(self, comparison: Comparison) -> None:
         """Write the figures of other networks."""

@@ -59,7 +59,7 @@ class Finalists(Phase):
             for index, (_, network) in enumerate(networks)
         }
         self.meters = [Meter() for _ in networks]
-        self.epochs = rounds(len(networks))
+        self.epochs = rounds(len(networks), config.derive.round)
         self.num_batches = round_steps(config, len(data.train))
 
     @property
@@ -102,7 +102,7 @@ class Finalists(Phase):
             ),
         )
         self.meters = [Meter() for _ in self.choices]
-        left = set(order[: math.ceil(len(order) / 2)])
+        left = set(order[: survivors(len(order), self.epochs - epoch - 1)])
         self.trainings = {index: each for index, each in self.trainings.items() if index in left}
         return record
 
@@ -126,9 +126,19 @@ class Finalists(Phase):
         return self.objective.network_loss(loss, self.choices[index])
 
 
-def rounds(finalists: int) -> int:
-    """How many rounds leave one of so many finalists."""
-    return math.ceil(math.log2(finalists))
+def rounds(finalists: int, part: float) -> int:
+    """How many rounds there are: until one is left, or the training is over.
+
+    Args:
+        finalists: how many there are.
+        part: length of a round, as a part of the training.
+    """
+    return min(math.ceil(math.log2(finalists)), int(1 / part))
+
+
+def survivors(finalists: int, rounds_left: int) -> int:
+    """How many of them go on after a round: the better half, and after the last one the best."""
+    return math.ceil(finalists / 2) if rounds_left else 1
 
 
 def round_steps(config: Config, pictures: int) -> int:

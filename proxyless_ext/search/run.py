@@ -9,7 +9,9 @@ from ..errors import UserError
 from ..latency import LatencyTable
 from ..nn import SuperNet
 from ..runs import Result, Run, load_checkpoint
-from ..spaces import Architecture, Space, read_model
+from ..spaces import Architecture, Space
+from .comparison import compare
+from .derivation import choose
 from .derive import derive_choices
 from .objective import Objective
 from .phases import check_space
@@ -25,10 +27,10 @@ def run_search(run: Run, config: Config, task: Task) -> Result:
     """
     stages = Stages.prepare(run, config, task)
     supernet = stages.search()
-    choices = stages.derive(supernet)
+    choices = choose(stages, supernet)
     network = stages.train(supernet, choices)
     result = stages.finish(network, choices)
-    stages.compare(supernet, choices)
+    compare(stages, supernet, choices)
     return result
 
 
@@ -40,9 +42,9 @@ def compare_again(run: Run, config: Config, task: Task) -> None:
     """
     check_ended(run, run.outcome.result_path)
     stages = Stages.prepare(run, config, task)
-    result = read_model(Result, run.outcome.result_path)
-    assert result.choices is not None
-    stages.compare(stages.search(), result.choices)
+    choices = run.outcome.result.choices
+    assert choices is not None
+    compare(stages, stages.search(), choices)
 
 
 def check_ended(run: Run, *files: Path) -> None:
