@@ -44,7 +44,8 @@ class SpaceConfig(Data):
     `width_mult` and `resolution` adjust a built-in space; a file says its own.
 
     Attributes:
-        weights: ``shared`` by the MBConvs of an edge or ``separate``; as the space says if absent.
+        weights: ``shared`` by the MBConvs of an edge or ``separate``, as published; if absent, as
+            the space's file says, and else ``shared``.
     """
 
     name: str = "cifar_mbconv"
@@ -59,7 +60,8 @@ class SpaceConfig(Data):
             UserError: it is neither built in nor a readable file.
         """
         space = self._find()
-        return space.model_copy(update={"weights": self.weights}) if self.weights else space
+        said = space.weights if "weights" in space.model_fields_set else "shared"
+        return space.model_copy(update={"weights": self.weights or said})
 
     def _find(self) -> Space:
         if builder := BUILTIN.get(self.name):

@@ -282,7 +282,7 @@ def test_measured_latencies_are_not_lost_to_a_target_out_of_reach(here: Path) ->
         r"out of reach: .* ms here; correct run/config\.yaml and go on with --resume run$", said
     )
     measured = (here / "run" / "latency.yaml").read_text()
-    change(Run.open("run"), "latency", target="50%")
+    change(Run.open("run"), "latency", target="50%", tolerance=0.5)
     assert "accuracy:" in succeeds("search", "--resume", "run")
     assert (here / "run" / "latency.yaml").read_text() == measured
 
@@ -528,7 +528,7 @@ def test_training_that_diverges(here: Path) -> None:
     SPACE.architecture([0, 1, 2, 1]).save(here / "network.json")
     said = fails(*train_arguments("network.json", "--set", "train.lr=1e38"))
     assert re.fullmatch(
-        r"the loss of train became infinite or NaN in epoch 0, before batch \d; lower its lr in "
+        r"the loss of train became infinite or NaN in epoch 0, before batch \d; lower train\.lr in "
         r"run/config\.yaml and go on with --resume run",
         said,
     )

@@ -238,7 +238,7 @@ def test_settings_that_no_phase_has_used_may_change(here: Path) -> None:
     # What was accepted counts from then on.
     edit("train", epochs=2)
     assert "accuracy:" in succeeds("search", "--resume", "run")
-    for name in ("search", "train", "random-0"):
+    for name in ("search", "shortlist", "finalists", "train", "random-0"):
         (here / "run" / "checkpoints" / f"{name}.safetensors").unlink()
     edit("gates", mode="two_path")
     edit("warmup", epochs=3)

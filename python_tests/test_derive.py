@@ -48,8 +48,8 @@ def test_without_a_target_it_is_the_argmax(regularizer: str) -> None:
     network = supernet(0, 1.0)
     objective = Objective.build(SPACE, table(0, False), LatencyConfig(regularizer=regularizer))
     choices = derive_choices(network, objective)
-    assert choices == [alpha.argmax().item() for alpha in network.edges.alphas]
-    assert choices == max(NETWORKS, key=lambda choices: log_probability(network, choices))
+    assert list(choices) == [alpha.argmax().item() for alpha in network.edges.alphas]
+    assert list(choices) == max(NETWORKS, key=lambda choices: log_probability(network, choices))
 
 
 @given(

@@ -282,7 +282,7 @@ def test_meters_are_means_over_samples() -> None:
 class Walk(Phase):
     """A random walk of one number, three steps an epoch."""
 
-    name, epochs, num_batches = "walk", 2, 3
+    name, section, epochs, num_batches = "walk", "train", 2, 3
 
     def __init__(self) -> None:
         self.position = torch.zeros(1)
@@ -404,7 +404,7 @@ def test_weights_that_are_not_finite_are_never_saved(run: Run, step: int, value:
 
     walk = Walk()
     walk.on_step[step] = diverge
-    with pytest.raises(UserError, match=r"loss of walk .* lower its lr in .*config\.yaml"):
+    with pytest.raises(UserError, match=r"loss of walk .* lower train\.lr in .*config\.yaml"):
         run_phase(walk, run, seed=3, checkpoint_seconds=0)
     assert load_checkpoint(run.checkpoint("walk"))["phase"]["position"].isfinite()
 

@@ -73,7 +73,7 @@ def test_killed_in_every_phase(name: str, expected: Expected, tmp_path: Path) ->
     for phase in PHASES:
         blows = [Blow(phase, rng.choice([1, 2, 3]), rng.uniform(0, 0.03))]
         if phase == between:
-            blows.append(Blow(phase))
+            blows.insert(0, Blow(phase))
         for blow in blows:
             code, errors = sit(run, blow)
             assert code == -signal.SIGKILL, errors

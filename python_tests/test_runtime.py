@@ -65,7 +65,7 @@ def test_scaled_gradients_of_gates_are_those_without_scale(tmp_path: Path) -> No
         if is_scaled:
             learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         pictures = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-        learner.step(pictures, torch.arange(8), torch.Generator().manual_seed(0), 0.5)
+        learner.step(pictures, torch.arange(8), torch.Generator().manual_seed(0))
         moved.append(bench.supernet.edges.alpha_matrix().detach())
     torch.testing.assert_close(moved[0], moved[1])
 

@@ -18,6 +18,9 @@ from .words import percent, points
 
 CONFIDENCE = 0.95
 
+NEGLIGIBLE = 1e-6
+"""A standard deviation below it is one of equals, among which no test decides."""
+
 
 def verdict(derived: Competitor, comparison: Comparison, trainings: float | None) -> str | None:
     """The verdict in words; None where fewer than two random networks were trained.
@@ -42,7 +45,7 @@ def verdict(derived: Competitor, comparison: Comparison, trainings: float | None
         f"chance: ± {points(margin)}), and more than {beaten} of them"
     ]
     is_better = difference > margin
-    if len(listed) > 1 and deviation > 0:
+    if len(listed) > 1 and min(deviation, statistics.stdev(listed)) > NEGLIGIBLE:
         gain = statistics.fmean(listed) - mean
         chance = stats.ttest_ind(listed, random, equal_var=False, alternative="greater").pvalue
         is_better |= difference > 0 and chance < 1 - CONFIDENCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,23 @@ Choices = tuple[int, ...]
 
 TRIES = 200
 """Offspring drawn for each one wanted, before the band counts as exhausted."""
+
+
+def warn_of_narrow_band(objective: Objective) -> None:
+    """Say so where the latency target leaves nothing to choose."""
+    if (target_ms := objective.target_ms) is None:
+        return
+    slack = objective.config.tolerance * target_ms
+    low, high = target_ms - slack, target_ms + slack
+    found = sample_within(objective.space, objective.table, low, high, 2, seed=0)
+    if len(found) < 2:
+        number = "only one network" if found else "no network"
+        warnings.warn(
+            f"{number} of '{objective.space.name}' is within {objective.config.tolerance:.0%} "
+            f"of the target of {target_ms:.4g} ms, so that there is nothing to choose; widen "
+            "latency.tolerance or move the target",
+            stacklevel=2,
+        )
 
 
 @dataclass(frozen=True)

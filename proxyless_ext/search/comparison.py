@@ -24,7 +24,7 @@ def compare(stages: Stages, supernet: SuperNet, choices: Choices) -> None:
         choices: the derived network.
     """
     before, wanted = stages.run.outcome.comparison, stages.config.comparison
-    random = _random(stages, choices, max(wanted.random_networks, len(before.random)))
+    random = draw_random(stages, choices, max(wanted.random_networks, len(before.random)))
     listed = _listed(stages, choices, max(wanted.short_list, len(before.short_list)))
     yardsticks = []
     if wanted.yardsticks:
@@ -60,7 +60,7 @@ def _listed(stages: Stages, choices: Choices, wanted: int) -> list[Choices]:
     return [each.choices for each in scored if each.choices != choices][:wanted]
 
 
-def _random(stages: Stages, choices: Choices, wanted: int) -> list[Choices]:
+def draw_random(stages: Stages, choices: Choices, wanted: int) -> list[Choices]:
     """Random networks of the derived one's latency; fewer where there are no more."""
     if not wanted:
         return []

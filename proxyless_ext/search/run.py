@@ -10,7 +10,7 @@ from ..latency import LatencyTable
 from ..nn import SuperNet
 from ..runs import Result, Run, load_checkpoint
 from ..spaces import Architecture, Space
-from .comparison import compare
+from .comparison import compare, draw_random
 from .derivation import choose
 from .derive import derive_choices
 from .objective import Objective
@@ -44,6 +44,11 @@ def compare_again(run: Run, config: Config, task: Task) -> None:
     stages = Stages.prepare(run, config, task)
     choices = run.outcome.result.choices
     assert choices is not None
+    if len(draw_random(stages, choices, 2)) < 2:
+        raise UserError(
+            f"the space has fewer than two other networks of the latency of that in {run.folder}, "
+            "with which nothing can be decided; search with a wider latency.tolerance"
+        )
     compare(stages, stages.search(), choices)
 
 

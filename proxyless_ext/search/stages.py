@@ -31,7 +31,7 @@ from ..training.networks import (
     validate_network,
 )
 from ..training.phase import Phase, run_phase
-from .candidates import Choices
+from .candidates import Choices, warn_of_narrow_band
 from .objective import Objective
 from .phases import Search, WarmUp
 from .task import Task
@@ -79,6 +79,7 @@ class Stages:
             raise UserError(
                 f"{error}; correct {run.config_path} and go on with --resume {run.folder}"
             ) from error
+        warn_of_narrow_band(objective)
         return cls(run, config, task.runtime, task.data, task.space, table, objective)
 
     def search(self) -> SuperNet:

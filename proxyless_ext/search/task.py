@@ -63,9 +63,21 @@ class Task:
         else:
             config.latency.conditions()
         first_gate_step(config, len(data.train_weights))
+        _check_classes(config, data)
         _check_batches(config, space, data)
         _check_comparison(config, space)
         return cls(space, data, runtime, table)
+
+
+def _check_classes(config: Config, data: Pictures) -> None:
+    """Nothing can be told apart by pictures that are all of one class."""
+    for what, part in (("validation", data.val), ("held-out training", data.train_gates)):
+        present = part.labels.unique().tolist()
+        if len(present) == 1:
+            raise UserError(
+                f"the {what} pictures of {config.data.source} are all of class "
+                f"'{data.classes[present[0]]}'; give some of the others"
+            )
 
 
 def _check_batches(config: Config, space: Space, data: Pictures) -> None:

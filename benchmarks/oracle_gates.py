@@ -1,0 +1,135 @@
+"""Gates, target and derivation alone: what they find when every loss they see is the truth's.
+
+    python benchmarks/oracle_gates.py benchmarks/ground_truth/fashion.json \\
+        --latency benchmarks/ground_truth/fashion_latency.yaml
+
+There is no supernet. Gate gradients are differences of the true test losses of networks that differ
+at one edge, with noise of half a standard deviation of a band; so are the scores of the short
+list, and of these finalists are trained as in the truth. Prints the rank of the network found
+in its band, for five targets and four seeds, derived as the likeliest network and by measuring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+from pathlib import Path
+
+import torch
+from quality import Found, KnownBand, SearchScore
+from truth import Truth
+
+from proxyless_ext import gates
+from proxyless_ext.config import DeriveConfig, LatencyConfig
+from proxyless_ext.latency import LatencyTable
+from proxyless_ext.search import LatencyTarget, Objective
+from proxyless_ext.search.candidates import Band
+from proxyless_ext.search.short_list import PARENTS
+from proxyless_ext.seeding import derive_seed, generator
+from proxyless_ext.spaces import read_model
+
+TARGETS = ("25%", "40%", "50%", "65%", "80%")
+SEEDS = 4
+NOISE = 0.5
+DERIVE = DeriveConfig(networks=48, generations=2, finalists=24, round=0.25)
+
+
+class Oracle:
+    """The true test loss of every network, in standard deviations of a band, with noise."""
+
+    def __init__(self, truth: Truth, band: KnownBand, seed: int) -> None:
+        self.means = {
+            network.choices: statistics.fmean(each.loss for each in network.trainings)
+            for network in truth.networks
+        }
+        self.sd = statistics.stdev(self.means[network.choices] for network in band.networks)
+        self.random = random.Random(seed)
+
+    def loss(self, choices: tuple[int, ...]) -> float:
+        """Of a network, as it was measured just now."""
+        return self.means[choices] / self.sd + self.random.gauss(0, NOISE)
+
+
+def learn(oracle: Oracle, objective: Objective, steps: int, lr: float, seed: int) -> torch.Tensor:
+    """Alphas after a search by gate steps over all candidates [E, N]."""
+    space, costs = objective.space, objective.costs
+    assert objective.target is not None
+    alpha = torch.zeros(costs.edges.shape)
+    for row, edge in zip(alpha, space.edges, strict=True):
+        row[len(edge.candidates) :] = -torch.inf
+    target = LatencyTarget(costs.edges, costs.fixed, objective.target.target_ms)
+    parameter = torch.nn.Parameter(alpha)
+    optimizer = torch.optim.Adam([parameter], lr=lr, betas=(0.0, 0.999))
+    for step in range(steps):
+        path = gates.sample(parameter.detach(), generator(seed, "oracle", step)).tolist()
+        gradient = torch.zeros_like(alpha)
+        for edge, spec in enumerate(space.edges):
+            for choice in range(len(spec.candidates)):
+                other = (*path[:edge], choice, *path[edge + 1 :])
+                gradient[edge, choice] = oracle.loss(other)
+        parameter.grad = gates.alpha_gradient(parameter.detach(), gradient)
+        optimizer.step()
+        with torch.no_grad():
+            parameter.add_(target.charge(parameter))
+    return parameter.detach()
+
+
+def short_list(oracle: Oracle, band: Band, scores: torch.Tensor, seed: int) -> list[tuple]:
+    """The best of what `search.short_list` would score, in the order of the oracle."""
+    rng = random.Random(derive_seed(seed, "offspring"))
+    likeliest = band.likeliest(scores, DERIVE.networks // 2)
+    drawn = band.drawn(DERIVE.networks, seed)
+    generation = list(dict.fromkeys([*likeliest, *drawn]))[: DERIVE.networks]
+    losses: dict[tuple, float] = {}
+    for _ in range(1 + DERIVE.generations):
+        losses |= {choices: oracle.loss(choices) for choices in generation}
+        best = sorted(losses, key=losses.__getitem__)
+        parents = best[: -int(-PARENTS * len(best) // 1)]
+        generation = band.offspring(parents, losses, DERIVE.networks, rng)
+    return sorted(losses, key=losses.__getitem__)[: DERIVE.finalists]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("truth", type=Path, help="the table of all networks")
+    parser.add_argument("--latency", type=Path, required=True, help="the space's latency table")
+    parser.add_argument("--steps", type=int, default=300, help="gate steps")
+    parser.add_argument("--lr", type=float, default=0.01, help="of the alphas")
+    arguments = parser.parse_args()
+    truth = read_model(Truth, arguments.truth)
+    table = LatencyTable.load(arguments.latency)
+    print("| target | networks | rank of the likeliest | rank of the network found |")
+    print("|---|---|---|---|")
+    for target in TARGETS:
+        latency = LatencyConfig(table=arguments.latency, target=target)
+        objective = Objective.build(truth.space, table, latency)
+        known = KnownBand(truth, latency)
+        order = sorted(known.accuracies, reverse=True)
+        ranks: list[tuple[int, int]] = []
+        for seed in range(SEEDS):
+            oracle = Oracle(truth, known, seed)
+            alpha = learn(oracle, objective, arguments.steps, arguments.lr, seed)
+            scores = alpha.double().log_softmax(1)
+            band = Band.of(objective, scores)
+            (likeliest,) = band.likeliest(scores, 1)
+            score = SearchScore(
+                seed=seed,
+                target=target,
+                finalists=tuple(short_list(oracle, band, scores, seed)),
+                round=DERIVE.round,
+                scored=(),
+                trainings=0.0,
+            )
+            found = Found.of(score, known).network
+            pair = (truth[likeliest].accuracy, found.accuracy)
+            ranks.append((1 + order.index(pair[0]), 1 + order.index(pair[1])))
+        first, second = (", ".join(map(str, each)) for each in zip(*ranks, strict=True))
+        print(f"| {target} | {len(order)} | {first} | {second} |")
+
+
+if __name__ == "__main__":
+    main()
