@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..config import Config
 from ..errors import UserError
 from ..report import describe_status, describe_verdict, write_report
+from ..report.words import duration
 from ..runs import Result, Run, check_output
-from ..search import Task, check_ended, compare_again, derive_again, run_search
+from ..search import (
+    Task,
+    check_ended,
+    check_plannable,
+    compare_again,
+    derive_again,
+    parse_budget,
+    plan_search,
+    run_search,
+)
 from .app import app
 from .command import command, console
 from .options import (
@@ -37,13 +49,18 @@ def search(
     data: DataOption = None,
     space: SpaceOption = None,
     target: TargetOption = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time to spend, such as 1h, instead of epochs, rates and batch sizes."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
     out: OutOption = None,
     resume: ResumeOption = None,
     assignments: SetOption = None,
 ) -> None:
     """Search a network on your pictures and this machine, train it, and report."""
-    given = any(option is not None for option in (config, data, space, target, seed, assignments))
+    options = (config, data, space, target, budget, seed, assignments)
+    given = any(option is not None for option in options)
     run = resumed("search", out, resume, given)
     settings = configuration(
         run.config_path if run else config,
@@ -58,7 +75,10 @@ def search(
             f"--target needs latency.regularizer 'target', not '{settings.latency.regularizer}'; "
             "leave out one of them"
         )
-    task = Task.load(settings, run)
+    if budget is None:
+        task = Task.load(settings, run)
+    else:
+        settings, task = _planned(settings, budget)
     settings = settings.anchored()
     run = begun(run, out, settings, task.data)
     result = run_search(run, settings, task)
@@ -118,6 +138,21 @@ def status(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the report of a run again."""
     console.print(f"report: {write_report(Run.open(run).folder)}")
+
+
+def _planned(settings: Config, budget: str) -> tuple[Config, Task]:
+    """The settings that spend a budget, and what to search with them; says what takes how long."""
+    seconds = parse_budget(budget)
+    check_plannable(settings)
+    started = time.monotonic()
+    task = Task.read(settings, None)
+    plan, task = plan_search(settings, task, seconds - (time.monotonic() - started))
+    console.print(f"plan, {duration(time.monotonic() - started)} being over:")
+    for part, each in plan.seconds.items():
+        console.print(f"  {part:<32}{duration(each):>12}")
+    settings = plan.apply(settings)
+    task.check(settings)
+    return settings, task
 
 
 def _print_result(result: Result, report: Path) -> None:

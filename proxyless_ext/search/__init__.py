@@ -2,6 +2,7 @@
 
 from .derive import derive_choices
 from .objective import Objective
+from .plan import check_plannable, parse_budget, plan_search
 from .run import check_ended, compare_again, derive_again, run_search
 from .target import LatencyTarget
 from .task import Task
@@ -11,8 +12,11 @@ __all__ = [
     "Objective",
     "Task",
     "check_ended",
+    "check_plannable",
     "compare_again",
     "derive_again",
     "derive_choices",
+    "parse_budget",
+    "plan_search",
     "run_search",
 ]

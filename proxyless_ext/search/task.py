@@ -45,6 +45,13 @@ class Task:
             UserError: pictures, device, space, table, target, schedule or comparison are
                 impossible, or pictures or settings are not those of the run.
         """
+        task = cls.read(config, run)
+        task.check(config)
+        return task
+
+    @classmethod
+    def read(cls, config: Config, run: Run | None) -> Task:
+        """`load` for a configuration whose schedule is yet to be planned."""
         runtime = Runtime.set_up(config.runtime)
         if run and run.space_path.exists():
             space = Space.load(run.space_path)
@@ -62,11 +69,18 @@ class Task:
             Objective.build(space, table, config.latency)
         else:
             config.latency.conditions()
-        first_gate_step(config, len(data.train_weights))
         _check_classes(config, data)
-        _check_batches(config, space, data)
         _check_comparison(config, space)
         return cls(space, data, runtime, table)
+
+    def check(self, config: Config) -> None:
+        """Find what is impossible about a schedule.
+
+        Raises:
+            UserError: there is no gate step, or batches are too small for BatchNorm.
+        """
+        first_gate_step(config, len(self.data.train_weights))
+        _check_batches(config, self.space, self.data)
 
 
 def _check_classes(config: Config, data: Pictures) -> None:

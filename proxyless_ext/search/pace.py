@@ -1,0 +1,109 @@
+"""What the steps of a search take on this machine."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from ..config import Config
+from ..nn import SuperNet, batch_statistics
+from ..seeding import derive_seed, generator
+from ..training.meter import Meter
+from ..training.networks import for_data, fresh_network
+from ..training.phase import Batch
+from ..training.train import Train
+from ..training.weight_phase import WeightPhase
+from .candidates import Choices
+from .phases import WarmUp
+from .task import Task
+
+WARM_UP_STEPS, TIMED_STEPS = 2, 12
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds per picture.
+
+    Attributes:
+        weight: of a weight step of the supernet, reading included.
+        gate: of a gate step.
+        score: of a network on the short list, or in a validation.
+        train: of a training step of a network of the target's latency, reading included.
+    """
+
+    weight: float
+    gate: float
+    score: float
+    train: float
+
+    @classmethod
+    def measure(cls, config: Config, task: Task, band: Sequence[Choices]) -> Pace:
+        """Take some steps with networks that are thrown away.
+
+        Args:
+            config: its batch sizes are those of the search.
+            task: of the search.
+            band: networks of the target's latency.
+        """
+        runtime, data = task.runtime, task.data
+        torch.manual_seed(derive_seed(config.seed, "pace"))
+        supernet = SuperNet(task.space).to(memory_format=torch.channels_last)
+        edges, draw = supernet.to(runtime.device).edges, generator(config.seed, "pace", "paths")
+        warm_up = WarmUp(supernet, config, runtime, data)
+        pictures, labels = map(runtime.put, next(warm_up.batches(0, 0)))
+
+        def gate() -> None:
+            with edges.gate_step("full", draw) as step, runtime.autocast():
+                functional.cross_entropy(supernet(pictures), labels).backward()
+            step.update(lambda: step.gates.cpu())
+
+        @torch.no_grad()
+        def score() -> None:
+            edges.sample(draw, uniformly=True)
+            with batch_statistics(supernet), runtime.autocast():
+                supernet(pictures).cpu()
+
+        trainings = []
+        for choices in band[:3]:
+            architecture = for_data(task.space.architecture(choices), config, data)
+            network = fresh_network(architecture, config, runtime, "pace")
+            trainings.append(Train(network, config, runtime, data, "pace"))
+        return cls(
+            weight=_per_picture(_weight_steps([warm_up]), config.warmup.batch_size),
+            gate=_per_picture(gate, len(labels)),
+            score=_per_picture(score, len(labels)),
+            train=_per_picture(_weight_steps(trainings), config.train.batch_size),
+        )
+
+
+def _weight_steps(phases: Sequence[WeightPhase]) -> Callable[[], None]:
+    """Takes the next step of one of the phases, in turn, on its next batch."""
+    streams = itertools.cycle([(phase, _endless(phase)) for phase in phases])
+
+    def step() -> None:
+        phase, stream = next(streams)
+        pictures, labels = next(stream)
+        phase.step(0, pictures, labels, meter := Meter())
+        meter.means()  # Waits for the device.
+
+    return step
+
+
+def _endless(phase: WeightPhase) -> Iterator[Batch]:
+    while True:
+        yield from phase.batches(0, 0)
+
+
+def _per_picture(step: Callable[[], None], batch_size: int) -> float:
+    times = []
+    for _ in range(WARM_UP_STEPS + TIMED_STEPS):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return statistics.fmean(times[WARM_UP_STEPS:]) / batch_size

@@ -1,0 +1,259 @@
+"""How a search spends a given time, from what steps take on this machine.
+
+What is measured before it is chosen is what a search is worth (docs/search.md), so the finalists,
+which begin the training of the network found, get nearly twice the time of that training itself,
+and the supernet about as much as half of both.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..config import Config
+from ..errors import UserError
+from ..latency import measure_table
+from .candidates import Band
+from .finalists import rounds, survivors
+from .objective import Objective
+from .pace import Pace
+from .task import Task
+
+PLANNED = {
+    "warmup": {"epochs", "lr", "batch_size"},
+    "search": {"epochs", "lr", "batch_size"},
+    "gates": {"every", "lr", "batch_size"},
+    "derive": {"networks", "generations", "pictures", "finalists", "round"},
+    "train": {"epochs", "lr", "batch_size", "ema_decay"},
+}
+"""The settings that a plan makes."""
+
+SUPERNET, SHORT_LIST = 0.3, 0.06
+"""Their parts of the time."""
+OTHERS = 0.05
+"""For figures and files, beside all else."""
+
+WARM_UP = 0.2
+"""Of the supernet's epochs."""
+LEAST_EPOCHS = 3
+"""Of the supernet."""
+EVERY, GENERATIONS, PICTURES = 4, 2, 2000
+LEAST_NETWORKS, MOST_NETWORKS = 8, 128
+"""In a generation of the short list."""
+FINALISTS = (8, 4, 2, 1)
+"""The first of these that leaves time for rounds of at least an epoch."""
+
+_SPANS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of a span such as ``90s``, ``20m``, ``1.5h`` or ``2d``.
+
+    Raises:
+        UserError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|m|h|d)", text.strip())
+    seconds = float(match[1]) * _SPANS[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise UserError(f"budget '{text}' is no span of time; write for example 20m, 1.5h or 2d")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long the parts of a search take, and the settings that make them so.
+
+    Attributes:
+        settings: values by section.
+        seconds: of each part, by what it is.
+    """
+
+    settings: dict[str, dict[str, Any]]
+    seconds: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds of all parts."""
+        return sum(self.seconds.values())
+
+    def apply(self, config: Config) -> Config:
+        """The configuration with the plan's settings."""
+        tree = config.model_dump(mode="json")
+        for section, values in self.settings.items():
+            tree[section] |= values
+        return Config.model_validate(tree)
+
+
+def check_plannable(config: Config) -> None:
+    """Refuse a budget beside settings that it would overrule.
+
+    Raises:
+        UserError: names them.
+    """
+    given = [
+        f"{section}.{name}"
+        for section, names in PLANNED.items()
+        for name in sorted(names & getattr(config, section).model_fields_set)
+    ]
+    if given:
+        raise UserError(f"a budget plans {', '.join(given)}; leave these out, or the budget")
+
+
+def plan_search(config: Config, task: Task, budget: float) -> tuple[Plan, Task]:
+    """Measure latencies and steps, and spend what is left of the time.
+
+    Args:
+        config: of the search; its planned settings do not matter.
+        task: of the search.
+        budget: in seconds, from now on.
+
+    Returns:
+        The plan, which fits into the time, and the task with its latencies.
+
+    Raises:
+        UserError: the time is too short; says how much would do. Or the target is out of reach.
+    """
+    started = time.monotonic()
+    table = task.table or measure_table(task.space, config.latency.conditions())
+    task = replace(task, table=table)
+    objective = Objective.build(task.space, table, config.latency)
+    shape = objective.costs.edges.shape
+    networks = Band.of(objective, torch.zeros(shape)).drawn(3, config.seed)
+    usual = Plan(_batches(len(task.data.train)), {}).apply(config)
+    planner = Planner(config, task, Pace.measure(usual, task, networks))
+    return planner.spend(budget - (time.monotonic() - started), budget), task
+
+
+class Planner:
+    """Knows what the parts of a search take.
+
+    Args:
+        config: of the search.
+        task: of the search.
+        pace: of this machine.
+    """
+
+    def __init__(self, config: Config, task: Task, pace: Pace) -> None:
+        self.task = task
+        self.pace = pace
+        self.batches = _batches(len(task.data.train))
+        self.pictures = min(PICTURES, len(task.data.train_gates))
+        self.rivals = config.comparison.random_networks + config.comparison.short_list
+
+    def spend(self, seconds: float, budget: float) -> Plan:
+        """The plan that uses up to so many seconds of a budget.
+
+        Raises:
+            UserError: they are too few.
+        """
+        least = self.plan(LEAST_EPOCHS, LEAST_NETWORKS, 1, 1)
+        if least.total > seconds:
+            enough = math.ceil((least.total + budget - seconds) / 60)
+            raise UserError(
+                f"a budget of {budget / 60:.3g} min is too small for "
+                f"{len(self.task.data.train)} pictures and space '{self.task.space.name}' on this "
+                f"machine; give {enough} min or more, or set data.limit"
+            )
+        epochs = max(LEAST_EPOCHS, int(SUPERNET * seconds / self._supernet(1)))
+        networks = int(SHORT_LIST * seconds / self._short_list(1))
+        networks = min(max(LEAST_NETWORKS, networks), MOST_NETWORKS)
+        for finalists in FINALISTS:
+            fixed = self.plan(epochs, networks, finalists, 0).total
+            epoch = self.plan(epochs, networks, finalists, 1).total - fixed
+            train_epochs = int((seconds - fixed) / epoch)
+            if train_epochs * _round(finalists) >= 1:
+                return self.plan(epochs, networks, finalists, train_epochs)
+        return self.plan(epochs, networks, 1, train_epochs) if train_epochs >= 1 else least
+
+    def plan(self, epochs: int, networks: int, finalists: int, train_epochs: int) -> Plan:
+        """The plan of these numbers.
+
+        Args:
+            epochs: of the supernet, warm-up included.
+            networks: in a generation of the short list.
+            finalists: of it.
+            train_epochs: of the network found.
+        """
+        warm_up = _warm_up(epochs)
+        settings = {name: dict(values) for name, values in self.batches.items()}
+        settings["warmup"]["epochs"] = warm_up
+        settings["search"]["epochs"] = epochs - warm_up
+        settings["derive"] = {
+            "networks": networks,
+            "generations": GENERATIONS,
+            "pictures": self.pictures,
+            "finalists": finalists,
+            "round": _round(finalists),
+        }
+        steps = train_epochs * len(self.task.data.train) / settings["train"]["batch_size"]
+        settings["train"] |= {"epochs": train_epochs, "ema_decay": _ema_decay(steps)}
+        training = train_epochs * self._epoch
+        seconds = {
+            f"warm-up, {warm_up} epochs": warm_up * self._weight_epoch,
+            f"search, {epochs - warm_up} epochs": self._supernet(epochs)
+            - warm_up * self._weight_epoch,
+            f"short list, {networks * (1 + GENERATIONS)} networks": self._short_list(networks),
+            f"finalists, {finalists} networks": _race(finalists) * training,
+            f"training, {train_epochs} epochs": training,
+            f"comparison, {self.rivals} networks": self.rivals * training,
+        }
+        seconds["figures and files"] = OTHERS * sum(seconds.values())
+        return Plan(settings, {part: each for part, each in seconds.items() if each > 0})
+
+    @property
+    def _weight_epoch(self) -> float:
+        """Seconds of an epoch of the supernet without gate steps."""
+        return len(self.task.data.train_weights) * self.pace.weight
+
+    @property
+    def _epoch(self) -> float:
+        """Seconds of an epoch of a training."""
+        data = self.task.data
+        return len(data.train) * self.pace.train + len(data.val) * self.pace.score
+
+    def _supernet(self, epochs: int) -> float:
+        """Seconds of warm-up and search, whose first epoch has no gate steps."""
+        gates = max(epochs - _warm_up(epochs) - 1, 0) * len(self.task.data.train_weights) / EVERY
+        return epochs * self._weight_epoch + gates * self.pace.gate
+
+    def _short_list(self, networks: int) -> float:
+        return networks * (1 + GENERATIONS) * self.pictures * self.pace.score
+
+
+def _batches(pictures: int) -> dict[str, dict[str, Any]]:
+    """Batch sizes and rates for so many training pictures: for few those that docs/search.md was
+    measured with, from 50,000 on those of the published warm-up.
+    """
+    batch_size = min(max(2 ** round(math.log2(pictures / 200)), 32), 256)
+    weights = {"lr": 0.1 if batch_size <= 64 else 0.05, "batch_size": batch_size}
+    gates = {"every": EVERY, "lr": 0.01, "batch_size": batch_size}
+    return {"warmup": weights, "search": weights, "gates": gates, "train": weights}
+
+
+def _warm_up(epochs: int) -> int:
+    return max(1, round(WARM_UP * epochs))
+
+
+def _round(finalists: int) -> float:
+    """The part of a training that a round takes: longer for few, whose order is harder to tell."""
+    return 0.125 if finalists > 4 else 0.25
+
+
+def _race(finalists: int) -> float:
+    """What finalists cost, in trainings."""
+    part, left, cost = _round(finalists), finalists, 0.0
+    number = rounds(finalists, part)
+    for each in range(number):
+        cost += part * left
+        left = survivors(left, number - each - 1)
+    return cost
+
+
+def _ema_decay(steps: float) -> float:
+    """Averages over the last fiftieth of a training, and no longer than published ones."""
+    return min(0.999, 1 - 50 / max(steps, 50))
