@@ -99,7 +99,25 @@ def make_run(
         {"name": "mobilenet_v2", "accuracy": 0.81, **network, "measured_ms": 2 * predicted},
         {"name": "mnasnet1_0", "accuracy": None, **network, "measured_ms": 2.4 * predicted},
     ]
-    _write_json(folder / "comparison.json", {"random": rivals, "yardsticks": yardsticks})
+    listed = [
+        {**rival, "name": f"shortlist-{index}", "accuracy": accuracy}
+        for index, (rival, accuracy) in enumerate(zip(rivals, [0.78, 0.79], strict=False))
+    ]
+    comparison = {"random": rivals, "short_list": listed, "yardsticks": yardsticks}
+    _write_json(folder / "comparison.json", comparison)
+    finalists = [
+        {
+            **network,
+            "measured_ms": 1.01 * predicted,
+            "choices": choices,
+            "held_out_loss": 0.61 + 0.01 * place,
+            "log_probability": -3.5 - place,
+            "rounds": rounds,
+            "training_loss": 0.8 + 0.02 * place,
+        }
+        for place, rounds in enumerate([2, 2, 1, 1])
+    ]
+    _write_json(folder / "derivation.json", {"scored": 96, "finalists": finalists})
     return folder
 
 

@@ -195,10 +195,31 @@ def test_comparison_lists_every_network_and_the_spread(cifar_page):
         "random-0 76.0",
         "random-2 78.0",
         "mean of 3 random networks 77.0 ± 1.0",
+        "shortlist-1 79.0",
         "mobilenet_v2 81.0",
         "mnasnet1_0 \N{EN DASH}",
+        "3.3 points above the mean of 3 random networks of its latency",
     ):
         assert words in cifar_page.text
+
+
+def test_finalists_are_listed_by_what_they_chose(cifar_run, cifar_page):
+    for words in (
+        "96 networks were scored",
+        "The best 4 began their training",
+        "-3.5 0.610 2 0.800",
+    ):
+        assert words in cifar_page.text
+    space = cifar_mbconv()
+    choices = json.loads((cifar_run / "derivation.json").read_text())["finalists"][0]["choices"]
+    pairs = zip(space.edges, choices, strict=True)
+    names = " ".join(edge.candidates[choice] for edge, choice in pairs)
+    assert names.replace("zero", "-") in cifar_page.text
+
+
+def test_without_finalists_none_are_mentioned(small_run):
+    (small_run / "derivation.json").unlink()
+    assert "Finalists" not in report(small_run).text
 
 
 def test_the_same_run_gives_the_same_page(small_run):
@@ -328,7 +349,9 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["result.json", "comparison.json", "environment.json"])
+@pytest.mark.parametrize(
+    "name", ["result.json", "comparison.json", "derivation.json", "environment.json"]
+)
 def test_a_damaged_file_is_named_and_the_old_page_kept(small_run, name):
     (small_run / "report.html").write_text("an earlier page")
     (small_run / name).write_text('{"accuracy": [')
@@ -337,7 +360,7 @@ def test_a_damaged_file_is_named_and_the_old_page_kept(small_run, name):
     assert (small_run / "report.html").read_text() == "an earlier page"
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "architecture.json"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "architecture.json", "derivation.json"])
 def test_files_of_another_space_are_an_error(small_run, tmp_path, name):
     other = make_run(tmp_path / "other", cifar_mbconv(), epochs=(0, 1, 0))
     (small_run / name).write_text((other / name).read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,13 @@ from tiny_runs import SPACE
 from torch import Tensor, nn
 
 from proxyless_ext import Edges, MBConv, MixedOp, SuperNet
+from proxyless_ext.data import DataConfig, endless, load_pictures
 from proxyless_ext.errors import UserError
 from proxyless_ext.nn import share_weights
+from proxyless_ext.spaces import Space
+from proxyless_ext.training.optim import cosine_rate, set_rate
+
+ROOT = Path(__file__).parent.parent
 
 KINDS = [(3, 1), (3, 3), (5, 6), (7, 2)]
 HIDDEN, KERNEL = 24, 7
@@ -142,3 +148,26 @@ def test_bad_input() -> None:
     share_weights(shared)
     with pytest.raises(UserError, match="before anything in them is changed"):
         share_weights(shared)
+
+
+@pytest.mark.slow
+def test_edges_that_change_the_shape_learn() -> None:
+    """480 steps on digits, uniform paths, six candidates at each of three such edges."""
+    data = load_pictures(DataConfig(source="digits", gate_fraction=0.3), 32, 0)
+    space = Space.load(ROOT / "configs" / "spaces" / "small.yaml").with_classes(10)
+    assert sum(not edge.shortcut for edge in space.edges) == 3
+    torch.manual_seed(0)
+    net = SuperNet(space).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(net.edges.weights, 0.1, momentum=0.9, nesterov=True)
+    stream, draw = endless(data.train_weights, 32, 0, "train"), torch.Generator().manual_seed(0)
+    hits = []
+    for step in range(480):
+        set_rate(optimizer, cosine_rate(0.1, step, 480))
+        pictures, labels = next(stream)
+        net.edges.sample(draw, uniformly=True)
+        optimizer.zero_grad()
+        logits = net(pictures)
+        nn.functional.cross_entropy(logits, labels, label_smoothing=0.1).backward()
+        optimizer.step()
+        hits.append((logits.argmax(1) == labels).float().mean().item())
+    assert sum(hits[-48:]) / 48 > 0.85

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import contains
+from operator import contains, lt
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,6 +127,11 @@ class Contents:
         rows = (record.probabilities for record in self.search)
         if any([len(row) for row in row_per_edge] != shape for row_per_edge in rows):
             raise _foreign("records", self.name)
+        finalists = [finalist.choices or () for finalist in self.derivation.finalists]
+        if not all(
+            len(choices) == len(shape) and all(map(lt, choices, shape)) for choices in finalists
+        ):
+            raise _foreign("finalists in derivation.json", self.name)
         chosen = self.derived_operations
         fits = len(chosen) == len(candidates) and all(map(contains, candidates, chosen))
         if self.architecture is not None and not fits:
