@@ -30,6 +30,7 @@ from proxyless_ext.seeding import derive_seed, generator
 from proxyless_ext.spaces import read_model
 
 TARGETS = ("25%", "40%", "50%", "65%", "80%")
+TOLERANCE = 0.05
 SEEDS = 4
 NOISE = 0.5
 DERIVE = DeriveConfig(networks=48, generations=2, finalists=24, round=0.25)
@@ -105,7 +106,7 @@ def main() -> None:
     print("| target | networks | rank of the likeliest | rank of the network found |")
     print("|---|---|---|---|")
     for target in TARGETS:
-        latency = LatencyConfig(table=arguments.latency, target=target)
+        latency = LatencyConfig(table=arguments.latency, target=target, tolerance=TOLERANCE)
         objective = Objective.build(truth.space, table, latency)
         known = KnownBand(truth, latency)
         order = sorted(known.accuracies, reverse=True)

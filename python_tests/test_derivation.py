@@ -119,7 +119,7 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
         for each in choices
     ]
     meters = [Meter() for _ in choices]
-    stream = endless(bench.task.data.train, 8, 0, "finalists")
+    stream = endless(bench.task.data.train, 8, 0, "train")
     left = list(range(5))
     records = read_metrics(bench.run.metrics_path)
     for number, record in enumerate(records):

@@ -73,7 +73,7 @@ class Finalists(Phase):
             self.data.train,
             self.config.train.batch_size,
             self.config.seed,
-            self.name,
+            "train",  # The winner's training takes the same again.
             start=epoch * self.num_batches + start,
             workers=self.config.data.workers,
             pin=self.runtime.is_asynchronous,

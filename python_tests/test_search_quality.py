@@ -1,0 +1,203 @@
+"""The ground truth of a tiny space, and what searches of it are said to have found."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+import sys
+from pathlib import Path
+
+import ground_truth
+import oracle_gates
+import pytest
+import search_quality
+import yaml
+from quality import Found, KnownBand, SearchScore, describe, look_up
+from tiny_runs import SPACE, begin, table_of
+from truth import Training, Truth, TruthNetwork, truth_settings
+
+from proxyless_ext.config import Config, LatencyConfig, load_config
+from proxyless_ext.data import load_pictures
+from proxyless_ext.errors import UserError
+from proxyless_ext.search import Task
+from proxyless_ext.search.derivation import best_finalist
+from proxyless_ext.search.stages import Stages
+from proxyless_ext.spaces import Space, Stage
+
+TINY = Space(
+    **SPACE.model_dump(exclude={"stages", "candidates", "name"}),
+    name="tiniest",
+    candidates=("k3e1", "k5e2", "zero"),
+    stages=(Stage(channels=4, cells=1), Stage(channels=6, cells=2, stride=2)),
+)
+NETWORKS = [*itertools.product(range(3), range(2), range(3))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration, and the truth that was made by it."""
+    folder = tmp_path_factory.mktemp("truth")
+    TINY.save(folder / "space.yaml")
+    table_of(TINY).save(folder / "table.yaml")
+    config = {
+        "runtime": {"threads": 1},
+        "data": {"limit": 100, "val_fraction": 0.05, "augment": "none"},
+        "space": {"name": "space.yaml"},
+        "latency": {"table": "table.yaml", "tolerance": 0.3, "target": "50%"},
+        "warmup": {"epochs": 1, "batch_size": 16},
+        "search": {"epochs": 2, "batch_size": 16},
+        "gates": {"every": 1, "batch_size": 16},
+        "derive": {"networks": 6, "generations": 1, "pictures": 32, "finalists": 4, "round": 0.25},
+        "train": {"epochs": 2, "batch_size": 8, "ema_decay": 0},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    settings = load_config(folder / "config.yaml", {})
+    ground_truth.make(settings, folder / "truth.json", seeds=2, processes=1)
+    return folder
+
+
+def load(folder: Path) -> tuple[Config, Truth]:
+    config = load_config(folder / "config.yaml", {})
+    data = load_pictures(config.data, TINY.resolution, config.seed)
+    path = folder / "truth.json"
+    return config, Truth.load(path, truth_settings(config), TINY, data.inventory)
+
+
+def test_every_network_is_in_it_twice(folder: Path) -> None:
+    config, truth = load(folder)
+    assert [network.choices for network in truth.networks] == NETWORKS
+    table = table_of(TINY)
+    for network in truth.networks:
+        assert len(network.trainings) == 2
+        assert network.predicted_ms == pytest.approx(
+            table.predict(TINY.architecture(network.choices)), rel=1e-5
+        )
+        assert all(len(training.curve) == 8 for training in network.trainings)
+    trainer = ground_truth.Trainer.load(config)
+    assert trainer.train(NETWORKS[7], 1) == truth[NETWORKS[7]].trainings[1]
+
+
+def test_it_goes_on_where_it_was_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, truth = load(folder)
+    journal = folder / "truth.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-2]) + lines[-1][:20])  # Killed while it wrote a line.
+    (folder / "truth.json").unlink()
+    assert ground_truth.make(config, folder / "truth.json", seeds=2, processes=1) == truth
+
+    monkeypatch.setattr(ground_truth, "ProcessPoolExecutor", None)
+    other = config.model_copy(update={"train": config.train.model_copy(update={"lr": 0.2})})
+    with pytest.raises(UserError, match=r"truth\.jsonl is of other settings, pictures or networks"):
+        ground_truth.make(other, folder / "truth.json", seeds=2, processes=1)
+
+
+def test_tables_of_something_else_are_refused(folder: Path) -> None:
+    config, truth = load(folder)
+    path, settings = folder / "truth.json", truth_settings(config)
+    with pytest.raises(UserError, match="is of another space than 'tiny'; give its own table"):
+        Truth.load(path, settings, SPACE, truth.pictures)
+    names = (*truth.pictures.classes[:-1], "nine")
+    other = truth.pictures.model_copy(update={"classes": names})
+    with pytest.raises(UserError, match="is of other pictures: class 'nine' is new"):
+        Truth.load(path, settings, TINY, other)
+    with pytest.raises(UserError, match="was made with other settings of data or train"):
+        Truth.load(path, {**settings, "train": {}}, TINY, truth.pictures)
+    shared = TINY.model_copy(update={"weights": "shared"})
+    assert Truth.load(path, settings, shared, truth.pictures) == truth
+
+
+def test_finalists_compete_by_the_table_as_in_a_run(folder: Path, tmp_path: Path) -> None:
+    config, truth = load(folder)
+    for seed in (0, 1):
+        seeded = config.model_copy(update={"seed": seed})
+        (tmp_path / str(seed)).mkdir()
+        run = begin(tmp_path / str(seed) / "run", seeded)
+        task = Task.load(config, None)  # The split of the truth's pictures is that of its own seed.
+        stages = Stages.prepare(run, seeded, task)
+        finalists = random.Random(seed).sample(NETWORKS, 6)
+        score = SearchScore(
+            seed=seed, target="50%", finalists=finalists, round=0.25, scored=(), trainings=3.0
+        )
+        found = Found.of(score, KnownBand(truth, config.latency))
+        assert found.network.choices == best_finalist(stages, stages.search(), finalists)
+        assert found.trainings == 3.0 + (6 + 3 + 2) / 4
+
+
+def made_up(accuracies: list[float]) -> Truth:
+    """A truth in which all networks take 1 ms."""
+    trainings = [Training(accuracy=each, loss=1 - each, curve=(1.0,) * 8) for each in accuracies]
+    return Truth.model_construct(
+        space=TINY,
+        networks=tuple(
+            TruthNetwork(
+                choices=choices, parameters=1, macs=1, predicted_ms=1.0, trainings=(training,)
+            )
+            for choices, training in zip(NETWORKS, trainings, strict=True)
+        ),
+    )
+
+
+def test_places_in_a_band(folder: Path) -> None:
+    accuracies = [0.5 + index / 100 for index in range(17)]
+    truth = made_up([*accuracies, 0.5])
+    table = folder / "table.yaml"
+    band = KnownBand(truth, LatencyConfig(table=table, target="1ms", tolerance=0.01))
+    best, worst, tie = truth[NETWORKS[16]], truth[NETWORKS[1]], truth[NETWORKS[0]]
+    assert band.percentile(best) == 1.0
+    assert band.percentile(worst) == pytest.approx(2 / 17)
+    assert band.percentile(tie) == pytest.approx(0.5 / 17)
+    assert band.regret(best) == 0
+    sd = statistics.stdev([*accuracies, 0.5])
+    assert band.regret(worst) == pytest.approx(0.15 / sd)
+    assert band.matches(best, 5, 0) == 1.0
+    # The second best is beaten where the best is among the five drawn of 18.
+    second = truth[NETWORKS[15]]
+    assert band.matches(second, 5, 0) == pytest.approx(13 / 18, abs=4 * math.sqrt(0.2 / 2000))
+    assert band.matches(tie, 1, 0) == pytest.approx(2 / 18, abs=4 * math.sqrt(0.1 / 2000))
+
+
+def test_searches_are_scored_and_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / "quality"
+    command = [
+        *("search_quality", str(folder / "truth.json"), "--config", str(folder / "config.yaml")),
+        *("--out", str(out), "--seeds", "2", "--targets", "40%", "60%", "--processes", "1"),
+        *("--figure", str(folder / "quality.svg")),
+    ]
+    monkeypatch.setattr(sys, "argv", command)
+    search_quality.main()
+    printed = capsys.readouterr().out
+    scores = search_quality.read_scores(out / "search.jsonl")
+    assert {(score.seed, score.target) for score in scores} == {
+        *itertools.product((0, 1), ("40%", "60%"))
+    }
+    config, truth = load(folder)
+    for score in scores:
+        latency = config.latency.model_copy(update={"target": score.target})
+        members = {network.choices for network in KnownBand(truth, latency).networks}
+        assert {network.choices for network in score.scored} == members
+        assert set(score.finalists) <= members
+        assert score.trainings > 0
+    assert "\n".join(describe(look_up(truth, config.latency, {"search": scores}))) in printed
+    assert "| **search** | 4 |" in printed
+    assert (folder / "quality.svg").stat().st_size > 0
+
+    # What there is stays.
+    monkeypatch.setattr(search_quality, "score_search", None)
+    search_quality.main()
+    assert capsys.readouterr().out == printed
+
+
+def test_the_oracle(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(oracle_gates, "TARGETS", ("50%",))
+    monkeypatch.setattr(oracle_gates, "TOLERANCE", 0.3)
+    table = str(folder / "table.yaml")
+    command = ["oracle_gates", str(folder / "truth.json"), "--latency", table, "--steps", "20"]
+    monkeypatch.setattr(sys, "argv", command)
+    oracle_gates.main()
+    assert capsys.readouterr().out.count("\n") == 3
