@@ -33,7 +33,7 @@ TARGETS = ("25%", "40%", "50%", "65%", "80%")
 TOLERANCE = 0.05
 SEEDS = 4
 NOISE = 0.5
-DERIVE = DeriveConfig(networks=48, generations=2, finalists=24, round=0.25)
+DERIVE = DeriveConfig(networks=40, generations=2, finalists=32, round=0.25)
 
 
 class Oracle:
@@ -115,7 +115,7 @@ def main() -> None:
             oracle = Oracle(truth, known, seed)
             alpha = learn(oracle, objective, arguments.steps, arguments.lr, seed)
             scores = alpha.double().log_softmax(1)
-            band = Band.of(objective, scores)
+            band = Band.of(objective)
             (likeliest,) = band.likeliest(scores, 1)
             score = SearchScore(
                 seed=seed,

@@ -122,7 +122,7 @@ class Found:
         trainings = score.trainings
         for each in range(number):
             trainings += score.round * len(left)
-            middle, end = (each + 0.5) * score.round, (each + 1) * score.round
+            middle, end = (each + 1) * score.round / 2, (each + 1) * score.round
             left.sort(key=lambda network: network.trainings[seed].loss_between(middle, end))
             left = left[: survivors(len(left), number - each - 1)]
         return cls(score, band, left[0], trainings)

@@ -62,7 +62,7 @@ def score_search(config: Config) -> SearchScore:
         searched = time.process_time()
         stages.train(supernet, finalists[0])
         trained = time.process_time()
-        band = Band.of(stages.objective, supernet.edges.log_probabilities())
+        band = Band.of(stages.objective)
         everyone = band.drawn(task.space.num_networks, 0)
         once = config.model_copy(
             update={"derive": config.derive.model_copy(update={"generations": 0})}

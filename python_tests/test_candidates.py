@@ -28,7 +28,7 @@ def log_probabilities(seed: int) -> torch.Tensor:
     return alpha.double().log_softmax(1)
 
 
-def band_of(percent: float, tolerance: float, scores: torch.Tensor) -> tuple[Band, list[tuple]]:
+def band_of(percent: float, tolerance: float) -> tuple[Band, list[tuple]]:
     """A band, and all networks that lie in it by their own predicted latency."""
     config = LatencyConfig(target=f"{percent}%", tolerance=tolerance)
     objective = Objective.build(SPACE, TABLE, config)
@@ -39,13 +39,13 @@ def band_of(percent: float, tolerance: float, scores: torch.Tensor) -> tuple[Ban
         for choices in NETWORKS
         if abs(objective.predicted_ms(choices) - objective.target_ms) <= slack
     ]
-    return Band.of(objective, scores), members
+    return Band.of(objective), members
 
 
 @given(st.integers(0, 1000), st.floats(5, 95), st.sampled_from([0.05, 0.2]))
 def test_the_likeliest_of_the_band(seed: int, percent: float, tolerance: float) -> None:
     scores = log_probabilities(seed)
-    band, members = band_of(percent, tolerance, scores)
+    band, members = band_of(percent, tolerance)
     found = band.likeliest(scores, 7)
     if not members:  # It was widened.
         assert found
@@ -63,7 +63,7 @@ def test_the_likeliest_of_the_band(seed: int, percent: float, tolerance: float) 
 @given(st.integers(0, 1000), st.floats(20, 80))
 def test_offspring_are_new_networks_of_the_band(seed: int, percent: float) -> None:
     scores = log_probabilities(seed)
-    band, members = band_of(percent, 0.2, scores)
+    band, members = band_of(percent, 0.2)
     parents = band.likeliest(scores, 4)
     children = band.offspring(parents, set(parents), 10, random.Random(seed))
     assert len(set(children)) == len(children) <= 10
@@ -74,7 +74,7 @@ def test_offspring_are_new_networks_of_the_band(seed: int, percent: float) -> No
 
 def test_all_offspring_are_found_where_there_are_few() -> None:
     scores = log_probabilities(3)
-    band, members = band_of(50, 0.1, scores)
+    band, members = band_of(50, 0.1)
     parents = band.likeliest(scores, 1)
     known = set(members) - {members[0], members[-1], *parents}
     assert 4 < len(members) < 80
@@ -85,7 +85,7 @@ def test_all_offspring_are_found_where_there_are_few() -> None:
 def test_without_a_target_every_network_may_be_handed_over() -> None:
     scores = log_probabilities(0)
     objective = Objective.build(SPACE, TABLE, LatencyConfig(regularizer="none"))
-    band = Band.of(objective, scores)
+    band = Band.of(objective)
     assert (band.low_ms, band.high_ms) == (-math.inf, math.inf)
     assert len(band.likeliest(scores, 10**6)) == len(NETWORKS)
     assert len(band.drawn(10**6, 0)) == len(NETWORKS)

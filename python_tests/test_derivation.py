@@ -118,22 +118,25 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
         Train(bench.network(each), bench.config, bench.task.runtime, bench.task.data, "finalists")
         for each in choices
     ]
-    meters = [Meter() for _ in choices]
+    losses: list[list[float]] = [[] for _ in choices]
     stream = endless(bench.task.data.train, 8, 0, "train")
     left = list(range(5))
     records = read_metrics(bench.run.metrics_path)
     for number, record in enumerate(records):
         assert isinstance(record, FinalistsEpoch)
         for step in range(number * steps, (number + 1) * steps):
-            if step == number * steps + steps // 2:  # Only the second half of a round counts.
-                meters = [Meter() for _ in choices]
             pictures, labels = next(stream)
             for index in left:
-                trainings[index].step(step, pictures, labels, meters[index])
-        left.sort(key=lambda index: meters[index].means()["loss"])
+                trainings[index].step(step, pictures, labels, meter := Meter())
+                losses[index].append(meter.means()["loss"])
+        # The latter half of the rounds so far, of which each has two halves.
+        rest, odd = divmod(number + 1, 2)
+        start = rest * steps + odd * (steps // 2)
+        means = [sum(each[start:]) / max(len(each[start:]), 1) for each in losses]
+        left.sort(key=means.__getitem__)
         assert [each.choices for each in record.finalists] == [choices[index] for index in left]
         assert [each.loss for each in record.finalists] == pytest.approx(
-            [meters[index].means()["loss"] for index in left], rel=1e-4
+            [means[index] for index in left], rel=1e-4
         )
         left = left[: math.ceil(len(left) / 2)]
     assert len(records) == 3

@@ -86,7 +86,7 @@ class ShortListEpoch(Epoch):
 
 
 class Finalist(_Written):
-    """A finalist after a round: means over the second half of it.
+    """A finalist after a round: means over the latter half of its training so far.
 
     Attributes:
         choices: the candidate at every edge, as an index.
@@ -137,7 +137,7 @@ class FinalistFigures(Figures):
         held_out_loss: on held-out training pictures, with the supernet's weights.
         log_probability: by the alphas.
         rounds: that it took part in.
-        training_loss: at the end of the last of them.
+        training_loss: in the latter half of them.
     """
 
     held_out_loss: float

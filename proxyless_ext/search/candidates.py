@@ -20,23 +20,6 @@ TRIES = 200
 """Offspring drawn for each one wanted, before the band counts as exhausted."""
 
 
-def warn_of_narrow_band(objective: Objective) -> None:
-    """Say so where the latency target leaves nothing to choose."""
-    if (target_ms := objective.target_ms) is None:
-        return
-    slack = objective.config.tolerance * target_ms
-    low, high = target_ms - slack, target_ms + slack
-    found = sample_within(objective.space, objective.table, low, high, 2, seed=0)
-    if len(found) < 2:
-        number = "only one network" if found else "no network"
-        warnings.warn(
-            f"{number} of '{objective.space.name}' is within {objective.config.tolerance:.0%} "
-            f"of the target of {target_ms:.4g} ms, so that there is nothing to choose; widen "
-            "latency.tolerance or move the target",
-            stacklevel=2,
-        )
-
-
 @dataclass(frozen=True)
 class Band:
     """The networks within the tolerance of the latency target; all of them where there is none.
@@ -53,21 +36,20 @@ class Band:
     high_ms: float = math.inf
 
     @classmethod
-    def of(cls, objective: Objective, log_probabilities: Tensor) -> Band:
-        """The band of a search.
-
-        Args:
-            objective: of the search.
-            log_probabilities: of the candidates [E, N], -inf where there is none.
-        """
+    def within(cls, objective: Objective, widened: float = 1.0) -> Band:
+        """The networks within the tolerance, times `widened`, which may be none."""
         if (target_ms := objective.target_ms) is None:
             return cls(objective)
-        slack = objective.config.tolerance * target_ms
-        while True:
-            band = cls(objective, target_ms - slack, target_ms + slack)
-            if band.likeliest(log_probabilities, 1):
-                return band
-            slack *= 1.05
+        slack = widened * objective.config.tolerance * target_ms
+        return cls(objective, target_ms - slack, target_ms + slack)
+
+    @classmethod
+    def of(cls, objective: Objective) -> Band:
+        """The networks that may be handed over, at least one."""
+        widened = 1.0
+        while not (band := cls.within(objective, widened)).drawn(1, seed=0):
+            widened *= 1.05
+        return band
 
     def likeliest(self, log_probabilities: Tensor, count: int) -> list[Choices]:
         """The most probable networks by falling probability; fewer where there are no more.
@@ -121,3 +103,16 @@ class Band:
 
     def _holds(self, choices: Choices) -> bool:
         return self.low_ms <= self.objective.costs.network(choices) <= self.high_ms
+
+
+def warn_of_narrow_band(objective: Objective) -> None:
+    """Say so where the latency target leaves nothing to choose."""
+    found = Band.within(objective).drawn(2, seed=0)
+    if len(found) < 2 < objective.space.num_networks:
+        number = "only one network" if found else "no network"
+        warnings.warn(
+            f"{number} of '{objective.space.name}' is within {objective.config.tolerance:.0%} of "
+            f"the target of {objective.target_ms:.4g} ms, so that there is nothing to choose; "
+            "widen latency.tolerance or move the target",
+            stacklevel=2,
+        )

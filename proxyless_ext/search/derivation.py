@@ -43,7 +43,7 @@ def short_list(stages: Stages, supernet: SuperNet) -> list[Choices]:
     """The finalists: the best networks of the band by the supernet's weights."""
     config, wanted = stages.config, stages.config.derive.networks
     log_probabilities = supernet.edges.log_probabilities()
-    band = Band.of(stages.objective, log_probabilities)
+    band = Band.of(stages.objective)
     likeliest = band.likeliest(log_probabilities, math.ceil(wanted / 2))
     drawn = band.drawn(wanted, derive_seed(config.seed, "short list"))
     first = list(dict.fromkeys([*likeliest, *drawn]))[:wanted]

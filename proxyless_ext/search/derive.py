@@ -14,5 +14,5 @@ def derive_choices(supernet: SuperNet, objective: Objective) -> Choices:
     within the tolerance, the nearest ones count.
     """
     log_probabilities = supernet.edges.log_probabilities()
-    (choices,) = Band.of(objective, log_probabilities).likeliest(log_probabilities, 1)
+    (choices,) = Band.of(objective).likeliest(log_probabilities, 1)
     return choices

@@ -1,10 +1,10 @@
 """The finalists: the best of the short list begin their training, and the worse half drops out.
 
 All of them take the same batches of the training that the winner will be given. After every round
-the half drops out whose training loss was higher in the second half of the round: how low the loss
-has fallen early in a training tells how well a network will do (Ru et al., "Speedy Performance
-Estimation for Neural Architecture Search", 2021), the first steps tell little (docs/search.md), and
-no picture has to be held out for it.
+the half drops out whose training loss was higher in the latter half of the training so far: how low
+the loss has fallen early in a training tells how well a network will do (Ru et al., "Speedy
+Performance Estimation for Neural Architecture Search", 2021), the first steps tell little
+(docs/search.md), and no picture has to be held out for it.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ class Finalists(Phase):
             index: Train(network, config, runtime, data, self.name)
             for index, (_, network) in enumerate(networks)
         }
-        self.meters = [Meter() for _ in networks]
         self.epochs = rounds(len(networks), config.derive.round)
         self.num_batches = round_steps(config, len(data.train))
+        # Of every network one for each half of a round.
+        self.meters = [[Meter() for _ in range(2 * self.epochs)] for _ in networks]
 
     @property
     def winner(self) -> Choices:
@@ -81,27 +82,31 @@ class Finalists(Phase):
         return islice(stream, self.num_batches - start)
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        counts = step % self.num_batches >= self.num_batches // 2
+        epoch, batch = divmod(step, self.num_batches)
+        half = 2 * epoch + (batch >= self.num_batches // 2)
         for index, training in self.trainings.items():
             figures = Meter()
             training.step(step, pictures, labels, figures)
             meter.include(figures)
-            if counts:
-                self.meters[index].include(figures)
+            self.meters[index][half].include(figures)
 
     def end_epoch(self, epoch: int, meter: Meter) -> FinalistsEpoch:
-        order = sorted(self.trainings, key=self._loss)
+        figures = {index: self._latter_half(index, epoch) for index in self.trainings}
+        order = sorted(
+            figures,
+            key=lambda index: self.objective.network_loss(
+                figures[index]["loss"], self.choices[index]
+            ),
+        )
         record = FinalistsEpoch(
             phase=self.name,
             step=(epoch + 1) * self.num_batches,
             epoch=epoch,
             **meter.means(),
             finalists=tuple(
-                Finalist(choices=self.choices[index], **self.meters[index].means())
-                for index in order
+                Finalist(choices=self.choices[index], **figures[index]) for index in order
             ),
         )
-        self.meters = [Meter() for _ in self.choices]
         left = set(order[: survivors(len(order), self.epochs - epoch - 1)])
         self.trainings = {index: each for index, each in self.trainings.items() if index in left}
         return record
@@ -109,21 +114,24 @@ class Finalists(Phase):
     def state_dict(self) -> dict[str, Any]:
         return {
             "choices": [list(choices) for choices in self.choices],
-            "meters": [meter.state for meter in self.meters],
+            "meters": [[meter.state for meter in halves] for halves in self.meters],
             "trainings": {index: each.state_dict() for index, each in self.trainings.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if [tuple(choices) for choices in state["choices"]] != self.choices:
             raise ValueError("the finalists are others")
-        self.meters = [Meter(figures) for figures in state["meters"]]
+        self.meters = [[Meter(figures) for figures in halves] for halves in state["meters"]]
         self.trainings = {index: self.trainings[index] for index in state["trainings"]}
         for index, training in self.trainings.items():
             training.load_state_dict(state["trainings"][index])
 
-    def _loss(self, index: int) -> float:
-        loss = self.meters[index].means()["loss"]
-        return self.objective.network_loss(loss, self.choices[index])
+    def _latter_half(self, index: int, epoch: int) -> dict[str, float]:
+        """Means over the latter half of a network's training up to the end of a round."""
+        whole = Meter()
+        for meter in self.meters[index][epoch + 1 : 2 * (epoch + 1)]:
+            whole.include(meter)
+        return whole.means()
 
 
 def rounds(finalists: int, part: float) -> int:

@@ -13,8 +13,6 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from ..config import Config
 from ..errors import UserError
 from ..latency import measure_table
@@ -122,8 +120,7 @@ def plan_search(config: Config, task: Task, budget: float) -> tuple[Plan, Task]:
     table = task.table or measure_table(task.space, config.latency.conditions())
     task = replace(task, table=table)
     objective = Objective.build(task.space, table, config.latency)
-    shape = objective.costs.edges.shape
-    networks = Band.of(objective, torch.zeros(shape)).drawn(3, config.seed)
+    networks = Band.of(objective).drawn(3, config.seed)
     usual = Plan(_batches(len(task.data.train)), {}).apply(config)
     planner = Planner(config, task, Pace.measure(usual, task, networks))
     return planner.spend(budget - (time.monotonic() - started), budget), task
