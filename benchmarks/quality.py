@@ -19,6 +19,7 @@ from proxyless_ext.report.colours import BLUE, GREY, INK, MUTED, ORANGE
 from proxyless_ext.report.plot import add_legend, new_figure, save, styled
 from proxyless_ext.runs import ScoredNetwork
 from proxyless_ext.search.finalists import rounds, survivors
+from proxyless_ext.search.short_list import best_first
 from proxyless_ext.spaces import Data
 
 DRAWS = 2000
@@ -31,7 +32,11 @@ HEADS = (
     *("runs", "trainings", "percentile", "regret"),
     *("as good as best of 20", "p", "as best of 10"),
 )
-PARTS = ("search", "tau by loss", "by alphas", "precision at 10", "best of these", "finalists")
+PARTS = (
+    "search",
+    *("tau by loss", "by path scores", "by both", "by alphas"),
+    *("precision at 10", "best of these", "finalists"),
+)
 
 
 class SearchScore(Data):
@@ -234,24 +239,30 @@ def _part_cells(searches: Sequence[Found]) -> list[str]:
         band, scored = each.band, each.score.scored
         networks = {network.choices: band.truth[network.choices] for network in scored}
         accuracies = [network.accuracy for network in networks.values()]
-        listed = sorted(scored, key=lambda network: network.loss)[:TOP]
-        best = [networks[network.choices] for network in listed]
+        order = best_first(scored, lambda loss, _: loss)
+        best = [networks[network.choices] for network in order[:TOP]]
+        places = {network.choices: -place for place, network in enumerate(order)}
         bar = sorted(accuracies)[-TOP]
         finalists = [band.percentile(band.truth[choices]) for choices in each.score.finalists]
         rows.append(
             (
-                kendalltau([-network.loss for network in scored], accuracies).statistic,
-                kendalltau([network.log_probability for network in scored], accuracies).statistic,
+                *(
+                    kendalltau(scores, accuracies).statistic
+                    for scores in (
+                        [-network.loss for network in scored],
+                        [-network.path_loss for network in scored],
+                        [places[network.choices] for network in scored],
+                        [network.log_probability for network in scored],
+                    )
+                ),
                 statistics.fmean(network.accuracy >= bar for network in best),
                 max(map(band.percentile, best)),
                 statistics.fmean(finalists),
             )
         )
-    loss, alphas, precision, top, finalist = map(statistics.fmean, zip(*rows, strict=True))
-    return [
-        *(f"{loss:.2f}", f"{alphas:.2f}", f"{precision:.0%}"),
-        *(f"{100 * top:.0f}", f"{100 * finalist:.0f}"),
-    ]
+    *taus, precision, top, finalist = map(statistics.fmean, zip(*rows, strict=True))
+    places = [f"{100 * top:.0f}", f"{100 * finalist:.0f}"]
+    return [*(f"{tau:.2f}" for tau in taus), f"{precision:.0%}", *places]
 
 
 @styled

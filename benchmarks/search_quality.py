@@ -67,7 +67,8 @@ def score_search(config: Config) -> SearchScore:
         once = config.model_copy(
             update={"derive": config.derive.model_copy(update={"generations": 0})}
         )
-        whole = ShortList(supernet, once, task.runtime, task.data, band, everyone)
+        scores = stages.path_scores
+        whole = ShortList(supernet, once, task.runtime, task.data, band, scores, everyone)
         run_phase(whole, Run.create(other, settings, 0, inventory), config.seed, 1e9)
     return SearchScore(
         seed=config.seed,

@@ -111,6 +111,7 @@ def make_run(
             "measured_ms": 1.01 * predicted,
             "choices": choices,
             "held_out_loss": 0.61 + 0.01 * place,
+            "path_loss": 0.71 + 0.01 * place,
             "log_probability": -3.5 - place,
             "rounds": rounds,
             "training_loss": 0.8 + 0.02 * place,

@@ -17,11 +17,18 @@ from proxyless_ext.config import Config, DeriveConfig
 from proxyless_ext.data import batches, endless
 from proxyless_ext.errors import UserError
 from proxyless_ext.nn import Network
-from proxyless_ext.runs import FinalistsEpoch, Run, ShortListEpoch, read_metrics
+from proxyless_ext.runs import (
+    FinalistsEpoch,
+    Run,
+    ScoredNetwork,
+    ShortListEpoch,
+    read_metrics,
+)
 from proxyless_ext.search import Objective, Task
 from proxyless_ext.search.candidates import Band, Choices
 from proxyless_ext.search.finalists import Finalists, rounds, survivors
-from proxyless_ext.search.short_list import ShortList
+from proxyless_ext.search.path_scores import PathScores
+from proxyless_ext.search.short_list import ShortList, best_first
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.phase import run_phase
 from proxyless_ext.training.train import Train
@@ -40,12 +47,15 @@ class Bench:
         self.objective = Objective.build(self.task.space, self.task.table, self.config.latency)
         torch.manual_seed(0)
         self.supernet = SuperNet(self.task.space)
+        self.path_scores = PathScores([len(edge.candidates) for edge in self.task.space.edges])
         self.run: Run = begin(folder / "run", self.config)
 
     def short_list(self, first: Sequence[Choices] = FIRST) -> ShortList:
         band = Band(self.objective)
         task = self.task
-        return ShortList(self.supernet, self.config, task.runtime, task.data, band, first)
+        return ShortList(
+            self.supernet, self.config, task.runtime, task.data, band, self.path_scores, first
+        )
 
     def finalists(self, choices: Sequence[Choices]) -> Finalists:
         networks = [(each, self.network(each)) for each in choices]
@@ -93,7 +103,17 @@ def test_offspring_of_the_best_join_the_short_list(tmp_path: Path) -> None:
     bench.finish(phase)
     assert len(phase.scored) == len({each.choices for each in phase.scored}) == 12
     losses = [each.loss for each in phase.best_first]
-    assert losses == sorted(losses)
+    assert losses == sorted(losses)  # The path scores know nothing, and leave the order.
+
+
+def test_both_opinions_count() -> None:
+    figures = {"accuracy": 0.5, "log_probability": -1.0, "predicted_ms": 1.0}
+    scored = [
+        ScoredNetwork(choices=(index,), loss=loss, path_loss=told, **figures)
+        for index, (loss, told) in enumerate([(0.3, 0.9), (0.1, 0.8), (0.2, 0.1), (0.4, 0.2)])
+    ]
+    order = best_first(scored, lambda loss, _: loss)
+    assert [network.choices for network in order] == [(2,), (1,), (3,), (0,)]
 
 
 def test_the_loss_counts_latency_where_the_search_does(tmp_path: Path) -> None:

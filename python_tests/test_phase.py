@@ -22,6 +22,7 @@ from proxyless_ext.errors import UserError
 from proxyless_ext.nn import Network
 from proxyless_ext.runs import Epoch, Run, TrainEpoch, load_checkpoint, read_metrics
 from proxyless_ext.search import Objective, Task
+from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.phases import Search, WarmUp, first_gate_step
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.optim import cosine_rate, momenta, weight_optimizer
@@ -44,12 +45,14 @@ class Bench:
         self.objective = Objective.build(task.space, task.table, self.config.latency)
         torch.manual_seed(0)
         self.supernet = SuperNet(task.space)
+        self.path_scores = PathScores([len(edge.candidates) for edge in task.space.edges])
 
     def warm_up(self) -> WarmUp:
-        return WarmUp(self.supernet, self.config, self.runtime, self.data)
+        return WarmUp(self.supernet, self.path_scores, self.config, self.runtime, self.data)
 
     def search(self) -> Search:
-        return Search(self.supernet, self.config, self.runtime, self.data, self.objective)
+        scores, data = self.path_scores, self.data
+        return Search(self.supernet, scores, self.config, self.runtime, data, self.objective)
 
     def train(self) -> Train:
         torch.manual_seed(0)

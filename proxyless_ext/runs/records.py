@@ -68,6 +68,7 @@ class ScoredNetwork(_Written):
     Attributes:
         choices: the candidate at every edge, as an index.
         loss, accuracy: on held-out training pictures, with the supernet's weights.
+        path_loss: what the weight steps of the search tell of it.
         log_probability: by the alphas at the end of the search.
         predicted_ms: by the run's table.
     """
@@ -75,6 +76,7 @@ class ScoredNetwork(_Written):
     choices: tuple[int, ...]
     loss: float
     accuracy: float
+    path_loss: float
     log_probability: float
     predicted_ms: float
 
@@ -135,12 +137,14 @@ class FinalistFigures(Figures):
 
     Attributes:
         held_out_loss: on held-out training pictures, with the supernet's weights.
+        path_loss: what the weight steps of the search tell of it.
         log_probability: by the alphas.
         rounds: that it took part in.
         training_loss: in the latter half of them.
     """
 
     held_out_loss: float
+    path_loss: float
     log_probability: float
     rounds: int
     training_loss: float

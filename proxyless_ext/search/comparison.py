@@ -10,6 +10,7 @@ from ..runs import Comparison, Competitor, ShortListEpoch, read_metrics
 from ..seeding import derive_seed
 from ..zoo import YARDSTICKS, build
 from .candidates import Choices
+from .short_list import best_first
 from .stages import Stages
 
 
@@ -56,8 +57,8 @@ def _listed(stages: Stages, choices: Choices, wanted: int) -> list[Choices]:
     records = read_metrics(stages.run.metrics_path)
     lists = [record.networks for record in records if isinstance(record, ShortListEpoch)]
     scored = [network for networks in lists for network in networks]
-    scored.sort(key=lambda each: stages.objective.network_loss(each.loss, each.choices))
-    return [each.choices for each in scored if each.choices != choices][:wanted]
+    order = [network.choices for network in best_first(scored, stages.objective.network_loss)]
+    return [each for each in order if each != choices][:wanted]
 
 
 def draw_random(stages: Stages, choices: Choices, wanted: int) -> list[Choices]:

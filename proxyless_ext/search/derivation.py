@@ -40,14 +40,17 @@ def choose(stages: Stages, supernet: SuperNet) -> Choices:
 
 
 def short_list(stages: Stages, supernet: SuperNet) -> list[Choices]:
-    """The finalists: the best networks of the band by the supernet's weights."""
+    """The finalists: the best networks of the band by what the supernet tells of them."""
     config, wanted = stages.config, stages.config.derive.networks
-    log_probabilities = supernet.edges.log_probabilities()
-    band = Band.of(stages.objective)
-    likeliest = band.likeliest(log_probabilities, math.ceil(wanted / 2))
+    band, scores = Band.of(stages.objective), stages.path_scores
+    preferred = [
+        network
+        for opinion in (supernet.edges.log_probabilities(), scores.log_worths())
+        for network in band.likeliest(opinion, math.ceil(wanted / 3))
+    ]
     drawn = band.drawn(wanted, derive_seed(config.seed, "short list"))
-    first = list(dict.fromkeys([*likeliest, *drawn]))[:wanted]
-    phase = ShortList(supernet, config, stages.runtime, stages.data, band, first)
+    first = list(dict.fromkeys([*preferred, *drawn]))[:wanted]
+    phase = ShortList(supernet, config, stages.runtime, stages.data, band, scores, first)
     stages.run_phase(phase)
     return [network.choices for network in phase.best_first[: config.derive.finalists]]
 
@@ -81,6 +84,7 @@ def _derivation(stages: Stages) -> Derivation:
                 choices=choices,
                 predicted_ms=stages.objective.predicted_ms(choices),
                 held_out_loss=scored[choices].loss,
+                path_loss=scored[choices].path_loss,
                 log_probability=scored[choices].log_probability,
                 rounds=number,
                 training_loss=finalist.loss,

@@ -20,6 +20,7 @@ from ..training.phase import Batch
 from ..training.train import Train
 from ..training.weight_phase import WeightPhase
 from .candidates import Choices
+from .path_scores import PathScores
 from .phases import WarmUp
 from .task import Task
 
@@ -55,7 +56,8 @@ class Pace:
         torch.manual_seed(derive_seed(config.seed, "pace"))
         supernet = SuperNet(task.space).to(memory_format=torch.channels_last)
         edges, draw = supernet.to(runtime.device).edges, generator(config.seed, "pace", "paths")
-        warm_up = WarmUp(supernet, config, runtime, data)
+        scores = PathScores([len(edge.candidates) for edge in task.space.edges])
+        warm_up = WarmUp(supernet, scores, config, runtime, data)
         pictures, labels = map(runtime.put, next(warm_up.batches(0, 0)))
 
         def gate() -> None:

@@ -20,12 +20,14 @@ from ..training.phase import Batch
 from ..training.weight_phase import WeightPhase
 from .gate_steps import gate_learner
 from .objective import Objective
+from .path_scores import PathScores
 
 
 class _SuperNetPhase(WeightPhase):
     """Weight steps: one drawn path per edge, trained alone.
 
     Args:
+        path_scores: learns from the losses of uniform paths.
         paths: ``uniform``, or ``sampled`` from the alphas.
     """
 
@@ -33,6 +35,7 @@ class _SuperNetPhase(WeightPhase):
         self,
         name: str,
         supernet: SuperNet,
+        path_scores: PathScores,
         config: Config,
         schedule: OptimizerConfig,
         runtime: Runtime,
@@ -50,19 +53,28 @@ class _SuperNetPhase(WeightPhase):
             decay_norms=True,
         )
         self.supernet = supernet
-        self.paths = paths
+        self.path_scores = path_scores
+        self.is_uniform = paths == "uniform"
 
-    def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        draw = generator(self.config.seed, self.name, "paths", step)
-        self.supernet.edges.sample(draw, uniformly=self.paths == "uniform")
-        super().step(step, pictures, labels, meter)
+    def train_on(self, step: int, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        edges = self.supernet.edges
+        edges.sample(generator(self.config.seed, self.name, "paths", step), self.is_uniform)
+        loss, hits = super().train_on(step, pictures, labels)
+        if self.is_uniform:
+            self.path_scores.add(edges.active, loss)
+        return loss, hits
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "space": self.supernet.space.model_dump_json()}
+        return {
+            **super().state_dict(),
+            "path_scores": self.path_scores.state_dict(),
+            "space": self.supernet.space.model_dump_json(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         check_space(self.supernet, state, self.name)
         super().load_state_dict(state)
+        self.path_scores.load_state_dict(state["path_scores"])
 
 
 class WarmUp(_SuperNetPhase):
@@ -71,9 +83,17 @@ class WarmUp(_SuperNetPhase):
     section = "warmup"
 
     def __init__(
-        self, supernet: SuperNet, config: Config, runtime: Runtime, data: Pictures
+        self,
+        supernet: SuperNet,
+        path_scores: PathScores,
+        config: Config,
+        runtime: Runtime,
+        data: Pictures,
     ) -> None:
-        super().__init__("warmup", supernet, config, config.warmup, runtime, data, "uniform")
+        schedule = config.warmup
+        super().__init__(
+            "warmup", supernet, path_scores, config, schedule, runtime, data, "uniform"
+        )
 
     def end_epoch(self, epoch: int, meter: Meter) -> Epoch:
         return Epoch(**self.measures(epoch, meter))
@@ -87,13 +107,16 @@ class Search(_SuperNetPhase):
     def __init__(
         self,
         supernet: SuperNet,
+        path_scores: PathScores,
         config: Config,
         runtime: Runtime,
         data: Pictures,
         objective: Objective,
     ) -> None:
         schedule = config.search
-        super().__init__("search", supernet, config, schedule, runtime, data, schedule.paths)
+        super().__init__(
+            "search", supernet, path_scores, config, schedule, runtime, data, schedule.paths
+        )
         self.data = data
         self.objective = objective
         self.learner = gate_learner(supernet, objective, config.gates, runtime)

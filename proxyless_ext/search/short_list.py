@@ -1,16 +1,19 @@
 """The short list: networks of the band, scored with the supernet's weights.
 
-The alphas know what a candidate is worth beside the others on average, and nothing of how
-candidates go together. So the networks that they find likeliest, and others, are measured on
+The alphas and the path scores know what a candidate is worth beside the others on average, and
+nothing of how candidates go together. So the networks that they prefer, and others, are measured on
 held-out training pictures; the best have offspring, which are measured in turn. BatchNorms
-normalise by the batch, since a supernet's running statistics are those of no network.
+normalise by the batch, since a supernet's running statistics are those of no network. What a
+network is worth is its place by measured loss and its place by path scores, added up: the two are
+wrong about different networks (docs/search.md).
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -27,6 +30,7 @@ from ..seeding import derive_seed
 from ..training.meter import Meter
 from ..training.phase import Batch, Phase
 from .candidates import Band, Choices
+from .path_scores import PathScores
 
 PARENTS = 0.25
 """The part of all scored networks that has offspring, the best ones."""
@@ -41,6 +45,7 @@ class ShortList(Phase):
         runtime: where the supernet is.
         data: the held-out training pictures, `data.train_gates`.
         band: what may be handed over.
+        path_scores: of the search.
         first: the first generation.
     """
 
@@ -54,6 +59,7 @@ class ShortList(Phase):
         runtime: Runtime,
         data: Pictures,
         band: Band,
+        path_scores: PathScores,
         first: Sequence[Choices],
     ) -> None:
         self.supernet = supernet
@@ -61,6 +67,7 @@ class ShortList(Phase):
         self.runtime = runtime
         self.dataset = data.train_gates
         self.band = band
+        self.path_scores = path_scores
         self.batch_size = config.gates.batch_size
         wanted = math.ceil(config.derive.pictures / self.batch_size)
         self.num_batches = min(wanted, batches_per_epoch(len(self.dataset), self.batch_size))
@@ -71,7 +78,7 @@ class ShortList(Phase):
     @property
     def best_first(self) -> list[ScoredNetwork]:
         """All scored networks, the best first."""
-        return sorted(self.scored, key=self._loss)
+        return best_first(self.scored, self.band.objective.network_loss)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         stream = batches(
@@ -106,9 +113,15 @@ class ShortList(Phase):
                 choices=choices,
                 **figures.means(),
                 predicted_ms=self.band.objective.predicted_ms(choices),
+                path_loss=path_loss,
                 log_probability=log_probabilities[edges, choices].sum().item(),
             )
-            for choices, figures in zip(self.generation, self.meters, strict=True)
+            for choices, path_loss, figures in zip(
+                self.generation,
+                self.path_scores.losses(self.generation),
+                self.meters,
+                strict=True,
+            )
         ]
         self.scored += generation
         if epoch + 1 < self.epochs:
@@ -146,5 +159,21 @@ class ShortList(Phase):
             random.Random(derive_seed(self.config.seed, "offspring", epoch)),
         )
 
-    def _loss(self, network: ScoredNetwork) -> float:
-        return self.band.objective.network_loss(network.loss, network.choices)
+
+def best_first(
+    scored: Sequence[ScoredNetwork], worth: Callable[[float, Choices], float]
+) -> list[ScoredNetwork]:
+    """Networks by the sum of their places by measured loss and by path scores.
+
+    Args:
+        scored: the networks.
+        worth: what a network of this loss is worth, such as `Objective.network_loss`.
+    """
+    places = [0] * len(scored)
+    for opinion in ("loss", "path_loss"):
+        worths = [worth(getattr(each, opinion), each.choices) for each in scored]
+        order = sorted(worths)
+        places = [
+            place + bisect_left(order, worth) for place, worth in zip(places, worths, strict=True)
+        ]
+    return [scored[index] for index in sorted(range(len(scored)), key=places.__getitem__)]

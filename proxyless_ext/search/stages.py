@@ -33,6 +33,7 @@ from ..training.networks import (
 from ..training.phase import Phase, run_phase
 from .candidates import Choices, warn_of_narrow_band
 from .objective import Objective
+from .path_scores import PathScores
 from .phases import Search, WarmUp
 from .task import Task
 
@@ -49,6 +50,7 @@ class Stages:
         space: the space it searches.
         table: latencies of the space's layers.
         objective: what it searches for.
+        path_scores: what its weight steps told of the candidates.
         seconds: what each stage took, over all sittings.
     """
 
@@ -59,6 +61,7 @@ class Stages:
     space: Space
     table: LatencyTable
     objective: Objective
+    path_scores: PathScores
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -80,7 +83,8 @@ class Stages:
                 f"{error}; correct {run.config_path} and go on with --resume {run.folder}"
             ) from error
         warn_of_narrow_band(objective)
-        return cls(run, config, task.runtime, task.data, task.space, table, objective)
+        scores = PathScores([len(edge.candidates) for edge in task.space.edges])
+        return cls(run, config, task.runtime, task.data, task.space, table, objective, scores)
 
     def search(self) -> SuperNet:
         """Warm up and search: the supernet with its final alphas."""
@@ -88,8 +92,9 @@ class Stages:
         torch.manual_seed(derive_seed(config.seed, "supernet"))
         supernet = SuperNet(self.space).to(memory_format=torch.channels_last)
         supernet.to(runtime.device)
-        self.run_phase(WarmUp(supernet, config, runtime, self.data))
-        self.run_phase(Search(supernet, config, runtime, self.data, self.objective))
+        scores, data = self.path_scores, self.data
+        self.run_phase(WarmUp(supernet, scores, config, runtime, data))
+        self.run_phase(Search(supernet, scores, config, runtime, data, self.objective))
         return supernet
 
     def train(self, supernet: SuperNet, choices: Choices, name: str = "train") -> nn.Module:

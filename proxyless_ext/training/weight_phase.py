@@ -65,6 +65,11 @@ class WeightPhase(Phase):
         )
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
+        loss, hits = self.train_on(step, pictures, labels)
+        meter.add(len(labels), loss=loss, accuracy=hits)
+
+    def train_on(self, step: int, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One update of the weights: loss and accuracy of the batch, each []."""
         self.model.train()
         set_rate(self.optimizer, self._rate(step))
         self.optimizer.zero_grad(set_to_none=True)
@@ -75,8 +80,7 @@ class WeightPhase(Phase):
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        hits = (logits.argmax(dim=1) == labels).float().mean()
-        meter.add(len(labels), loss=loss, accuracy=hits)
+        return loss.detach(), (logits.argmax(dim=1) == labels).float().mean()
 
     def measures(self, epoch: int, meter: Meter) -> dict[str, Any]:
         """What the record of every phase that trains weights holds."""
