@@ -145,7 +145,7 @@ def _differences(
     before: dict[str, Any], after: dict[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
     """Dotted keys of the settings that differ, with their old and new values."""
-    for key in before.keys() | after.keys():
+    for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{key}.")
