@@ -31,7 +31,7 @@ OTHERS = [0.700, 0.710, 0.690, 0.705, 0.695]  # Mean 70 %, standard deviation 0.
 def test_a_good_search() -> None:
     text = say(0.74, OTHERS, [0.73, 0.725, 0.735], cost=10)
     assert "reaches 74.0 %: 4.0 points above the mean of 5 random networks" in text
-    assert "more than 5 of them" in text
+    assert "it beats 5 of them" in text
     assert "3 others of its short list are on average 3.0 points above that mean (p = " in text
     assert "as much as 10.0 trainings" in text
     assert text.endswith(": the search was worth it.")

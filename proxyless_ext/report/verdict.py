@@ -42,7 +42,7 @@ def verdict(derived: Competitor, comparison: Comparison, trainings: float | None
     parts = [
         f"The network found reaches {percent(derived.accuracy)}: {_beside(difference)} the mean of "
         f"{len(random)} random networks of its latency (95 % interval of such a difference by "
-        f"chance: ± {points(margin)}), and more than {beaten} of them"
+        f"chance: ± {points(margin)}), and it beats {beaten} of them"
     ]
     is_better = difference > margin
     if len(listed) > 1 and min(deviation, statistics.stdev(listed)) > NEGLIGIBLE:
