@@ -18,7 +18,7 @@ from proxyless_ext.latency import LatencyTable
 from proxyless_ext.report.colours import BLUE, GREY, INK, MUTED, ORANGE
 from proxyless_ext.report.plot import add_legend, new_figure, save, styled
 from proxyless_ext.runs import ScoredNetwork
-from proxyless_ext.search.finalists import rounds, survivors
+from proxyless_ext.search.finalists import rounds
 from proxyless_ext.search.short_list import best_first
 from proxyless_ext.spaces import Data
 
@@ -45,7 +45,7 @@ class SearchScore(Data):
     Attributes:
         seed, target: of the search.
         finalists: the best of its short list; the one it found where it had none.
-        round: of the finalists, as a part of a training.
+        round: the first one of the finalists, as a part of a training.
         scored: every network of the band, by the supernet and the alphas at the end.
         trainings: what it cost up to there, in trainings of one network.
     """
@@ -143,13 +143,12 @@ class Found:
         """
         left = [band.truth[choices] for choices in score.finalists]
         seed = score.seed % len(left[0].trainings)
-        number = rounds(len(left), score.round)
         trainings = score.trainings
-        for each in range(number):
-            trainings += score.round * len(left)
-            middle, end = (each + 1) * score.round / 2, (each + 1) * score.round
-            left.sort(key=lambda network: network.trainings[seed].loss_between(middle, end))
-            left = left[: survivors(len(left), number - each - 1)]
+        for each in rounds(len(left), score.round):
+            left = left[: each.finalists]
+            end = score.round * each.end
+            trainings += score.round * (each.end - each.start) * len(left)
+            left.sort(key=lambda network: network.trainings[seed].loss_between(end / 2, end))
         return cls(score, band, left[0], trainings)
 
 

@@ -196,7 +196,8 @@ class DeriveConfig(Data):
         pictures: that networks are scored on, at least.
         finalists: the best of the short list, whose training begins; the worse half drops out after
             every round, all but one after the last.
-        round: length of a round, as a part of the training, at whose end there are no more.
+        round: length of the first round, as a part of the training; every other doubles the
+            training so far, and there are as many as the training has room for.
     """
 
     networks: Annotated[int, Field(ge=0)] = 64

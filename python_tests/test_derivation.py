@@ -26,7 +26,7 @@ from proxyless_ext.runs import (
 )
 from proxyless_ext.search import Objective, Task
 from proxyless_ext.search.candidates import Band, Choices
-from proxyless_ext.search.finalists import Finalists, rounds, survivors
+from proxyless_ext.search.finalists import Finalists, rounds
 from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.short_list import ShortList, best_first
 from proxyless_ext.training.meter import Meter
@@ -130,7 +130,7 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
     choices = [*FIRST, (2, 2, 2, 2)]
     phase = bench.finalists(choices)
     steps = phase.num_batches
-    assert (phase.epochs, steps) == (3, round(0.2 * 4 * (len(bench.task.data.train) // 8)))
+    assert (phase.epochs, steps) == (4, int(0.2 * 4 * (len(bench.task.data.train) // 8)))
     bench.finish(phase)
 
     # The same, each network on its own.
@@ -138,28 +138,27 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
         Train(bench.network(each), bench.config, bench.task.runtime, bench.task.data, "finalists")
         for each in choices
     ]
-    losses: list[list[float]] = [[] for _ in choices]
     stream = endless(bench.task.data.train, 8, 0, "train")
     left = list(range(5))
+    losses: list[list[float]] = [[] for _ in choices]
     records = read_metrics(bench.run.metrics_path)
-    for number, record in enumerate(records):
+    for epoch, record in enumerate(records):
         assert isinstance(record, FinalistsEpoch)
-        for step in range(number * steps, (number + 1) * steps):
+        for step in range(epoch * steps, (epoch + 1) * steps):
             pictures, labels = next(stream)
             for index in left:
                 trainings[index].step(step, pictures, labels, meter := Meter())
                 losses[index].append(meter.means()["loss"])
-        # The latter half of the rounds so far, of which each has two halves.
-        rest, odd = divmod(number + 1, 2)
-        start = rest * steps + odd * (steps // 2)
-        means = [sum(each[start:]) / max(len(each[start:]), 1) for each in losses]
+        means = [sum(each) / max(len(each), 1) for each in losses]
         left.sort(key=means.__getitem__)
         assert [each.choices for each in record.finalists] == [choices[index] for index in left]
         assert [each.loss for each in record.finalists] == pytest.approx(
             [means[index] for index in left], rel=1e-4
         )
-        left = left[: math.ceil(len(left) / 2)]
-    assert len(records) == 3
+        if epoch + 1 in (1, 2, 4):
+            left = left[: math.ceil(len(left) / 2)]
+            losses = [[] for _ in choices]
+    assert len(records) == 4
     assert phase.winner == choices[left[0]]
 
 
@@ -167,21 +166,16 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
     ("finalists", "part", "expected"),
     [
         (1, 0.1, []),
-        (2, 1.0, [2]),
-        (3, 0.1, [3, 2]),
-        (8, 0.25, [8, 4, 2]),
-        (24, 0.25, [24, 12, 6, 3]),
-        (5, 0.4, [5, 3]),
-        (9, 0.8, [9]),
+        (2, 1.0, [(2, 0, 1)]),
+        (3, 0.1, [(3, 0, 1), (2, 1, 2)]),
+        (8, 0.25, [(8, 0, 1), (4, 1, 2), (2, 2, 4)]),
+        (48, 0.125, [(48, 0, 1), (24, 1, 2), (12, 2, 4), (6, 4, 8)]),
+        (5, 0.4, [(5, 0, 1), (3, 1, 2)]),
+        (9, 0.8, [(9, 0, 1)]),
     ],
 )
-def test_rounds(finalists: int, part: float, expected: list[int]) -> None:
-    number, left, seen = rounds(finalists, part), finalists, []
-    for each in range(number):
-        seen.append(left)
-        left = survivors(left, number - each - 1)
-    assert seen == expected
-    assert left == 1
+def test_rounds(finalists: int, part: float, expected: list[tuple[int, int, int]]) -> None:
+    assert rounds(finalists, part) == expected
 
 
 def test_more_finalists_than_networks_are_refused() -> None:

@@ -9,10 +9,11 @@ import statistics
 import sys
 from pathlib import Path
 
-import ground_truth
+import beside_random
 import oracle_gates
 import pytest
 import search_quality
+import trainings
 import yaml
 from quality import Found, KnownBand, SearchScore, describe, look_up
 from tiny_runs import SPACE, begin, table_of
@@ -21,10 +22,11 @@ from truth import Training, Truth, TruthNetwork, truth_settings
 from proxyless_ext.config import Config, LatencyConfig, load_config
 from proxyless_ext.data import load_pictures
 from proxyless_ext.errors import UserError
+from proxyless_ext.runs import Result, Run
 from proxyless_ext.search import Task
 from proxyless_ext.search.derivation import best_finalist
 from proxyless_ext.search.stages import Stages
-from proxyless_ext.spaces import Space, Stage
+from proxyless_ext.spaces import Space, Stage, read_model
 
 TINY = Space(
     **SPACE.model_dump(exclude={"stages", "candidates", "name"}),
@@ -53,8 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train": {"epochs": 2, "batch_size": 8, "ema_decay": 0},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    settings = load_config(folder / "config.yaml", {})
-    ground_truth.make(settings, folder / "truth.json", seeds=2, processes=1)
+    trainer = trainings.Trainer.load(load_config(folder / "config.yaml", {}))
+    trainings.train_all(trainer, NETWORKS, folder / "truth.json", seeds=2, processes=1)
     return folder
 
 
@@ -75,7 +77,7 @@ def test_every_network_is_in_it_twice(folder: Path) -> None:
             table.predict(TINY.architecture(network.choices)), rel=1e-5
         )
         assert all(len(training.curve) == 8 for training in network.trainings)
-    trainer = ground_truth.Trainer.load(config)
+    trainer = trainings.Trainer.load(config)
     assert trainer.train(NETWORKS[7], 1) == truth[NETWORKS[7]].trainings[1]
 
 
@@ -85,12 +87,14 @@ def test_it_goes_on_where_it_was_stopped(folder: Path, monkeypatch: pytest.Monke
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:-2]) + lines[-1][:20])  # Killed while it wrote a line.
     (folder / "truth.json").unlink()
-    assert ground_truth.make(config, folder / "truth.json", seeds=2, processes=1) == truth
+    trainer = trainings.Trainer.load(config)
+    out = folder / "truth.json"
+    assert trainings.train_all(trainer, NETWORKS, out, seeds=2, processes=1) == truth
 
-    monkeypatch.setattr(ground_truth, "ProcessPoolExecutor", None)
+    monkeypatch.setattr(trainings, "ProcessPoolExecutor", None)
     other = config.model_copy(update={"train": config.train.model_copy(update={"lr": 0.2})})
     with pytest.raises(UserError, match=r"truth\.jsonl is of other settings, pictures or networks"):
-        ground_truth.make(other, folder / "truth.json", seeds=2, processes=1)
+        trainings.train_all(trainings.Trainer.load(other), NETWORKS, out, seeds=2, processes=1)
 
 
 def test_tables_of_something_else_are_refused(folder: Path) -> None:
@@ -122,7 +126,7 @@ def test_finalists_compete_by_the_table_as_in_a_run(folder: Path, tmp_path: Path
         )
         found = Found.of(score, KnownBand(truth, config.latency))
         assert found.network.choices == best_finalist(stages, stages.search(), finalists)
-        assert found.trainings == 3.0 + (6 + 3 + 2) / 4
+        assert found.trainings == 3.0 + (6 + 3 + 2 * 2) / 4
 
 
 def made_up(accuracies: list[float]) -> Truth:
@@ -201,3 +205,53 @@ def test_the_oracle(
     monkeypatch.setattr(sys, "argv", command)
     oracle_gates.main()
     assert capsys.readouterr().out.count("\n") == 3
+
+
+def finished_run(folder: Path, space: Space, choices: tuple[int, ...] | None) -> Path:
+    """A run folder with what is read of one that has ended."""
+    run = Run.create(folder, {}, 0, {})
+    space.save(run.space_path)
+    run.outcome.write_result(Result(choices=choices))
+    return folder
+
+
+def test_found_and_random_networks_beside_each_other(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, truth = load(folder)
+    found = [NETWORKS[3], NETWORKS[8], NETWORKS[8]]
+    runs = [str(finished_run(tmp_path / str(i), TINY, each)) for i, each in enumerate(found)]
+    config, out = str(folder / "config.yaml"), tmp_path / "figures.json"
+    others = ["--networks", "4", "--out", str(out), "--processes", "1"]
+    monkeypatch.setattr(sys, "argv", ["beside_random", *runs, "--config", config, *others])
+    beside_random.main()
+    printed = capsys.readouterr().out
+    trainer = trainings.Trainer.load(load_config(folder / "config.yaml", {}))
+    random_ones = beside_random.random_ones(trainer, 4)
+    trained = {network.choices: network for network in read_model(Truth, out).networks}
+    assert set(trained) == {*found, *random_ones}
+    # As in the truth, which was made of all networks.
+    assert all(network == truth[choices] for choices, network in trained.items())
+    assert "\n".join(beside_random.describe(truth, found, random_ones)) in printed
+
+
+def test_chance_is_told_from_what_is_better(folder: Path) -> None:
+    truth = made_up([0.5 + index / 100 for index in range(18)])
+    *_, better = beside_random.describe(truth, NETWORKS[12:], NETWORKS[:12])
+    # The only one of all divisions of 18 networks into 6 and 12 with such a difference.
+    p = 1 / math.comb(18, 6)
+    assert f"+9.00 points, p = {p:.2g}; a network found is as good as 100%" in better
+    *_, worse = beside_random.describe(truth, NETWORKS[:2], NETWORKS[2:])
+    assert "-9.00 points, p = 1;" in worse
+
+
+def test_runs_of_something_else_are_refused(tmp_path: Path) -> None:
+    other = finished_run(tmp_path / "other", SPACE, (0, 0, 0, 0))
+    with pytest.raises(UserError, match="other searched another space than 'tiniest'; leave it"):
+        beside_random.found_in(other, TINY)
+    early = finished_run(tmp_path / "early", TINY, None)
+    with pytest.raises(UserError, match="early has not ended; go on with --resume"):
+        beside_random.found_in(early, TINY)

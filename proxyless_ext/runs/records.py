@@ -88,7 +88,7 @@ class ShortListEpoch(Epoch):
 
 
 class Finalist(_Written):
-    """A finalist after a round: means over the latter half of its training so far.
+    """A finalist: means over its round so far.
 
     Attributes:
         choices: the candidate at every edge, as an index.
@@ -101,7 +101,7 @@ class Finalist(_Written):
 
 
 class FinalistsEpoch(Epoch):
-    """A round of the finalists that were left, the best first."""
+    """The finalists that are left, as long as the first round took, the best first."""
 
     finalists: tuple[Finalist, ...]
 
@@ -139,14 +139,14 @@ class FinalistFigures(Figures):
         held_out_loss: on held-out training pictures, with the supernet's weights.
         path_loss: what the weight steps of the search tell of it.
         log_probability: by the alphas.
-        rounds: that it took part in.
-        training_loss: in the latter half of them.
+        trained: the part of a training that it got.
+        training_loss: in its last round.
     """
 
     held_out_loss: float
     path_loss: float
     log_probability: float
-    rounds: int
+    trained: float
     training_loss: float
 
 

@@ -70,12 +70,12 @@ def _derivation(stages: Stages) -> Derivation:
     records = read_metrics(stages.run.metrics_path)
     lists = [record.networks for record in records if isinstance(record, ShortListEpoch)]
     scored = {network.choices: network for networks in lists for network in networks}
-    rounds = [record.finalists for record in records if isinstance(record, FinalistsEpoch)]
-    # Of every finalist the last round it took part in; those that got farther come first.
+    epochs = [record for record in records if isinstance(record, FinalistsEpoch)]
+    # Of every finalist the last epoch it took part in; those that got farther come first.
     last: dict[Choices, tuple[int, Finalist]] = {}
-    for number, finalists in enumerate(reversed(rounds)):
-        for finalist in finalists:
-            last.setdefault(finalist.choices, (len(rounds) - number, finalist))
+    for record in reversed(epochs):
+        for finalist in record.finalists:
+            last.setdefault(finalist.choices, (record.epoch + 1, finalist))
     return Derivation(
         scored=len(scored),
         finalists=tuple(
@@ -86,7 +86,7 @@ def _derivation(stages: Stages) -> Derivation:
                 held_out_loss=scored[choices].loss,
                 path_loss=scored[choices].path_loss,
                 log_probability=scored[choices].log_probability,
-                rounds=number,
+                trained=number * stages.config.derive.round,
                 training_loss=finalist.loss,
             )
             for choices, (number, finalist) in last.items()

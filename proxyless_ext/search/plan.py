@@ -17,7 +17,7 @@ from ..config import Config
 from ..errors import UserError
 from ..latency import measure_table
 from .candidates import Band
-from .finalists import rounds, survivors
+from .finalists import rounds
 from .objective import Objective
 from .pace import Pace
 from .task import Task
@@ -243,12 +243,8 @@ def _round(finalists: int) -> float:
 
 def _race(finalists: int) -> float:
     """What finalists cost, in trainings."""
-    part, left, cost = _round(finalists), finalists, 0.0
-    number = rounds(finalists, part)
-    for each in range(number):
-        cost += part * left
-        left = survivors(left, number - each - 1)
-    return cost
+    part = _round(finalists)
+    return sum(part * (each.end - each.start) * each.finalists for each in rounds(finalists, part))
 
 
 def _ema_decay(steps: float) -> float:
