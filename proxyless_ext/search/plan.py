@@ -1,7 +1,7 @@
 """How a search spends a given time, from what steps take on this machine.
 
 What is measured before it is chosen is what a search is worth (docs/search.md), so the finalists,
-which begin the training of the network found, get nearly twice the time of that training itself,
+which begin the training of the network found, get twice the time of that training itself,
 and the supernet about as much as half of both.
 """
 
