@@ -14,7 +14,7 @@ from pathlib import Path
 
 from proxyless_ext.report import SearchedPoint, draw_pareto
 from proxyless_ext.runs import Figures, Result, Run, SearchEpoch, read_metrics
-from proxyless_ext.spaces import Architecture
+from proxyless_ext.spaces import Architecture, parse_operation
 
 
 def main() -> None:
@@ -50,7 +50,9 @@ def _point(label: str, figures: Figures, group: str) -> SearchedPoint:
 def _row(run: Run, result: Result) -> str:
     searched = [each for each in read_metrics(run.metrics_path) if isinstance(each, SearchEpoch)]
     blocks = Architecture.load(run.outcome.architecture_path).blocks
-    network = " ".join("-" if block.operation == "zero" else block.operation for block in blocks)
+    network = " ".join(
+        "-" if parse_operation(block.operation).skips else block.operation for block in blocks
+    )
     cells = [
         run.folder.name,
         f"{result.target_ms:.4f} ms",

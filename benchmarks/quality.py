@@ -20,7 +20,7 @@ from proxyless_ext.report.plot import add_legend, new_figure, save, styled
 from proxyless_ext.runs import ScoredNetwork
 from proxyless_ext.search.finalists import rounds
 from proxyless_ext.search.short_list import best_first
-from proxyless_ext.spaces import Data
+from proxyless_ext.spaces import Data, parse_operation
 
 DRAWS = 2000
 """Of random rivals, for every search."""
@@ -159,7 +159,7 @@ TRIVIAL: dict[str, Callable[[TruthNetwork, Truth], float]] = {
     "deepest, then most MACs": lambda network, truth: (
         network.macs / 1e12
         + sum(
-            edge.candidates[choice] != "zero"
+            not parse_operation(edge.candidates[choice]).skips
             for edge, choice in zip(truth.space.edges, network.choices, strict=True)
         )
     ),

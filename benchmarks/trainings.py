@@ -21,7 +21,7 @@ from proxyless_ext.processor import cpu_name
 from proxyless_ext.progress import progress_bar
 from proxyless_ext.runtime import Runtime
 from proxyless_ext.search.candidates import Choices
-from proxyless_ext.spaces import Space
+from proxyless_ext.spaces import Space, load_plugins
 from proxyless_ext.training.evaluation import evaluate
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.networks import for_data, fresh_network, network_size
@@ -52,6 +52,7 @@ class Trainer:
             raise UserError(
                 "latency.table is missing; measure one with `proxyless latency measure SPACE`"
             )
+        load_plugins(config.plugins)  # In a process of its own nothing is registered yet.
         table = LatencyTable.load(config.latency.table)
         runtime = Runtime.set_up(config.runtime)
         space = config.space.build()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import spaces
 from .errors import UserError
-from .spaces import Architecture, Space
+from .spaces import Architecture, Space, operation
 
 if TYPE_CHECKING:
     from .nn import Edges, Identity, MBConv, MixedOp, Network, SuperNet, Zero
@@ -21,6 +21,7 @@ __all__ = [
     "SuperNet",
     "UserError",
     "Zero",
+    "operation",
     "spaces",
 ]
 

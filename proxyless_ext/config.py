@@ -17,7 +17,7 @@ from .documents import parse_document
 from .errors import UserError
 from .latency import Conditions
 from .latency.conditions import BackendName, BlocksName, DeviceName, usual_blocks
-from .spaces import BUILTIN, Data, Space, read_mapping, validate
+from .spaces import BUILTIN, Data, Space, load_plugins, read_mapping, validate
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -253,9 +253,11 @@ class Config(Data):
     Attributes:
         seed: of every random decision of the run.
         checkpoint_seconds: how much time a kill may cost.
+        plugins: Python files that register operations of one's own.
     """
 
     seed: int = Field(0, ge=0)
+    plugins: tuple[Path, ...] = ()
     checkpoint_seconds: Positive = 60.0
     runtime: RuntimeConfig = RuntimeConfig()
     data: DataConfig = DataConfig()
@@ -285,14 +287,16 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> Config:
         overrides: dotted keys such as ``search.epochs`` to values.
 
     Raises:
-        UserError: naming the key that is unknown or does not fit.
+        UserError: naming the key that is unknown or does not fit, or a plugin cannot be imported.
     """
     tree = {} if path is None else read_mapping(path)
     if path is not None:
         _move_paths(tree, path.parent)
     for key, value in overrides.items():
         _set(tree, key, value)
-    return validate(Config, tree, str(path or "configuration"))
+    config = validate(Config, tree, str(path or "configuration"))
+    load_plugins(config.plugins)
+    return config
 
 
 _PATHS: dict[str, Callable[[str], bool]] = {
@@ -306,14 +310,20 @@ _PATHS: dict[str, Callable[[str], bool]] = {
 
 def _move_paths(tree: dict[str, Any], folder: Path) -> None:
     """Let relative paths in a tree of settings start from `folder`."""
+
+    def moved(value: str) -> str:
+        path = os.path.join(folder, os.path.expanduser(value))
+        # Not a relative one, from which "./digits" would come out as a name.
+        return os.path.normpath(path) if os.path.isabs(path) else path
+
     for key, is_name in _PATHS.items():
         section, name = key.split(".")
         settings = tree.get(section)
         value = settings.get(name) if isinstance(settings, dict) else None
         if isinstance(settings, dict) and isinstance(value, str) and not is_name(value):
-            moved = os.path.join(folder, os.path.expanduser(value))
-            # Not a relative one, from which "./digits" would come out as a name.
-            settings[name] = os.path.normpath(moved) if os.path.isabs(moved) else moved
+            settings[name] = moved(value)
+    if isinstance(plugins := tree.get("plugins"), list):
+        tree["plugins"] = [moved(each) if isinstance(each, str) else each for each in plugins]
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -207,7 +207,7 @@ def test_finalists_are_listed_by_what_they_chose(cifar_run, cifar_page):
     for words in (
         "96 networks were scored",
         "The best 4 began their training",
-        "-3.5 0.610 0.710 2 0.800",
+        "-3.5 0.610 0.710 25.0 % 0.800",
     ):
         assert words in cifar_page.text
     space = cifar_mbconv()

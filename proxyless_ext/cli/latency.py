@@ -17,11 +17,12 @@ from ..latency.conditions import BackendName, DeviceName, usual_blocks
 from ..nn import Network
 from ..report import check_format, draw_comparison, draw_prediction
 from ..runs import check_output
-from ..spaces import BUILTIN, Architecture, Space, validate
+from ..spaces import BUILTIN, Architecture, Space, load_plugins, validate
 from ..zoo import build, names
 from .app import app
 from .command import command, console
 from .network import read_architecture
+from .options import PluginOption
 
 latency = typer.Typer(help="Latencies of this machine: measure, show, check, compare.")
 app.add_typer(latency, name="latency")
@@ -61,8 +62,10 @@ def measure(
     threads: ThreadsOption = 1,
     warmup: WarmupOption = 1,
     repetitions: RepetitionsOption = 100,
+    plugin: PluginOption = None,
 ) -> None:
     """Measure the latency of every layer that the networks of a space can have, here."""
+    load_plugins(plugin or ())
     check_output(out)
     conditions = _conditions(backend, plain, device, batch_size, threads, warmup, repetitions)
     networks = _space_or_network(space, width_mult, resolution, classes)
@@ -85,8 +88,10 @@ def show(
     width_mult: WidthOption = 1.0,
     resolution: ResolutionOption = None,
     classes: ClassesOption = None,
+    plugin: PluginOption = None,
 ) -> None:
     """What networks of a space take by a table, measured here or published elsewhere."""
+    load_plugins(plugin or ())
     _print_reach(LatencyTable.load(table), _space(space, width_mult, resolution, classes))
 
 
@@ -100,8 +105,10 @@ def check(
     networks: Annotated[int, typer.Option(help="Random networks to measure.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the random networks.")] = 0,
     figure: FigureOption = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Measure random whole networks and compare them with what the table predicts."""
+    load_plugins(plugin or ())
     _check_count("--networks", networks)
     _check_figure(figure)
     result = check_table(
@@ -131,8 +138,10 @@ def compare_networks(
     repetitions: RepetitionsOption = 30,
     figure: FigureOption = Path("latency.svg"),
     table: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Latencies of published networks, yardsticks and your own ones on this machine."""
+    load_plugins(plugin or ())
     _check_count("--resolution", resolution)
     _check_figure(figure)
     if table:

@@ -26,6 +26,7 @@ from .options import (
     ConfigOption,
     DataOption,
     OutOption,
+    PluginOption,
     ResumeOption,
     SetOption,
     begun,
@@ -45,6 +46,7 @@ def train(
     config: ConfigOption = None,
     data: DataOption = None,
     seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
+    plugin: PluginOption = None,
     out: OutOption = None,
     resume: ResumeOption = None,
     assignments: SetOption = None,
@@ -52,10 +54,14 @@ def train(
     """Train one network from fresh weights."""
     if (network is None) == (resume is None):
         raise UserError("give either a network to train or --resume with a run to go on with")
-    given = any(option is not None for option in (config, data, seed, assignments))
+    given = any(option is not None for option in (config, data, seed, plugin, assignments))
     run = resumed("train", out, resume, given)
     settings = configuration(
-        run.config_path if run else config, assignments, data__source=data, seed=seed
+        run.config_path if run else config,
+        assignments,
+        data__source=data,
+        seed=seed,
+        plugins=plugin and [str(each) for each in plugin],
     )
     wanted = read_architecture(network or str(resume))
     task = TrainingTask.load(settings, wanted, run)

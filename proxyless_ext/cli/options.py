@@ -27,6 +27,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any value of the configuration: KEY=VALUE, may be repeated."),
 ]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file with operations of your own, may be repeated."),
+]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder; a new one in runs/ by default.")
 ]

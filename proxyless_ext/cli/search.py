@@ -29,6 +29,7 @@ from .options import (
     ConfigOption,
     DataOption,
     OutOption,
+    PluginOption,
     ResumeOption,
     SetOption,
     SpaceOption,
@@ -54,12 +55,13 @@ def search(
         typer.Option(help="Time to spend, such as 1h, instead of epochs, rates and batch sizes."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
+    plugin: PluginOption = None,
     out: OutOption = None,
     resume: ResumeOption = None,
     assignments: SetOption = None,
 ) -> None:
     """Search a network on your pictures and this machine, train it, and report."""
-    options = (config, data, space, target, budget, seed, assignments)
+    options = (config, data, space, target, budget, seed, plugin, assignments)
     given = any(option is not None for option in options)
     run = resumed("search", out, resume, given)
     settings = configuration(
@@ -69,6 +71,7 @@ def search(
         space__name=space,
         latency__target=target,
         seed=seed,
+        plugins=plugin and [str(each) for each in plugin],
     )
     if target is not None and settings.latency.regularizer != "target":
         raise UserError(

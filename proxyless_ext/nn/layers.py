@@ -7,11 +7,23 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from ..spaces import Activation
 from .sliced import SlicedConv2d
+
+_ACTIVATIONS: dict[Activation, type[nn.ReLU6] | type[nn.Hardswish]] = {
+    "relu6": nn.ReLU6,
+    "hswish": nn.Hardswish,
+}
 
 
 class ConvBNAct(nn.Sequential):
-    """Convolution, BatchNorm and, unless `activate` is off, ReLU6.
+    """Convolution, BatchNorm and an activation.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, groups, dilation: of the convolution, whose
+            padding keeps the size at stride 1.
+        activation: ``relu6``, ``hswish``, or None.
+        bn_momentum, bn_eps: of the BatchNorm.
 
     Shape:
         [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)].
@@ -27,7 +39,8 @@ class ConvBNAct(nn.Sequential):
         kernel_size: int,
         stride: int = 1,
         groups: int = 1,
-        activate: bool = True,
+        activation: Activation | None = "relu6",
+        dilation: int = 1,
         bn_momentum: float = 0.1,
         bn_eps: float = 1e-3,
     ) -> None:
@@ -36,15 +49,16 @@ class ConvBNAct(nn.Sequential):
             out_channels,
             kernel_size,
             stride,
-            padding=kernel_size // 2,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
             groups=groups,
             bias=False,
         )
         nn.init.normal_(conv.weight, std=math.sqrt(2 / (kernel_size**2 * out_channels)))
         bn = nn.BatchNorm2d(out_channels, eps=bn_eps, momentum=bn_momentum)
         layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv, bn=bn)
-        if activate:
-            layers["act"] = nn.ReLU6(inplace=True)
+        if activation is not None:
+            layers["act"] = _ACTIVATIONS[activation](inplace=True)
         super().__init__(layers)
 
 

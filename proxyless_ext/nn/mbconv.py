@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import UserError
+from ..spaces import Activation, make_divisible
 from .fused import Layers, can_run, is_untouched, norms_agree, probe_fused, run_fused
 from .layers import ConvBNAct
 
@@ -30,7 +31,7 @@ class MBConv(nn.Module):
     - under the transforms of torch.func and where derivatives are taken in forward mode,
     - and where the operator would compute something else: a stride above 2, or an inner layer that
       was replaced (as by SyncBatchNorm or a parametrisation), given a bias or another setting, or
-      that has hooks, which therefore run.
+      that has hooks, which therefore run, and with squeeze-and-excitation or h-swish.
 
     BatchNorms of the fused block must share one mode (training or eval) and one eps.
 
@@ -41,6 +42,9 @@ class MBConv(nn.Module):
         stride: of the depthwise convolution.
         expand_ratio: expanded channels per input channel.
         bn_momentum, bn_eps: of the BatchNorms.
+        squeeze: whether squeeze-and-excitation, by a quarter of the expanded channels, follows the
+            depthwise convolution, as in MobileNetV3.
+        activation: behind the expand and the depthwise convolution: ``relu6`` or ``hswish``.
         fused: None for the above, False for the plain layers always; True makes it an error where
             the operator cannot run, except in an export and on meta tensors.
 
@@ -63,6 +67,8 @@ class MBConv(nn.Module):
         bn_momentum: float = 0.1,
         bn_eps: float = 1e-3,
         fused: bool | None = None,
+        squeeze: bool = False,
+        activation: Activation = "relu6",
     ) -> None:
         super().__init__()
         if min(in_channels, out_channels, kernel_size, stride, expand_ratio) < 1:
@@ -74,10 +80,15 @@ class MBConv(nn.Module):
         hidden = in_channels * expand_ratio
         layer = partial(ConvBNAct, bn_momentum=bn_momentum, bn_eps=bn_eps)
         self.expand: nn.Module = (
-            layer(in_channels, hidden, 1) if expand_ratio > 1 else nn.Identity()
+            layer(in_channels, hidden, 1, activation=activation)
+            if expand_ratio > 1
+            else nn.Identity()
         )
-        self.depthwise = layer(hidden, hidden, kernel_size, stride, groups=hidden)
-        self.project = layer(hidden, out_channels, 1, activate=False)
+        self.depthwise = layer(
+            hidden, hidden, kernel_size, stride, groups=hidden, activation=activation
+        )
+        self.squeeze = _squeeze(hidden) if squeeze else nn.Identity()
+        self.project = layer(hidden, out_channels, 1, activation=None)
         self.fused = fused
 
     def forward(self, x: Tensor, residual: bool = False) -> Tensor:
@@ -85,7 +96,7 @@ class MBConv(nn.Module):
         layers = self._layers_to_fuse(x)
         if layers is not None:
             return run_fused(x, layers, residual)
-        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        y: Tensor = self.project(self.squeeze(self.depthwise(self.expand(x))))
         # `is`, because the stand-in that torch.fx gives for an argument has no truth value.
         return x + y if residual is True else y
 
@@ -126,18 +137,32 @@ class MBConv(nn.Module):
             return None
         has_expand = not is_untouched(self.expand, nn.Identity)
         layers = [*([self.expand] if has_expand else []), self.depthwise, self.project]
-        if can_run(layers):
+        if not is_untouched(self.squeeze, nn.Identity):
+            reason: str | None = "it has squeeze-and-excitation"
+        elif not can_run(layers):
+            reason = (
+                "a layer of it was replaced, changed or hooked, or has a stride above 2 or another "
+                "activation than ReLU6"
+            )
+        else:
             reason = ops.unsupported(x, layers[-2].conv.kernel_size[0])
             if reason is None:
                 return layers
-        else:
-            reason = "a layer of it was replaced, changed or hooked, or has a stride above 2"
         if self.fused:
             raise UserError(
                 f"MBConv(fused=True) cannot run as one operator, because {reason}; build it with "
                 "fused=None to use plain layers then"
             )
         return None
+
+
+def _squeeze(channels: int) -> nn.Module:
+    """Squeeze-and-excitation as in MobileNetV3 (Howard et al., 2019, section 5.3)."""
+    from torchvision.ops import SqueezeExcitation  # Slow to import, and few networks have it.
+
+    return SqueezeExcitation(
+        channels, make_divisible(channels / 4), scale_activation=nn.Hardsigmoid
+    )
 
 
 def _is_exporting(x: Tensor) -> bool:

@@ -8,13 +8,13 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ..spaces import Architecture, BatchNorm, BlockConfig, Edge, Space, Stem
-from ..spaces.operations import IdentitySpec, MBConvSpec, parse_operation
+from ..spaces import Architecture, BatchNorm, BlockConfig, Edge, Space, Stem, parse_operation
 from .edges import Edges
 from .fused import is_untouched
-from .layers import ConvBNAct, Identity, Zero
+from .layers import ConvBNAct, Identity
 from .mbconv import MBConv
 from .mixed_op import MixedOp
+from .operations import build_operation
 from .sliced import SlicedConv2d
 
 
@@ -168,27 +168,9 @@ class SuperNet(Backbone):
         return network
 
 
-def build_operation(block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
-    """The operation of a block as a module, without the shortcut."""
-    spec = parse_operation(block.operation)
-    if isinstance(spec, MBConvSpec):
-        return MBConv(
-            block.in_channels,
-            block.out_channels,
-            spec.kernel_size,
-            block.stride,
-            spec.expand_ratio,
-            bn_momentum=batch_norm.momentum,
-            bn_eps=batch_norm.eps,
-        )
-    if isinstance(spec, IdentitySpec):
-        return Identity()
-    return Zero(block.out_channels, block.stride)
-
-
 def build_block(block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
     """A block as a module; a skipped one does nothing and costs nothing."""
-    if block.operation == "zero" and block.shortcut:
+    if parse_operation(block.operation).skips and block.shortcut:
         return Identity()
     return _with_shortcut(build_operation(block, batch_norm), block.shortcut)
 

@@ -85,7 +85,8 @@ def share_weights(candidates: Iterable[nn.Module]) -> SharedWeights:
 
 
 def _is_plain(block: MBConv) -> bool:
-    layers = [layer for layer in block.children() if not isinstance(layer, nn.Identity)]
+    expand = [] if isinstance(block.expand, nn.Identity) else [block.expand]
+    layers = [*expand, block.depthwise, block.project]
     return all(isinstance(layer, ConvBNAct) and type(layer.conv) is nn.Conv2d for layer in layers)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from ..spaces import Layer, MBConvSpec
+from ..spaces import Layer
 from . import svg
 from .colours import FIXED, INK, operation_colour, text_colour
 from .words import square
@@ -13,6 +13,8 @@ from .words import square
 FONT_SIZE = 11
 _LINE_HEIGHT = 12
 _NARROWEST = 20
+_CHARACTERS = 3
+"""Of a line that fits into the narrowest box."""
 _FIXED_NAMES = {
     "stem": f"conv {square(3)}",
     "feature_mix": f"conv {square(1)}",
@@ -70,13 +72,12 @@ def layer_box(layer: Layer) -> Box:
         return Box(_NARROWEST, ratio_height(6), FIXED, outline, (name,), turned=True)
     if layer.is_skipped:
         return Box(_NARROWEST, ratio_height(3), outline="dashed")
-    colour = operation_colour(layer.operation)
-    if not isinstance(spec := layer.spec, MBConvSpec):
-        return Box(_NARROWEST, ratio_height(1), colour, outline, ("id",))
-    lines = (f"k{spec.kernel_size}", f"e{spec.expand_ratio}")
-    return Box(
-        kernel_width(spec.kernel_size), ratio_height(spec.expand_ratio), colour, outline, lines
-    )
+    colour, look = operation_colour(layer.operation), layer.spec.look
+    width = max(_NARROWEST, kernel_width(look.kernel_size or 1))
+    if max(map(len, look.lines)) > _CHARACTERS:
+        return Box(width, ratio_height(6), colour, outline, (" ".join(look.lines),), turned=True)
+    height = max(ratio_height(look.expand_ratio or 1), _LINE_HEIGHT * len(look.lines) + 4)
+    return Box(width, height, colour, outline, look.lines)
 
 
 def kernel_width(kernel_size: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from ..spaces import Architecture, MBConvSpec, parse_operation
+from ..spaces import Architecture, parse_operation
 from . import svg
 from .boxes import Box, kernel_width, ratio_height
 from .colours import FIXED, MUTED, operation_colour
@@ -85,5 +85,5 @@ def _entries(ratios: Sequence[int]) -> list[_Entry]:
 
 def _expansion_ratios(architectures: Sequence[Architecture]) -> list[int]:
     """Those that occur; 6 where there are none."""
-    specs = [parse_operation(b.operation) for network in architectures for b in network.blocks]
-    return sorted({spec.expand_ratio for spec in specs if isinstance(spec, MBConvSpec)}) or [6]
+    looks = [parse_operation(b.operation).look for each in architectures for b in each.blocks]
+    return sorted({look.expand_ratio for look in looks if look.expand_ratio is not None}) or [6]

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from ..errors import UserError
 from ..files import write_atomically
 from ..runs import Competitor, Run
-from ..spaces import Layer
+from ..spaces import Layer, parse_operation
 from . import figures, words
 from .colours import operation_colour
 from .contents import Contents
@@ -126,7 +126,7 @@ def _operations(contents: Contents, choices: Sequence[int]) -> str:
         for edge, choice in zip(edges, choices, strict=True)
         if edge.is_searched
     )
-    return " ".join("-" if name == "zero" else name for name in names)
+    return " ".join("-" if parse_operation(name).skips else name for name in names)
 
 
 def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:

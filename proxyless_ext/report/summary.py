@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from ..latency import LatencyTable
-from ..spaces import Architecture, MBConvSpec, Space, parse_operation
+from ..spaces import Architecture, Space, parse_operation
 from .contents import Contents
 from .words import count, duration, milliseconds, networks, percent, plural, square
 
@@ -151,15 +151,20 @@ def _found(architecture: Architecture, contents: Contents) -> str:
     """The preferences of the derived network, which its drawing shows too."""
     first = len(contents.space.fixed_blocks) if contents.space else 0
     blocks = architecture.blocks[first:]
-    specs = [parse_operation(block.operation) for block in blocks]
-    convolutions = [spec for spec in specs if isinstance(spec, MBConvSpec)]
-    kernels = Counter(square(spec.kernel_size) for spec in convolutions)
-    ratios = Counter(str(spec.expand_ratio) for spec in convolutions)
+    operations = [parse_operation(block.operation) for block in blocks]
+    done = [operation for operation in operations if not operation.skips]
+    looks = [operation.look for operation in done]
+    tallies = {
+        "kernels": Counter(square(look.kernel_size) for look in looks if look.kernel_size),
+        "expansion ratios": Counter(str(look.expand_ratio) for look in looks if look.expand_ratio),
+        "others": Counter(each.name for each in done if each.look.kernel_size is None),
+    }
+    told = "; ".join(f"{what}: {_tally(counter)}" for what, counter in tallies.items() if counter)
     halving = [block.operation for block in blocks if block.stride == 2]
-    skipped = sum(block.operation == "zero" for block in blocks)
+    skipped = len(operations) - len(done)
     sentences = [f"Of {plural(len(blocks), 'block')}, {skipped or 'none'} skipped"]
-    if convolutions:
-        sentences.append(f"Kernels: {_tally(kernels)}; expansion ratios: {_tally(ratios)}")
+    if told:
+        sentences.append(told[0].upper() + told[1:])
     if halving:
         sentences.append(f"Where the resolution halves: {', '.join(halving)}")
     if (difference := contents.result.onnx_max_difference) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from ..spaces import Layer, MBConvSpec, parse_operation
+from ..spaces import Layer, parse_operation
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _FIXED_LAYERS = {
@@ -77,10 +77,7 @@ def square(size: int) -> str:
 
 def describe_operation(name: str) -> str:
     """An operation in full: MBConv 7x7, expansion 6."""
-    spec = parse_operation(name)
-    if isinstance(spec, MBConvSpec):
-        return f"MBConv {square(spec.kernel_size)}, expansion {spec.expand_ratio}"
-    return "zero (skipped)" if name == "zero" else "identity"
+    return parse_operation(name).look.description
 
 
 def describe_layer(layer: Layer) -> str:

@@ -11,7 +11,7 @@ from ..documents import write_document
 from ..environment import describe_environment
 from ..errors import UserError
 from ..files import check_writable, remove_leftovers, write_atomically, write_error
-from ..spaces import read_model
+from ..spaces import load_plugins, read_mapping, read_model
 from .lock import FolderLock, holder
 from .metrics import Metrics
 from .outcome import Outcome
@@ -90,14 +90,16 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
-        """The run in `folder`, to be read.
+        """The run in `folder`, to be read; its plugins are imported.
 
         Raises:
-            UserError: there is none.
+            UserError: there is none, or a plugin cannot be imported.
         """
         run = cls(folder)
         if not run.has_begun:
             raise UserError(f"there is no run in {folder}; give the folder that holds config.yaml")
+        plugins = read_mapping(run.config_path).get("plugins")
+        load_plugins(plugins if isinstance(plugins, list) else ())
         return run
 
     @classmethod

@@ -13,8 +13,19 @@ from .architecture import (
     short_side,
 )
 from .builtin import BUILTIN, MBCONV_CANDIDATES, cifar_mbconv, imagenet, make_divisible
+from .custom import CustomOperation, operation
 from .layers import Layer
-from .operations import MBConvSpec, Operation, parse_operation
+from .operations import (
+    Activation,
+    ConvSpec,
+    IdentitySpec,
+    Look,
+    MBConvSpec,
+    Operation,
+    ProjectionSpec,
+    ZeroSpec,
+)
+from .registry import load_plugins, parse_operation
 from .space import Edge, FirstBlock, Space, Stage
 from .validation import Data, read_mapping, read_model, validate
 
@@ -22,22 +33,31 @@ __all__ = [
     "BUILTIN",
     "MBCONV_CANDIDATES",
     "SMALL",
+    "Activation",
     "Architecture",
     "BatchNorm",
     "BlockConfig",
+    "ConvSpec",
+    "CustomOperation",
     "Data",
     "Edge",
     "FirstBlock",
+    "IdentitySpec",
     "Layer",
+    "Look",
     "MBConvSpec",
     "Normalisation",
     "Operation",
+    "ProjectionSpec",
     "Space",
     "Stage",
     "Stem",
+    "ZeroSpec",
     "cifar_mbconv",
     "imagenet",
+    "load_plugins",
     "make_divisible",
+    "operation",
     "parse_operation",
     "read_mapping",
     "read_model",

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from ..errors import UserError
 from ..files import write_atomically
 from .layers import Layer
-from .operations import parse_operation
+from .registry import parse_operation
 from .validation import Data, read_model
 
 Count = Annotated[int, Field(ge=1)]
@@ -53,15 +53,16 @@ class BlockConfig(Data):
         same_shape = self.stride == 1 and self.in_channels == self.out_channels
         if self.shortcut and not same_shape:
             raise UserError("a shortcut needs stride 1 and as many output as input channels")
-        if not parse_operation(self.operation).fits(
-            self.in_channels, self.out_channels, self.stride
-        ):
+        operation = parse_operation(self.operation)
+        if not operation.fits(self.in_channels, self.out_channels, self.stride):
             raise UserError(
                 f"'{self.operation}' does not fit a block from {self.in_channels} to "
                 f"{self.out_channels} channels of stride {self.stride}; use an MBConv there"
             )
-        if self.operation == "zero" and not self.shortcut:
-            raise UserError("a block of operation 'zero' needs a shortcut, or nothing would pass")
+        if operation.skips and not self.shortcut:
+            raise UserError(
+                f"a block of operation '{self.operation}' needs a shortcut, or nothing would pass"
+            )
         return self
 
 

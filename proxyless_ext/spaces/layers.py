@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .operations import MBConvSpec, Operation, parse_operation
+from .operations import Operation
+from .registry import parse_operation
 
 LayerKind = Literal["stem", "block", "feature_mix", "classifier"]
 
@@ -43,8 +44,8 @@ class Layer:
 
     @property
     def is_skipped(self) -> bool:
-        """A block of operation zero: it costs nothing."""
-        return self.operation == "zero"
+        """A block that is left out: it costs nothing."""
+        return self.kind == "block" and self.spec.skips
 
     @property
     def key(self) -> str:
@@ -58,8 +59,5 @@ class Layer:
             return f"Conv_1-{source}-{target}"
         if self.kind == "classifier":
             return f"Logits-{source}-output:{self.out_channels}"
-        skip = f"stride:{self.stride}-idskip:{int(self.shortcut)}"
-        if isinstance(spec := self.spec, MBConvSpec):
-            shape = f"expand:{spec.expand_ratio}-kernel:{spec.kernel_size}"
-            return f"expanded_conv-{source}-{target}-{shape}-{skip}"
-        return f"{self.operation}-{source}-{target}-{skip}"
+        placement = f"stride:{self.stride}-idskip:{int(self.shortcut)}"
+        return self.spec.key(f"{source}-{target}", placement)

@@ -1,70 +1,197 @@
-"""Candidate operations as data: a name, where it fits, and the key of its latency.
+"""Operations: what a block can do, as data with a name.
 
 Names are the field's shorthand: ``k5e6`` is an MBConv of kernel 5 and expansion 6, ``zero`` drops
-the layer, ``identity`` passes it through. Nothing here imports torch; `nn.network` makes modules.
+the layer, ``identity`` passes it through. Whoever wants to know something of an operation asks it;
+`registry` finds it by its name. Nothing here imports torch: `nn.operations` makes modules.
 """
 
 from __future__ import annotations
 
-import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
-from ..errors import UserError
+Activation = Literal["relu6", "hswish"]
+
+
+class Look(NamedTuple):
+    """How an operation is told of and drawn.
+
+    Attributes:
+        description: in full.
+        lines: of text in a small box.
+        kernel_size: makes the box wide.
+        expand_ratio: makes the box high; where it is known, the colour says both.
+        colour: ``#rrggbb``, where there are no kernel and ratio to say it.
+    """
+
+    description: str
+    lines: tuple[str, ...]
+    kernel_size: int | None = None
+    expand_ratio: int | None = None
+    colour: str | None = None
+
+
+class Operation(ABC):
+    """What a block can do.
+
+    Attributes:
+        skips: whether it makes nothing, so that beside a shortcut it leaves the layer out.
+    """
+
+    skips: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """By which spaces and architectures have it."""
+
+    @property
+    def look(self) -> Look:
+        """How it is told of and drawn."""
+        return Look(self.name, (self.name,))
+
+    def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
+        """Whether a block of these shapes can have it."""
+        return True
+
+    def key(self, shapes: str, placement: str) -> str:
+        """Its key in a latency table.
+
+        Args:
+            shapes: of input and output, as keys have them.
+            placement: stride and shortcut, as keys have them.
+        """
+        return f"{self.name}-{shapes}-{placement}"
 
 
 @dataclass(frozen=True)
-class MBConvSpec:
-    """Inverted bottleneck: 1x1 expand, depthwise kxk, 1x1 project."""
+class MBConvSpec(Operation):
+    """Inverted bottleneck: 1x1 expand, depthwise kxk, 1x1 project.
+
+    Attributes:
+        kernel_size: of the depthwise convolution.
+        expand_ratio: expanded channels per input channel.
+        squeeze: whether squeeze-and-excitation follows the depthwise convolution.
+        activation: of all but the last convolution.
+    """
 
     kernel_size: int
     expand_ratio: int
+    squeeze: bool = False
+    activation: Activation = "relu6"
 
     @property
     def name(self) -> str:
-        return f"k{self.kernel_size}e{self.expand_ratio}"
+        squeeze = "_se" if self.squeeze else ""
+        activation = "" if self.activation == "relu6" else f"_{self.activation}"
+        return f"k{self.kernel_size}e{self.expand_ratio}{squeeze}{activation}"
 
-    def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
-        return True
+    @property
+    def look(self) -> Look:
+        kernel, ratio = self.kernel_size, self.expand_ratio
+        squeeze = ["squeeze-and-excitation"] if self.squeeze else []
+        activation = ["h-swish"] if self._hswish else []
+        marks = [mark for mark, is_there in (("se", squeeze), ("hs", activation)) if is_there]
+        return Look(
+            ", ".join([f"MBConv {_square(kernel)}", f"expansion {ratio}", *squeeze, *activation]),
+            (f"k{kernel}", f"e{ratio}", *marks),
+            kernel,
+            ratio,
+        )
+
+    def key(self, shapes: str, placement: str) -> str:
+        """As in the published tables; what these do not know comes last."""
+        shape = f"expand:{self.expand_ratio}-kernel:{self.kernel_size}"
+        extras = f"-se:{int(self.squeeze)}-hs:{int(self._hswish)}"
+        is_published = not self.squeeze and not self._hswish
+        return f"expanded_conv-{shapes}-{shape}-{placement}{'' if is_published else extras}"
+
+    @property
+    def _hswish(self) -> bool:
+        return self.activation == "hswish"
 
 
 @dataclass(frozen=True)
-class ZeroSpec:
+class ConvSpec(Operation):
+    """One convolution with BatchNorm and ReLU6.
+
+    Attributes:
+        kernel_size, groups, dilation: of it.
+    """
+
+    kernel_size: int
+    groups: int = 1
+    dilation: int = 1
+
+    @property
+    def name(self) -> str:
+        groups = f"g{self.groups}" if self.groups > 1 else ""
+        dilation = f"d{self.dilation}" if self.dilation > 1 else ""
+        return f"conv{self.kernel_size}{groups}{dilation}"
+
+    @property
+    def look(self) -> Look:
+        groups = [f"{self.groups} groups"] if self.groups > 1 else []
+        dilation = [f"dilation {self.dilation}"] if self.dilation > 1 else []
+        return Look(
+            ", ".join([f"convolution {_square(self.kernel_size)}", *groups, *dilation]),
+            ("conv", self.name.removeprefix("conv")),
+            self.kernel_size,
+        )
+
+    def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
+        return in_channels % self.groups == 0 == out_channels % self.groups
+
+
+@dataclass(frozen=True)
+class ProjectionSpec(Operation):
+    """A 1x1 convolution with BatchNorm: as little as can be done where the shape changes, so that
+    a layer can be left out there too.
+    """
+
+    name: str = "projection"
+
+    @property
+    def look(self) -> Look:
+        return Look("1x1 projection", ("proj",), 1)
+
+    def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
+        return not _keeps_shape(in_channels, out_channels, stride)
+
+
+@dataclass(frozen=True)
+class ZeroSpec(Operation):
     """No output at all; beside a shortcut it skips the layer."""
 
+    skips = True
     name: str = "zero"
 
+    @property
+    def look(self) -> Look:
+        return Look("zero (skipped)", (), colour="#d9dee3")
+
     def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
-        return stride == 1 and in_channels == out_channels
+        return _keeps_shape(in_channels, out_channels, stride)
 
 
 @dataclass(frozen=True)
-class IdentitySpec:
+class IdentitySpec(Operation):
     """The input unchanged."""
 
     name: str = "identity"
 
+    @property
+    def look(self) -> Look:
+        return Look("identity", ("id",), colour="#b3bcc5")
+
     def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
-        return stride == 1 and in_channels == out_channels
+        return _keeps_shape(in_channels, out_channels, stride)
 
 
-Operation = MBConvSpec | ZeroSpec | IdentitySpec
+def _keeps_shape(in_channels: int, out_channels: int, stride: int) -> bool:
+    return stride == 1 and in_channels == out_channels
 
-_MBCONV = re.compile(r"k([357])e([1-6])")
 
-
-def parse_operation(name: str) -> Operation:
-    """The operation that a name such as ``k5e6``, ``zero`` or ``identity`` stands for.
-
-    Raises:
-        UserError: the name is not one of these.
-    """
-    if name == "zero":
-        return ZeroSpec()
-    if name == "identity":
-        return IdentitySpec()
-    if match := _MBCONV.fullmatch(name):
-        return MBConvSpec(int(match[1]), int(match[2]))
-    raise UserError(
-        f"'{name}' is not an operation; write k3, k5 or k7 with e1 to e6 (such as k5e6), "
-        "'zero' or 'identity'"
-    )
+def _square(size: int) -> str:
+    return f"{size}\N{MULTIPLICATION SIGN}{size}"

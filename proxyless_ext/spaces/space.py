@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem
 from .layers import Layer
-from .operations import parse_operation
+from .registry import parse_operation
 from .validation import Data, read_model, validate
 
 Candidates = Annotated[tuple[str, ...], Field(min_length=1)]

@@ -25,6 +25,7 @@ from ..spaces import Architecture
 
 FREE = (
     "checkpoint_seconds",
+    "plugins",  # Files may move; what they register is known by its names.
     "runtime.device",
     "runtime.threads",
     "data.source",  # It is the pictures that count, wherever they lie.
