@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -59,14 +60,21 @@ def basic(in_channels, out_channels, stride, groups):
 NAMES = ("k3e6", "k5e1_se", "k7e2_hswish", "k3e4_se_hswish", "conv3", "conv5g2", "conv3d2")
 
 
+BUILT_IN = dict(registry._makers)
+
+
+def forget() -> None:
+    """As in another process, where nothing of one's own is registered."""
+    registry._makers.clear()
+    registry._makers.update(BUILT_IN)
+    registry._plugins.clear()
+
+
 @pytest.fixture(autouse=True)
-def registered() -> Iterator[None]:
-    """What a test registers is forgotten."""
-    makers, plugins = dict(registry._makers), dict(registry._plugins)
+def forgotten() -> Iterator[None]:
+    """What a test registers does not stay."""
     yield
-    for current, before in ((registry._makers, makers), (registry._plugins, plugins)):
-        current.clear()
-        current.update(before)
+    forget()
 
 
 @pytest.fixture
@@ -167,17 +175,31 @@ def test_a_users_operations_take_part_in_everything(tmp_path: Path, plugin: Path
     file.write_text(config.model_dump_json())
     table = tmp_path / "table.yaml"
     measured = ("--plugin", plugin, "--repetitions", 1, "--out", table)
+    forget()
     invoke("latency", "measure", tmp_path / "space.yaml", *measured)
     assert "counting-input:" in table.read_text()
     invoke("search", "--config", file, "--out", run)
     architecture = Architecture.load(run / "architecture.json")
     assert {each.operation for each in architecture.blocks} <= set(names)
     assert "counting" in (run / "report.html").read_text()
+    forget()
     invoke("evaluate", run)
     invoke("export", run, "--out", tmp_path / "network.onnx")
     training = ("--data", "digits", "--plugin", plugin, "--out", tmp_path / "training")
+    forget()
     short = ("--set", "train.epochs=1", "--set", "data.limit=50", "--set", "train.batch_size=25")
     invoke("train", run / "architecture.json", *training, *short)
+
+
+def test_the_guides_example(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[1] / "docs/operations.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / "ops.py").write_text(code)
+    load_plugins([tmp_path / "ops.py"])
+    for name in ("bottleneck2", "resnet"):
+        assert parse_operation(name).fits(8, 8, 1)
+        build_operation(block(name, 8, 8, 1), BatchNorm())
+    assert not parse_operation("resnet").fits(8, 12, 1)
 
 
 def test_derived_networks_have_the_state_of_a_users_operation(plugin: Path) -> None:
