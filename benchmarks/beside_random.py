@@ -45,6 +45,22 @@ def found_in(folder: Path, space: Space) -> Choices:
     return choices
 
 
+def check_numbers(arguments: argparse.Namespace) -> None:
+    """Refuse what tells nothing.
+
+    Raises:
+        UserError: says what to give.
+    """
+    for name, least in (("networks", 2), ("seeds", 1), ("processes", 1)):
+        if (given := getattr(arguments, name)) < least:
+            raise UserError(f"--{name} is {given}; give at least {least}")
+    folders = {folder.resolve() for folder in arguments.runs}
+    if len(folders) < len(arguments.runs):
+        raise UserError("a run is given twice; give each of them once")
+    if len(folders) < 2:
+        raise UserError("one run tells nothing of its settings; give two or more of other seeds")
+
+
 def random_ones(trainer: Trainer, count: int) -> list[Choices]:
     """Networks of the configuration's band; the first of more are the same."""
     objective = Objective.build(trainer.space, trainer.table, trainer.config.latency)
@@ -89,6 +105,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the figures, .json")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
+    check_numbers(arguments)
     config = load_config(arguments.config, dict(map(parse_override, arguments.set)))
     trainer = Trainer.load(config)
     found = [found_in(folder, trainer.space) for folder in arguments.runs]

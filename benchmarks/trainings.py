@@ -50,7 +50,8 @@ class Trainer:
         """
         if config.latency.table is None:
             raise UserError(
-                "latency.table is missing; measure one with `proxyless latency measure SPACE`"
+                "latency.table is missing; set that of a run, or measure one with `proxyless "
+                "latency measure SPACE`"
             )
         load_plugins(config.plugins)  # In a process of its own nothing is registered yet.
         table = LatencyTable.load(config.latency.table)

@@ -294,7 +294,8 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> Config:
         _move_paths(tree, path.parent)
     for key, value in overrides.items():
         _set(tree, key, value)
-    config = validate(Config, tree, str(path or "configuration"))
+    sources = ([str(path)] if path else []) + (["options"] if overrides else [])
+    config = validate(Config, tree, " and ".join(sources) or "configuration")
     load_plugins(config.plugins)
     return config
 

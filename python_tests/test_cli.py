@@ -205,6 +205,13 @@ def test_derive_again(finished: tuple[Run, Result], tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in before}
 
 
+def test_how_much_training_finalists_got_is_kept(finished: tuple[Run, Result]) -> None:
+    run, _ = finished
+    trained = [each.trained for each in run.outcome.derivation.finalists]
+    # Three, then two of them, two steps of eight each time.
+    assert trained == [4 / 8, 4 / 8, 2 / 8]
+
+
 def test_verify(finished: tuple[Run, Result], no_onnx: None) -> None:
     run, _ = finished
     before = remains(run)

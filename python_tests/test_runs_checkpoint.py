@@ -91,6 +91,13 @@ def test_any_state_comes_back_to_the_bit(folder, state):
     assert same(load_checkpoint(folder / "state"), state)
 
 
+def test_equal_states_are_equal_files(tmp_path):
+    state = {"weights": torch.arange(3.0), "more": {"step": 7}}
+    for index in range(9):  # The order of an unsorted header is drawn anew for every file.
+        save_checkpoint(tmp_path / str(index), state)
+    assert len({(tmp_path / str(index)).read_bytes() for index in range(9)}) == 1
+
+
 def test_names_that_collide_are_kept_apart(tmp_path):
     state = {
         "a.b": torch.tensor(1),

@@ -248,6 +248,25 @@ def test_chance_is_told_from_what_is_better(folder: Path) -> None:
     assert "-9.00 points, p = 1;" in worse
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["a"], "one run tells nothing of its settings; give two or more of other seeds"),
+        (["a", "b", "b"], "a run is given twice; give each of them once"),
+        (["a", "b", "--networks", "1"], "--networks is 1; give at least 2"),
+        (["a", "b", "--seeds", "0"], "--seeds is 0; give at least 1"),
+        (["a", "b", "--processes", "0"], "--processes is 0; give at least 1"),
+    ],
+)
+def test_comparisons_that_tell_nothing(
+    arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["beside_random", *arguments, "--config", "none.yaml", "--out", "out.json"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(UserError, match=sentence):
+        beside_random.main()
+
+
 def test_runs_of_something_else_are_refused(tmp_path: Path) -> None:
     other = finished_run(tmp_path / "other", SPACE, (0, 0, 0, 0))
     with pytest.raises(UserError, match="other searched another space than 'tiniest'; leave it"):

@@ -149,7 +149,7 @@ def _planned(settings: Config, budget: str) -> tuple[Config, Task]:
     check_plannable(settings)
     started = time.monotonic()
     task = Task.read(settings, None)
-    plan, task = plan_search(settings, task, seconds - (time.monotonic() - started))
+    plan, task = plan_search(settings, task, seconds, spent=time.monotonic() - started)
     console.print(f"plan, {duration(time.monotonic() - started)} being over:")
     for part, each in plan.seconds.items():
         console.print(f"  {part:<32}{duration(each):>12}")

@@ -39,7 +39,7 @@ def save_checkpoint(path: str | Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_encode(state, "", tensors))
     metadata = {"format": _FORMAT, "state": tree, "checksum": _checksum(tree, tensors)}
-    write_atomically(path, save(tensors, metadata))
+    write_atomically(path, _in_order(save(tensors, metadata)))
 
 
 def load_checkpoint(path: str | Path) -> Any:
@@ -65,6 +65,19 @@ def load_checkpoint(path: str | Path) -> Any:
     if metadata.get("checksum") != _checksum(tree, tensors):
         raise UserError(f"{path} is damaged; use another checkpoint or start anew")
     return _decode(json.loads(tree), tensors)
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose metadata is sorted, so that equal states are equal bytes.
+
+    The file begins with the length of its header in 8 bytes, and the header, which is JSON.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # Tensors stay aligned.
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(content)[end:]])
 
 
 def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..data import batches_per_epoch
 from ..nn import SuperNet
 from ..runs import (
     Derivation,
@@ -75,7 +76,9 @@ def _derivation(stages: Stages) -> Derivation:
     last: dict[Choices, tuple[int, Finalist]] = {}
     for record in reversed(epochs):
         for finalist in record.finalists:
-            last.setdefault(finalist.choices, (record.epoch + 1, finalist))
+            last.setdefault(finalist.choices, (record.step, finalist))
+    train = stages.config.train
+    steps = train.epochs * batches_per_epoch(len(stages.data.train), train.batch_size)
     return Derivation(
         scored=len(scored),
         finalists=tuple(
@@ -86,9 +89,9 @@ def _derivation(stages: Stages) -> Derivation:
                 held_out_loss=scored[choices].loss,
                 path_loss=scored[choices].path_loss,
                 log_probability=scored[choices].log_probability,
-                trained=number * stages.config.derive.round,
+                trained=step / steps,
                 training_loss=finalist.loss,
             )
-            for choices, (number, finalist) in last.items()
+            for choices, (step, finalist) in last.items()
         ),
     )

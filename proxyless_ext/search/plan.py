@@ -102,13 +102,14 @@ def check_plannable(config: Config) -> None:
         raise UserError(f"a budget plans {', '.join(given)}; leave these out, or the budget")
 
 
-def plan_search(config: Config, task: Task, budget: float) -> tuple[Plan, Task]:
+def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -> tuple[Plan, Task]:
     """Measure latencies and steps, and spend what is left of the time.
 
     Args:
         config: of the search; its planned settings do not matter.
         task: of the search.
-        budget: in seconds, from now on.
+        budget: in seconds.
+        spent: of it, before now.
 
     Returns:
         The plan, which fits into the time, and the task with its latencies.
@@ -123,7 +124,7 @@ def plan_search(config: Config, task: Task, budget: float) -> tuple[Plan, Task]:
     networks = Band.of(objective).drawn(3, config.seed)
     usual = Plan(_batches(len(task.data.train)), {}).apply(config)
     planner = Planner(config, task, Pace.measure(usual, task, networks))
-    return planner.spend(budget - (time.monotonic() - started), budget), task
+    return planner.spend(budget - spent - (time.monotonic() - started), budget), task
 
 
 class Planner:
@@ -152,7 +153,7 @@ class Planner:
         if least.total > seconds:
             enough = math.ceil((least.total + budget - seconds) / 60)
             raise UserError(
-                f"a budget of {budget / 60:.3g} min is too small for "
+                f"a budget of {_span(budget)} is too small for "
                 f"{len(self.task.data.train)} pictures and space '{self.task.space.name}' on this "
                 f"machine; give {enough} min or more, or set data.limit"
             )
@@ -220,6 +221,10 @@ class Planner:
 
     def _short_list(self, networks: int) -> float:
         return networks * (1 + GENERATIONS) * self.pictures * self.pace.score
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 60 else f"{seconds / 60:.3g} min"
 
 
 def _batches(pictures: int) -> dict[str, dict[str, Any]]:
