@@ -410,7 +410,9 @@ def test_verifying_before_the_search_has_ended(run: Run) -> None:
 
 def test_deriving_what_is_out_of_reach(run: Run, here: Path) -> None:
     assert "out of reach: networks of 'tiny' take" in fails("derive", "run", "--target", "1e9ms")
-    assert fails("derive", "run", "--target", "fast").startswith("run/config.yaml: target 'fast'")
+    assert fails("derive", "run", "--target", "fast").startswith(
+        "run/config.yaml and options: target 'fast'"
+    )
     assert not (here / "architecture.json").exists()
 
 
