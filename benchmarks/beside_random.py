@@ -1,7 +1,7 @@
 """Networks that searches found, beside random ones of the same band, all trained alike.
 
     python benchmarks/beside_random.py runs/a runs/b runs/c --config configs/cifar10_hour.yaml \\
-        --set data.root=FOLDER --set latency.table=runs/a/latency.yaml --out build/beside.json
+        --set data.source=FOLDER --set latency.table=runs/a/latency.yaml --out build/beside.json
 
 Every network is trained with each of the seeds, as by `proxyless train`, and tested on all
 validation pictures. Says how far those found are from the random ones, and by a permutation test

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -234,6 +235,22 @@ def test_plugins_that_cannot_be_imported(tmp_path: Path, text: str, sentence: st
     path.write_text(text)
     with pytest.raises(UserError, match=sentence):
         load_plugins([path])
+
+
+def test_operations_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(load: Callable[[], object]) -> None:
+        registry._load_installed.cache_clear()
+        point = SimpleNamespace(name="theirs", value="their.module", load=load)
+        groups = {registry.ENTRY_POINTS: [point]}
+        monkeypatch.setattr(registry, "entry_points", lambda group: groups[group])
+
+    install(lambda: operation("installed")(lambda *_: nn.Identity()))
+    assert parse_operation("installed").name == "installed"
+    forget()
+    install(lambda: 1 / 0)
+    with pytest.raises(UserError, match=r"'theirs' of their\.module cannot be imported \(ZeroDiv"):
+        parse_operation("installed")
+    registry._load_installed.cache_clear()
 
 
 def test_missing_plugins(tmp_path: Path) -> None:

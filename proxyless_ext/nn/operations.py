@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import singledispatch
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,7 +39,8 @@ def build_operation(block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
 
 @singledispatch
 def _build(operation: Operation, block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
-    raise NotImplementedError(type(operation))
+    # For who adds a kind of operation to this package; users' own are `CustomOperation`s.
+    raise NotImplementedError(f"nothing here makes a module of a {type(operation).__name__}")
 
 
 @_build.register
@@ -58,29 +60,13 @@ def _(operation: MBConvSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn.Mo
 
 @_build.register
 def _(operation: ConvSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
-    return ConvBNAct(
-        block.in_channels,
-        block.out_channels,
-        operation.kernel_size,
-        block.stride,
-        operation.groups,
-        dilation=operation.dilation,
-        bn_momentum=batch_norm.momentum,
-        bn_eps=batch_norm.eps,
-    )
+    settings = {"groups": operation.groups, "dilation": operation.dilation}
+    return _convolution(block, batch_norm, operation.kernel_size, **settings)
 
 
 @_build.register
 def _(operation: ProjectionSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
-    return ConvBNAct(
-        block.in_channels,
-        block.out_channels,
-        1,
-        block.stride,
-        activation=None,
-        bn_momentum=batch_norm.momentum,
-        bn_eps=batch_norm.eps,
-    )
+    return _convolution(block, batch_norm, 1, activation=None)
 
 
 @_build.register
@@ -110,6 +96,21 @@ def _(operation: CustomOperation, block: BlockConfig, batch_norm: BatchNorm) -> 
         )
     _check_shape(operation.name, module, block)
     return module
+
+
+def _convolution(
+    block: BlockConfig, batch_norm: BatchNorm, kernel_size: int, **settings: Any
+) -> ConvBNAct:
+    """One layer of a block's shapes."""
+    return ConvBNAct(
+        block.in_channels,
+        block.out_channels,
+        kernel_size,
+        block.stride,
+        bn_momentum=batch_norm.momentum,
+        bn_eps=batch_norm.eps,
+        **settings,
+    )
 
 
 def _check_shape(name: str, module: nn.Module, block: BlockConfig) -> None:

@@ -1,8 +1,8 @@
 """How a search spends a given time, from what steps take on this machine.
 
 What is measured before it is chosen is what a search is worth (docs/search.md), so the finalists,
-which begin the training of the network found, get twice the time of that training itself,
-and the supernet about as much as half of both.
+which begin the training of the network found, get up to twice the time of that training itself, and
+the supernet about as much as half of both.
 """
 
 from __future__ import annotations
@@ -242,7 +242,9 @@ def _warm_up(epochs: int) -> int:
 
 
 def _round(finalists: int) -> float:
-    """The part of a training that a round takes: longer for few, whose order is harder to tell."""
+    """The part of a training that the first round takes: longer for few, whose order is harder to
+    tell.
+    """
     return 0.125 if finalists > 4 else 0.25
 
 
