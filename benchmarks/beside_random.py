@@ -63,7 +63,7 @@ def check_numbers(arguments: argparse.Namespace) -> None:
 
 def random_ones(trainer: Trainer, count: int) -> list[Choices]:
     """Networks of the configuration's band; the first of more are the same."""
-    objective = Objective.build(trainer.space, trainer.table, trainer.config.latency)
+    objective = Objective.of_space(trainer.space, trainer.table, trainer.config.latency)
     return Band.of(objective).drawn(count, seed=0)
 
 

@@ -57,19 +57,17 @@ class Oracle:
 
 def learn(oracle: Oracle, objective: Objective, steps: int, lr: float, seed: int) -> torch.Tensor:
     """Alphas after a search by gate steps over all candidates [E, N]."""
-    space, costs = objective.space, objective.costs
+    costs = objective.costs
     assert objective.target is not None
-    alpha = torch.zeros(costs.edges.shape)
-    for row, edge in zip(alpha, space.edges, strict=True):
-        row[len(edge.candidates) :] = -torch.inf
+    alpha = costs.exists.float().log()
     target = LatencyTarget(costs.edges, costs.fixed, objective.target.target_ms)
     parameter = torch.nn.Parameter(alpha)
     optimizer = torch.optim.Adam([parameter], lr=lr, betas=(0.0, 0.999))
     for step in range(steps):
         path = gates.sample(parameter.detach(), generator(seed, "oracle", step)).tolist()
         gradient = torch.zeros_like(alpha)
-        for edge, spec in enumerate(space.edges):
-            for choice in range(len(spec.candidates)):
+        for edge, count in enumerate(costs.counts):
+            for choice in range(count):
                 other = (*path[:edge], choice, *path[edge + 1 :])
                 gradient[edge, choice] = oracle.loss(other)
         parameter.grad = gates.alpha_gradient(parameter.detach(), gradient)
@@ -118,7 +116,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for target in TARGETS:
         latency = LatencyConfig(table=arguments.latency, target=target, tolerance=TOLERANCE)
-        objective = Objective.build(truth.space, table, latency)
+        objective = Objective.of_space(truth.space, table, latency)
         known = KnownBand(truth, latency)
         members = [network.choices for network in known.networks]
         ranks: list[list[int]] = []

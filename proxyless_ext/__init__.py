@@ -8,26 +8,46 @@ from .errors import UserError
 from .spaces import Architecture, Space, operation
 
 if TYPE_CHECKING:
-    from .nn import Edges, Identity, MBConv, MixedOp, Network, SuperNet, Zero
+    from . import ops, zoo
+    from .latency import Costs, LatencyTable
+    from .nn import Edges, Identity, MBConv, MixedOp, Network, SuperNet, Zero, derive, wrap
+    from .search import Search
+
+    __version__: str
 
 __all__ = [
     "Architecture",
+    "Costs",
     "Edges",
     "Identity",
+    "LatencyTable",
     "MBConv",
     "MixedOp",
     "Network",
+    "Search",
     "Space",
     "SuperNet",
     "UserError",
     "Zero",
+    "__version__",
+    "derive",
     "operation",
+    "ops",
     "spaces",
+    "wrap",
+    "zoo",
 ]
+
+_HOMES = {"Costs": ".latency", "LatencyTable": ".latency", "Search": ".search"}
+"""Where names are that are not in `nn`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Modules, imported when they are asked for: the program has things to set before torch."""
+    """What needs torch, imported when it is asked for: the program has things to set before."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version(__name__)
+    if name in ("ops", "zoo"):
+        return import_module(f".{name}", __name__)
     if name in __all__:
-        return getattr(import_module(".nn", __name__), name)
+        return getattr(import_module(_HOMES.get(name, ".nn"), __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,7 +31,7 @@ def log_probabilities(seed: int) -> torch.Tensor:
 def band_of(percent: float, tolerance: float) -> tuple[Band, list[tuple]]:
     """A band, and all networks that lie in it by their own predicted latency."""
     config = LatencyConfig(target=f"{percent}%", tolerance=tolerance)
-    objective = Objective.build(SPACE, TABLE, config)
+    objective = Objective.of_space(SPACE, TABLE, config)
     assert objective.target_ms is not None
     slack = tolerance * objective.target_ms
     members = [
@@ -84,7 +84,7 @@ def test_all_offspring_are_found_where_there_are_few() -> None:
 
 def test_without_a_target_every_network_may_be_handed_over() -> None:
     scores = log_probabilities(0)
-    objective = Objective.build(SPACE, TABLE, LatencyConfig(regularizer="none"))
+    objective = Objective.of_space(SPACE, TABLE, LatencyConfig(regularizer="none"))
     band = Band.of(objective)
     assert (band.low_ms, band.high_ms) == (-math.inf, math.inf)
     assert len(band.likeliest(scores, 10**6)) == len(NETWORKS)

@@ -197,7 +197,7 @@ def test_derive_again(finished: tuple[Run, Result], tmp_path: Path) -> None:
 
     supernet = SuperNet(SPACE)
     supernet.load_state_dict(load_checkpoint(run.checkpoint("search"))["phase"]["model"])
-    objective = Objective.build(SPACE, table, load_config(run.config_path, {}).latency)
+    objective = Objective.of_space(SPACE, table, load_config(run.config_path, {}).latency)
     likeliest = SPACE.architecture(derive_choices(supernet, objective))
     assert derive().blocks == likeliest.blocks
     assert table.predict(derive("--target", "0%")) < 1.05 * cheapest + 1e-9

@@ -44,7 +44,7 @@ class Bench:
         self.config: Config = tiny_config(folder, {"checkpoint_seconds": 1e9, **values})
         self.task = Task.load(self.config, None)
         assert self.task.table is not None
-        self.objective = Objective.build(self.task.space, self.task.table, self.config.latency)
+        self.objective = Objective.of_space(self.task.space, self.task.table, self.config.latency)
         torch.manual_seed(0)
         self.supernet = SuperNet(self.task.space)
         self.path_scores = PathScores([len(edge.candidates) for edge in self.task.space.edges])

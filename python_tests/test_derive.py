@@ -46,7 +46,7 @@ def log_probability(network: SuperNet, choices: list[int]) -> float:
 @pytest.mark.parametrize("regularizer", ["none", "add#linear"])
 def test_without_a_target_it_is_the_argmax(regularizer: str) -> None:
     network = supernet(0, 1.0)
-    objective = Objective.build(SPACE, table(0, False), LatencyConfig(regularizer=regularizer))
+    objective = Objective.of_space(SPACE, table(0, False), LatencyConfig(regularizer=regularizer))
     choices = derive_choices(network, objective)
     assert list(choices) == [alpha.argmax().item() for alpha in network.edges.alphas]
     assert list(choices) == max(NETWORKS, key=lambda choices: log_probability(network, choices))
@@ -64,7 +64,7 @@ def test_under_a_target(
 ) -> None:
     network = supernet(seed, spread)
     config = LatencyConfig(target=f"{percent}%", tolerance=tolerance)
-    objective = Objective.build(SPACE, table(seed, coarse), config)
+    objective = Objective.of_space(SPACE, table(seed, coarse), config)
     target_ms = objective.target_ms
     assert target_ms is not None
 
@@ -87,7 +87,7 @@ def test_the_supernet_stays_as_it_is() -> None:
     network.edges.activate([1, 2, 0, 1])
     before = exactly(network.state_dict())
     for target in ("10%", "50%", "90%"):
-        objective = Objective.build(SPACE, table(1, False), LatencyConfig(target=target))
+        objective = Objective.of_space(SPACE, table(1, False), LatencyConfig(target=target))
         network.derive(derive_choices(network, objective))
     assert exactly(network.state_dict()) == before
     assert network.edges.active == [1, 2, 0, 1]

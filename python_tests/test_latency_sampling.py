@@ -57,16 +57,16 @@ def test_all_networks_of_a_band_are_found_and_no_other(seed, a, b):
     ends = sorted(ordered[0] + part * (ordered[-1] - ordered[0]) for part in (a, b))
     low, high = ends[0] - 1e-9, ends[1] + 1e-9
     within = {each for each, latency in networks.items() if low <= latency <= high}
-    found = sample_within(SPACE, table, low, high, len(within), seed)
+    found = sample_within(table.costs(SPACE), low, high, len(within), seed)
     assert len(found) == len(within)
     assert set(map(tuple, found)) == within
-    assert len(sample_within(SPACE, table, low, high, 100_000, seed)) == len(within)
+    assert len(sample_within(table.costs(SPACE), low, high, 100_000, seed)) == len(within)
 
 
 def test_an_empty_band_has_no_networks():
     table = random_table(SPACE, 0)
     _, dearest = table.bounds(SPACE)
-    assert sample_within(SPACE, table, dearest + 1, dearest + 2, 1, 0) == []
+    assert sample_within(table.costs(SPACE), dearest + 1, dearest + 2, 1, 0) == []
 
 
 @pytest.mark.parametrize("enumerable", [True, False])
@@ -80,7 +80,7 @@ def test_networks_of_a_band_are_equally_probable(monkeypatch, enumerable):
     within = {each for each, latency in networks.items() if low <= latency <= high}
     draws = 12 * len(within)
     counts = Counter(
-        tuple(sample_within(SPACE, table, low, high, 1, seed)[0]) for seed in range(draws)
+        tuple(sample_within(table.costs(SPACE), low, high, 1, seed)[0]) for seed in range(draws)
     )
     assert set(counts) <= within
     assert chisquare([counts[each] for each in within]).pvalue > 1e-4
@@ -91,14 +91,14 @@ def test_drawing_gives_different_networks_of_the_band(monkeypatch):
     table = random_table(SPACE, 4)
     networks = networks_of(SPACE, table)
     low, high = 0.0, sorted(networks.values())[len(networks) // 3]
-    found = list(map(tuple, sample_within(SPACE, table, low, high, 30, 5)))
+    found = list(map(tuple, sample_within(table.costs(SPACE), low, high, 30, 5)))
     assert len(set(found)) == 30
     assert all(networks[each] <= high for each in found)
 
 
 def test_a_seed_gives_the_same_networks_again():
     table = random_table(SPACE, 0)
-    first, again, other = (sample_within(SPACE, table, 0, 99, 20, seed) for seed in (1, 1, 2))
+    first, again, other = (sample_within(table.costs(SPACE), 0, 99, 20, seed) for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -107,7 +107,7 @@ def test_extreme_bands_of_a_huge_space():
     table = random_table(space, 0)
     cheapest, dearest = table.bounds(space)
     for low, high in ((cheapest - 1, cheapest + 0.3), (dearest - 0.3, dearest + 1)):
-        found = sample_within(space, table, low, high, 5, 0)
+        found = sample_within(table.costs(space), low, high, 5, 0)
         assert len(set(map(tuple, found))) == 5
         assert all(low <= table.predict(space.architecture(each)) <= high for each in found)
 

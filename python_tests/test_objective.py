@@ -26,7 +26,7 @@ def table_with(means: list[float]) -> LatencyTable:
 
 
 def build(table: LatencyTable | None = None, **values: object) -> Objective:
-    return Objective.build(SPACE, table or table_of(SPACE), LatencyConfig(**values))
+    return Objective.of_space(SPACE, table or table_of(SPACE), LatencyConfig(**values))
 
 
 def probabilities(seed: int = 0) -> torch.Tensor:
@@ -182,7 +182,7 @@ def test_costs_are_gathered_once(monkeypatch: pytest.MonkeyPatch, regularizer: s
     costs = LatencyTable.costs
     monkeypatch.setattr(LatencyTable, "costs", lambda *a: calls.append(a) or costs(*a))
     config = LatencyConfig(regularizer=regularizer, reference_ms=5.0)
-    objective = Objective.build(SPACE, table_of(SPACE), config)
+    objective = Objective.of_space(SPACE, table_of(SPACE), config)
     probabilities = torch.full((4, 4), 0.25)
     before = len(calls)
     monkeypatch.setattr(LatencyTable, "latency", None)  # Nor anything else of the table's.

@@ -2,21 +2,25 @@
 
 from .check import Check, check_table
 from .conditions import Conditions
+from .costs import Costs
 from .measure import measure_layers, measure_table
+from .models import CostName, StandingCandidates
 from .networks import NetworkRow, compare, measure_network
 from .reference import Reference
 from .regularizers import add_linear, mul_log
 from .sampling import most_probable_within, sample_within
-from .table import Costs, Entry, LatencyTable
+from .table import Entry, LatencyTable
 
 __all__ = [
     "Check",
     "Conditions",
+    "CostName",
     "Costs",
     "Entry",
     "LatencyTable",
     "NetworkRow",
     "Reference",
+    "StandingCandidates",
     "add_linear",
     "check_table",
     "compare",

@@ -86,7 +86,8 @@ def check_table(table: LatencyTable, space: Space, networks: int = 30, seed: int
             f"machine's {conditions.device}; check it there"
         )
     rng = random.Random(derive_seed(seed, "check latency"))
-    architectures = [space.architecture(draw_uniform(space, rng)) for _ in range(networks)]
+    choices = [draw_uniform(space.counts, rng) for _ in range(networks)]
+    architectures = [space.architecture(each) for each in choices]
     predicted = [table.predict(architecture) for architecture in architectures]
     references = conditions.reference.architectures(space)
     modules = with_pictures([*architectures, *references], conditions.batch_size)

@@ -69,7 +69,7 @@ def measure_table(space: Space, conditions: Conditions, seed: int = 0) -> Latenc
     """
     rng = random.Random(derive_seed(seed, "measure latency"))
     covers = [_cover(space, rng) for _ in range(count_rounds(conditions))]
-    choices = [draw_uniform(space, rng) for _ in range(WHOLE_NETWORKS)]
+    choices = [draw_uniform(space.counts, rng) for _ in range(WHOLE_NETWORKS)]
     whole = [space.architecture(network) for network in choices]
     others = Bystanders()
     entries, totals = _measure(covers, whole, conditions, rng)

@@ -20,11 +20,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ..seeding import derive_seed, generator
-from ..spaces import Space
-from .table import LatencyTable
+from .costs import Costs
 
 BINS = 20_000
 """From the cheapest to the dearest network."""
@@ -36,25 +34,25 @@ DRAWS = 256
 """Networks drawn at a time."""
 
 
-def draw_uniform(space: Space, rng: random.Random) -> list[int]:
-    """A network of the space, as one candidate index per edge, all being equally probable."""
-    return [rng.randrange(len(edge.candidates)) for edge in space.edges]
+def draw_uniform(counts: Sequence[int], rng: random.Random) -> list[int]:
+    """A network, as one candidate index per edge, all being equally probable.
+
+    Args:
+        counts: the number of candidates of every edge [E].
+        rng: draws it.
+    """
+    return [rng.randrange(count) for count in counts]
 
 
 def sample_within(
-    space: Space, table: LatencyTable, low_ms: float, high_ms: float, count: int, seed: int
+    costs: Costs, low_ms: float, high_ms: float, count: int, seed: int
 ) -> list[list[int]]:
     """Different networks whose predicted latency lies in [low_ms, high_ms], drawn uniformly.
 
     Returns:
         `count` networks, each as one candidate index per edge; all there are if there are fewer.
-
-    Raises:
-        UserError: the table lacks a layer.
     """
-    exists = [torch.ones(len(edge.candidates)) for edge in space.edges]
-    scores = pad_sequence(exists, batch_first=True).log()
-    costs = table.costs(space)
+    scores = costs.exists.double().log()
     low, high = low_ms - costs.fixed, high_ms - costs.fixed
     band = _Band(costs.edges, scores, low, high, torch.logsumexp)
     if band.size <= MAX_TRIES:

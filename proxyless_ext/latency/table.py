@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import ConfigDict, Field
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ..documents import write_document
 from ..errors import UserError
 from ..files import write_atomically
 from ..spaces import BUILTIN, Architecture, Data, Layer, Space, read_mapping, validate
 from .conditions import Conditions
+from .costs import Costs
 
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -36,39 +33,6 @@ class Entry(Data):
     count: Annotated[int, Field(ge=1)]
     mean: Finite
     var: Finite
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What the networks of a space cost, as tensors on one device.
-
-    Attributes:
-        edges: latency of every candidate of every edge in ms, float64 [E, N], padded with 0.
-        fixed: of the layers that all networks have, in ms.
-    """
-
-    edges: Tensor
-    fixed: float
-
-    def to(self, device: torch.device) -> Costs:
-        """The same on a device; itself where it is there."""
-        return self if self.edges.device == device else Costs(self.edges.to(device), self.fixed)
-
-    def expected(self, probabilities: Tensor) -> Tensor:
-        """Expected latency, differentiable in the probabilities: fixed + sum(p * edges).
-
-        Args:
-            probabilities: p of every candidate of every edge [E, N]; what stands in the columns
-                past an edge's candidates does not count.
-
-        Returns:
-            A float64 scalar on the device of the costs, which is that of `probabilities`.
-        """
-        return self.fixed + (probabilities.double() * self.edges).sum()
-
-    def network(self, choices: Sequence[int]) -> float:
-        """Latency in ms of the network with candidate `choices[e]` at every edge e."""
-        return self.fixed + math.fsum(self.edges[range(len(choices)), choices].tolist())
 
 
 class LatencyTable:
@@ -162,7 +126,11 @@ class LatencyTable:
         Raises:
             UserError: the table lacks a layer of the space.
         """
-        return Costs(pad_sequence(self._edge_rows(space), batch_first=True), self.fixed(space))
+        rows = [
+            [self.latency(layer, _options(space)) for layer in layers]
+            for layers in space.edge_layers()
+        ]
+        return Costs.of(rows, self.fixed(space))
 
     def bounds(self, space: Space) -> tuple[float, float]:
         """Latencies of the cheapest and the dearest network of a space.
@@ -170,10 +138,7 @@ class LatencyTable:
         Raises:
             UserError: the table lacks a layer of the space.
         """
-        rows, fixed = self._edge_rows(space), self.fixed(space)
-        cheapest = math.fsum(row.min().item() for row in rows)
-        dearest = math.fsum(row.max().item() for row in rows)
-        return fixed + cheapest, fixed + dearest
+        return self.costs(space).bounds
 
     def uniform(self, space: Space) -> float:
         """Mean latency of a space's networks, all being equally probable.
@@ -181,17 +146,7 @@ class LatencyTable:
         Raises:
             UserError: the table lacks a layer of the space.
         """
-        means = [row.mean().item() for row in self._edge_rows(space)]
-        return self.fixed(space) + math.fsum(means)
-
-    def _edge_rows(self, space: Space) -> list[Tensor]:
-        """For every edge, the latencies of its candidates in order."""
-        return [
-            torch.tensor(
-                [self.latency(layer, _options(space)) for layer in layers], dtype=torch.float64
-            )
-            for layers in space.edge_layers()
-        ]
+        return self.costs(space).uniform
 
 
 def _options(space: Space) -> str:

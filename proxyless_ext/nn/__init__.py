@@ -1,5 +1,6 @@
 """Modules: candidates, MixedOp, the supernet and the networks derived from it."""
 
+from .derivation import derive
 from .edges import Edges, GateMode, GateStep
 from .layers import ConvBNAct, Identity, Zero
 from .mbconv import MBConv
@@ -8,6 +9,7 @@ from .network import Classifier, Network, SuperNet, build_block
 from .profile import count_macs, count_parameters
 from .sharing import SharedWeights, share_weights
 from .statistics import batch_statistics, frozen_statistics
+from .wrapping import wrap
 
 __all__ = [
     "Classifier",
@@ -26,6 +28,8 @@ __all__ = [
     "build_block",
     "count_macs",
     "count_parameters",
+    "derive",
     "frozen_statistics",
     "share_weights",
+    "wrap",
 ]

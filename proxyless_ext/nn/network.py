@@ -9,13 +9,13 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..spaces import Architecture, BatchNorm, BlockConfig, Edge, Space, Stem, parse_operation
+from .derivation import derive
 from .edges import Edges
 from .fused import is_untouched
 from .layers import ConvBNAct, Identity
 from .mbconv import MBConv
 from .mixed_op import MixedOp
 from .operations import build_operation
-from .sliced import SlicedConv2d
 
 
 class Residual(nn.Module):
@@ -152,19 +152,7 @@ class SuperNet(Backbone):
         The supernet is left as it is.
         """
         network = Network(self.space.architecture(choices, name))
-        first = len(self.space.fixed_blocks)
-        weights = {key: value.clone() for key, value in self.state_dict().items()}
-        for edge, choice in enumerate(choices):
-            operation = f"blocks.{first + edge}.operation."
-            chosen = f"{operation}candidates.{choice}."
-            for key in [key for key in weights if key.startswith(operation)]:
-                value = weights.pop(key)
-                if key.startswith(chosen):
-                    weights[operation + key.removeprefix(chosen)] = value
-            for name, module in self.edges.mixed_ops[edge].candidates[choice].named_modules():
-                if isinstance(module, SlicedConv2d):
-                    weights[f"{operation}{name}.weight"] = module.weight.detach().clone()
-        network.load_state_dict(weights, assign=True)  # keeps dtype and device
+        network.load_state_dict(derive(self, choices).state_dict(), assign=True)
         return network
 
 

@@ -40,6 +40,20 @@ class SlicedConv2d(nn.Module):
         centre = slice(edge, edge + size)
         return whole[: self.out_channels, :inputs, centre, centre]
 
+    def standalone(self) -> nn.Conv2d:
+        """The same convolution with a copy of the slice for a weight of its own."""
+        settings: dict[str, Any] = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "padding_mode": self.padding_mode,
+            "kernel_size": self.kernel_size,
+        }
+        conv = nn.Conv2d(self.in_channels, self.out_channels, bias=False, device="meta", **settings)
+        conv.weight = nn.Parameter(self.weight.detach().clone())
+        return conv.train(self.training)
+
     def forward(self, x: Tensor) -> Tensor:
         settings: dict[str, Any] = {
             "stride": self.stride,

@@ -71,8 +71,7 @@ class Band:
 
     def drawn(self, count: int, seed: int) -> list[Choices]:
         """Different networks drawn uniformly; fewer where there are no more."""
-        space, table = self.objective.space, self.objective.table
-        found = sample_within(space, table, self.low_ms, self.high_ms, count, seed)
+        found = sample_within(self.objective.costs, self.low_ms, self.high_ms, count, seed)
         return [tuple(choices) for choices in found]
 
     def offspring(
@@ -92,7 +91,7 @@ class Band:
             if len(children) == count:
                 break
             mother, father = rng.choice(parents), rng.choice(parents)
-            mutant = draw_uniform(self.objective.space, rng)
+            mutant = draw_uniform(self.objective.costs.counts, rng)
             child = tuple(
                 new if rng.random() < 1 / edges else rng.choice(pair)
                 for new, *pair in zip(mutant, mother, father, strict=True)
@@ -108,10 +107,10 @@ class Band:
 def warn_of_narrow_band(objective: Objective) -> None:
     """Say so where the latency target leaves nothing to choose."""
     found = Band.within(objective).drawn(2, seed=0)
-    if len(found) < 2 < objective.space.num_networks:
+    if len(found) < 2 < objective.costs.num_networks:
         number = "only one network" if found else "no network"
         warnings.warn(
-            f"{number} of '{objective.space.name}' is within {objective.config.tolerance:.0%} of "
+            f"{number} of '{objective.name}' is within {objective.config.tolerance:.0%} of "
             f"the target of {objective.target_ms:.4g} ms, so that there is nothing to choose; "
             "widen latency.tolerance or move the target",
             stacklevel=2,

@@ -69,7 +69,7 @@ def draw_random(stages: Stages, choices: Choices, wanted: int) -> list[Choices]:
     slack = stages.config.latency.tolerance * latency
     low, high = latency - slack, latency + slack
     seed = derive_seed(stages.config.seed, "random networks")
-    drawn = map(tuple, sample_within(stages.space, stages.table, low, high, wanted + 1, seed))
+    drawn = map(tuple, sample_within(stages.objective.costs, low, high, wanted + 1, seed))
     found = [rival for rival in drawn if rival != choices][:wanted]
     if len(found) < wanted:
         warnings.warn(

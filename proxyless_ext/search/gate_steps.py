@@ -1,67 +1,66 @@
-"""Gate steps: how the alphas learn from a batch of held-out training pictures."""
+"""Gate steps: how the alphas of any model learn."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .. import gates
 from ..config import GatesConfig
-from ..nn import GateMode, SuperNet, frozen_statistics
+from ..nn import Edges, GateMode, frozen_statistics
 from ..runtime import Runtime
 from ..training.optim import load_momenta, momenta
 from .objective import Objective
 
+Measured = TypeVar("Measured")
+"""What a run of the model tells beside its loss."""
 
-class GateLearner(ABC):
-    """Updates the alphas of a supernet with Adam, betas (0, 0.999), no weight decay.
+RunModel = Callable[[], tuple[Tensor, float | Tensor, Measured]]
+"""Runs the active paths: the loss [], the reward (of which more is better), and whatever else."""
+
+
+class GateLearner(ABC, Generic[Measured]):
+    """Updates the alphas of a model with Adam, betas (0, 0.999), no weight decay.
 
     Betas (0, .) keep alphas whose gradient is zero where they are, so a two-path step moves two per
     edge.
     """
 
     def __init__(
-        self, supernet: SuperNet, objective: Objective, config: GatesConfig, runtime: Runtime
+        self, edges: Edges, objective: Objective, config: GatesConfig, runtime: Runtime
     ) -> None:
-        self.supernet = supernet
+        self.edges = edges
         self.objective = objective
         self.config = config
         self.runtime = runtime
         self.scaler = runtime.scaler()
         self.optimizer = torch.optim.Adam(
-            supernet.edges.alphas, lr=config.lr, betas=(0.0, 0.999), weight_decay=0.0
+            edges.alphas, lr=config.lr, betas=(0.0, 0.999), weight_decay=0.0
         )
 
-    def step(
-        self, pictures: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def step(self, run: RunModel[Measured], generator: torch.Generator) -> list[Measured]:
         """One update of the alphas.
 
         Args:
-            pictures: [B, 3, R, R].
-            labels: [B].
+            run: of the model, on the same batch each time.
             generator: draws the paths.
 
         Returns:
-            Plain cross entropy and accuracy of the paths that ran: ``gate_loss``,
-                ``gate_accuracy``.
+            What the runs told.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        measures = self.update(pictures, labels, generator)
+        told = self.update(run, generator)
         if target := self.objective.target:
-            edges = self.supernet.edges
             with torch.no_grad():
-                edges.add_to_alphas(target.charge(edges.alpha_matrix()))
-        return measures
+                self.edges.add_to_alphas(target.charge(self.edges.alpha_matrix()))
+        return told
 
     @abstractmethod
-    def update(
-        self, pictures: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def update(self, run: RunModel[Measured], generator: torch.Generator) -> list[Measured]:
         """Compute the alphas' gradients and take the optimizer's step."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,35 +80,32 @@ class GateLearner(ABC):
             target.price = state["price"]
 
 
-class GradientLearner(GateLearner):
+class GradientLearner(GateLearner[Measured]):
     """Full or two-path gradient (paper, section 3.2)."""
 
     def __init__(
         self,
-        supernet: SuperNet,
+        edges: Edges,
         objective: Objective,
         config: GatesConfig,
         runtime: Runtime,
         mode: GateMode,
     ) -> None:
-        super().__init__(supernet, objective, config, runtime)
+        super().__init__(edges, objective, config, runtime)
         self.mode = mode
 
-    def update(
-        self, pictures: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        with self.supernet.edges.gate_step(self.mode, generator) as step:
+    def update(self, run: RunModel[Measured], generator: torch.Generator) -> list[Measured]:
+        with self.edges.gate_step(self.mode, generator) as step:
             with self.runtime.autocast():
-                logits = self.supernet(pictures)
-                cross_entropy = functional.cross_entropy(logits, labels)
-            loss = self.objective.loss(cross_entropy, step.probabilities)
+                plain_loss, _, told = run()
+            loss = self.objective.loss(plain_loss, step.probabilities)
             self.scaler.scale(loss).backward()
         step.update(lambda: self.scaler.step(self.optimizer))
         self.scaler.update()
-        return _measures(logits, labels)
+        return [told]
 
 
-class ReinforceLearner(GateLearner):
+class ReinforceLearner(GateLearner[Measured]):
     """REINFORCE over sampled networks (paper, section 3.3.2).
 
     Its baseline is a moving average of rewards.
@@ -118,34 +114,31 @@ class ReinforceLearner(GateLearner):
     baseline: float | None = None
 
     @torch.no_grad()
-    def update(
-        self, pictures: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        edges = self.supernet.edges
-        alpha = edges.alpha_matrix()
+    def update(self, run: RunModel[Measured], generator: torch.Generator) -> list[Measured]:
+        alpha = self.edges.alpha_matrix()
         host = alpha.cpu()
         samples = torch.stack([gates.sample(host, generator) for _ in range(self.config.networks)])
-        measures = []
-        with frozen_statistics(self.supernet), self.runtime.autocast():
+        results = []
+        with frozen_statistics(self.edges.model), self.runtime.autocast():
             for paths in samples.tolist():
-                edges.activate(paths)
-                measures.append(_measures(self.supernet(pictures), labels))
-        accuracies = torch.stack([each["gate_accuracy"] for each in measures]).tolist()
+                self.edges.activate(paths)
+                results.append(run())
+        plain = torch.stack([torch.as_tensor(reward) for _, reward, _ in results]).tolist()
         rewards = [
-            self.objective.reward(accuracy, paths)
-            for accuracy, paths in zip(accuracies, samples.tolist(), strict=True)
+            self.objective.reward(reward, paths)
+            for reward, paths in zip(plain, samples.tolist(), strict=True)
         ]
         mean = sum(rewards) / len(rewards)
         if self.baseline is None:
             self.baseline = mean
         advantages = alpha.new_tensor(rewards) - self.baseline
-        edges.add_gradients(
+        self.edges.add_gradients(
             gates.reinforce_gradient(alpha.softmax(dim=1), samples.to(alpha.device), advantages)
         )
         self.optimizer.step()
         decay = self.config.baseline_decay
         self.baseline = decay * self.baseline + (1 - decay) * mean
-        return {name: torch.stack([each[name] for each in measures]).mean() for name in measures[0]}
+        return [told for _, _, told in results]
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "baseline": self.baseline}
@@ -156,16 +149,9 @@ class ReinforceLearner(GateLearner):
 
 
 def gate_learner(
-    supernet: SuperNet, objective: Objective, config: GatesConfig, runtime: Runtime
-) -> GateLearner:
+    edges: Edges, objective: Objective, config: GatesConfig, runtime: Runtime
+) -> GateLearner[Any]:
     """The learner of the configured mode."""
     if config.mode == "reinforce":
-        return ReinforceLearner(supernet, objective, config, runtime)
-    return GradientLearner(supernet, objective, config, runtime, config.mode)
-
-
-def _measures(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    return {
-        "gate_loss": functional.cross_entropy(logits.detach(), labels),
-        "gate_accuracy": (logits.argmax(dim=1) == labels).float().mean(),
-    }
+        return ReinforceLearner(edges, objective, config, runtime)
+    return GradientLearner(edges, objective, config, runtime, config.mode)

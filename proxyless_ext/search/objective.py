@@ -17,53 +17,58 @@ from .target import LatencyTarget
 
 @dataclass
 class Objective:
-    """The objective of a search in one space.
+    """The objective of a search.
 
     Attributes:
-        space, table: what latencies are computed from.
-        costs: latencies of the candidates [E, N] and of the layers that all networks have, in ms.
+        name: of what is searched, for messages.
+        costs: of the candidates [E, N] and of what all networks have.
         config: which regularizer, and its values.
         target: holds a latency target, for regularizer ``target``.
         reference_ms: of ``add#linear``, ``mul#log`` and REINFORCE's reward.
     """
 
-    space: Space
-    table: LatencyTable
+    name: str
     costs: Costs
     config: LatencyConfig
     target: LatencyTarget | None
     reference_ms: float
 
     @classmethod
-    def build(cls, space: Space, table: LatencyTable, config: LatencyConfig) -> Objective:
-        """Check the configuration against what the space can reach.
+    def build(cls, name: str, costs: Costs, config: LatencyConfig) -> Objective:
+        """Check the configuration against what the networks can reach.
 
         Raises:
-            UserError: the target lies outside the space's reach, or ``mul#log`` is given latencies
-                or a reference of 1 ms or less.
+            UserError: the target lies outside their reach, or ``mul#log`` is given latencies or a
+                reference of 1 ms or less.
         """
-        costs = table.costs(space)
-        cheapest, dearest = table.bounds(space)
+        cheapest, dearest = costs.bounds
         target = None
         if config.regularizer == "target":
             target_ms = config.target_ms(cheapest, dearest)
             rounding = 1e-9 * dearest  # 100% need not come out as the dearest to the last bit.
             if not cheapest - rounding <= target_ms <= dearest + rounding:
                 raise UserError(
-                    f"the latency target of {target_ms:.4g} ms is out of reach: networks of "
-                    f"'{space.name}' take {cheapest:.4g} to {dearest:.4g} ms here"
+                    f"the target of {target_ms:.4g} {costs.unit} is out of reach: networks of "
+                    f"'{name}' take {cheapest:.4g} to {dearest:.4g} {costs.unit} here"
                 )
             target = LatencyTarget(costs.edges, costs.fixed, target_ms)
-        reference_ms = config.reference_ms or table.uniform(space)
+        reference_ms = config.reference_ms or costs.uniform
         if config.regularizer == "mul#log" and min(cheapest, reference_ms) <= 1:
             raise UserError(
-                f"mul#log needs latencies above 1 ms and '{space.name}' reaches {cheapest:.3g} ms, "
+                f"mul#log needs latencies above 1 ms and '{name}' reaches {cheapest:.3g} ms, "
                 f"its reference being {reference_ms:.3g} ms; use regularizer 'target' or "
                 "'add#linear'"
             )
-        return cls(
-            space, table, costs, config, target, target.target_ms if target else reference_ms
-        )
+        return cls(name, costs, config, target, target.target_ms if target else reference_ms)
+
+    @classmethod
+    def of_space(cls, space: Space, table: LatencyTable, config: LatencyConfig) -> Objective:
+        """The objective of a search in a space.
+
+        Raises:
+            UserError: the table lacks a layer of the space, or what `build` raises.
+        """
+        return cls.build(space.name, table.costs(space), config)
 
     @property
     def target_ms(self) -> float | None:
@@ -84,8 +89,8 @@ class Objective:
         return self.costs.expected(probabilities)
 
     def predicted_ms(self, choices: Sequence[int]) -> float:
-        """Predicted latency in ms of one network of the space."""
-        return self.table.predict(self.space.architecture(choices))
+        """Predicted latency in ms of one network."""
+        return self.costs.network(choices)
 
     def loss(self, cross_entropy: Tensor, probabilities: Tensor) -> Tensor:
         """The loss of a gradient gate step."""

@@ -56,7 +56,7 @@ class Pace:
         torch.manual_seed(derive_seed(config.seed, "pace"))
         supernet = SuperNet(task.space).to(memory_format=torch.channels_last)
         edges, draw = supernet.to(runtime.device).edges, generator(config.seed, "pace", "paths")
-        scores = PathScores([len(edge.candidates) for edge in task.space.edges])
+        scores = PathScores(list(task.space.counts))
         warm_up = WarmUp(supernet, scores, config, runtime, data)
         pictures, labels = map(runtime.put, next(warm_up.batches(0, 0)))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .. import gates
 from ..config import Config, OptimizerConfig
@@ -119,7 +121,7 @@ class Search(_SuperNetPhase):
         )
         self.data = data
         self.objective = objective
-        self.learner = gate_learner(supernet, objective, config.gates, runtime)
+        self.learner = gate_learner(supernet.edges, objective, config.gates, runtime)
         self.first_step = first_gate_step(config, len(data.train_weights))
         self.gate_batches: Iterator[Batch] | None = None
 
@@ -149,12 +151,16 @@ class Search(_SuperNetPhase):
     def _gate_step(self, index: int, batch: Batch, meter: Meter) -> None:
         """Gate step number `index`."""
         pictures, labels = map(self.runtime.put, batch)
-        measures = self.learner.step(
-            pictures,
-            labels,
-            generator(self.config.seed, "gates", "paths", index),
-        )
-        meter.add(len(labels), **measures)
+
+        def run() -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+            logits = self.supernet(pictures)
+            loss = functional.cross_entropy(logits, labels)
+            accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
+            return loss, accuracy, {"gate_loss": loss.detach(), "gate_accuracy": accuracy}
+
+        told = self.learner.step(run, generator(self.config.seed, "gates", "paths", index))
+        means = {name: torch.stack([each[name] for each in told]).mean() for name in told[0]}
+        meter.add(len(labels), **means)
 
     def end_epoch(self, epoch: int, meter: Meter) -> SearchEpoch:
         edges = self.supernet.edges

@@ -120,7 +120,7 @@ def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -
     started = time.monotonic()
     table = task.table or measure_table(task.space, config.latency.conditions())
     task = replace(task, table=table)
-    objective = Objective.build(task.space, table, config.latency)
+    objective = Objective.of_space(task.space, table, config.latency)
     networks = Band.of(objective).drawn(3, config.seed)
     usual = Plan(_batches(len(task.data.train)), {}).apply(config)
     planner = Planner(config, task, Pace.measure(usual, task, networks))

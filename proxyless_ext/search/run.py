@@ -80,7 +80,7 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
     check_space(supernet, state, "search")
     supernet.load_state_dict(state["model"])
     table = LatencyTable.load(run.latency_path)
-    objective = Objective.build(supernet.space, table, config.latency)
+    objective = Objective.of_space(supernet.space, table, config.latency)
     choices = derive_choices(supernet, objective)
     derived = Architecture.load(run.outcome.architecture_path)
     own = {name: getattr(derived, name) for name in ("classes", "normalisation", "dropout")}

@@ -77,13 +77,13 @@ class Stages:
         table.save(run.latency_path)
         table = LatencyTable.load(run.latency_path)
         try:
-            objective = Objective.build(task.space, table, config.latency)
+            objective = Objective.of_space(task.space, table, config.latency)
         except UserError as error:
             raise UserError(
                 f"{error}; correct {run.config_path} and go on with --resume {run.folder}"
             ) from error
         warn_of_narrow_band(objective)
-        scores = PathScores([len(edge.candidates) for edge in task.space.edges])
+        scores = PathScores(list(task.space.counts))
         return cls(run, config, task.runtime, task.data, task.space, table, objective, scores)
 
     def search(self) -> SuperNet:

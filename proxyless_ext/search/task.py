@@ -66,7 +66,7 @@ class Task:
             source = run.latency_path
         table = LatencyTable.load(source) if source else None
         if table:
-            Objective.build(space, table, config.latency)
+            Objective.of_space(space, table, config.latency)
         else:
             config.latency.conditions()
         _check_classes(config, data)

@@ -138,9 +138,14 @@ class Space(Data):
         return tuple(edges)
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of candidates of every edge [E]."""
+        return tuple(len(edge.candidates) for edge in self.edges)
+
+    @property
     def num_networks(self) -> int:
         """How many networks the space holds."""
-        return math.prod(len(edge.candidates) for edge in self.edges)
+        return math.prod(self.counts)
 
     @property
     def fixed_blocks(self) -> tuple[BlockConfig, ...]:

@@ -1,0 +1,194 @@
+"""What the networks of any model with MixedOps cost: each candidate where it stands."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import fmean, median
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..errors import UserError
+from ..nn import Edges, MixedOp, count_parameters, derive
+from .conditions import Conditions
+from .costs import Costs
+from .networks import measure_each
+from .sampling import draw_uniform
+
+CostName = Literal["latency", "macs", "parameters"]
+
+WHOLE_MODELS = 6
+"""Measured beside the candidates, for what they have in common."""
+
+TOLERATED = 0.1
+"""By which part of their mean whole models may deviate from the prediction without a warning."""
+
+
+class StandingCandidates:
+    """The candidates of a model's MixedOps with the inputs that they are given there.
+
+    Args:
+        model: with MixedOps; it stays as it is.
+        example: what it is called with, such as one batch of pictures.
+
+    Raises:
+        UserError: the model cannot take the example, does not reach one of its MixedOps with it, or
+            candidates give different shapes or change their input.
+    """
+
+    def __init__(self, model: nn.Module, example: Sequence[Tensor]) -> None:
+        self.model = model
+        self.example = tuple(example)
+        self.mixed_ops = Edges(model).mixed_ops
+        names = {module: name for name, module in model.named_modules()}
+        self.names = [names[mixed] for mixed in self.mixed_ops]
+        self.inputs = self._find_inputs()
+        with _evaluating(model):
+            for name, mixed, inputs in zip(self.names, self.mixed_ops, self.inputs, strict=True):
+                _check_shapes(name, mixed, inputs)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of candidates of every MixedOp [E]."""
+        return tuple(len(mixed.candidates) for mixed in self.mixed_ops)
+
+    def costs(self, cost: CostName, conditions: Conditions) -> Costs:
+        """What they cost, in ms under `conditions`, in MACs of the example, or in parameters.
+
+        Raises:
+            UserError: there is no such cost, or the backend cannot run one of them.
+        """
+        if cost == "latency":
+            return self._latencies(conditions)
+        if cost not in get_args(CostName):
+            known = ", ".join(get_args(CostName))
+            raise UserError(f"'{cost}' is no cost; use one of {known}, or give costs of your own")
+        count, unit = (self._macs, "MACs") if cost == "macs" else (self._parameters, "parameters")
+        rows = [
+            [count(self.candidate(edge, choice), inputs) for choice in range(number)]
+            for edge, (number, inputs) in enumerate(zip(self.counts, self.inputs, strict=True))
+        ]
+        first = [0] * len(rows)
+        fixed = count(derive(self.model, first), [self.example]) - sum(row[0] for row in rows)
+        return Costs.of(rows, fixed, unit)
+
+    def candidate(self, edge: int, choice: int) -> nn.Module:
+        """A candidate that has no weights in common with others."""
+        (chosen,) = derive(nn.Sequential(self.mixed_ops[edge]), [choice])
+        module: nn.Module = chosen
+        return module
+
+    def _latencies(self, conditions: Conditions) -> Costs:
+        modules: dict[Hashable, tuple[nn.Module, Tensor]] = {
+            (edge, choice, use): (self.candidate(edge, choice), x)
+            for edge, (number, inputs) in enumerate(zip(self.counts, self.inputs, strict=True))
+            for choice in range(number)
+            for use, (x,) in enumerate(inputs)
+        }
+        rng = random.Random(0)
+        drawn = [draw_uniform(self.counts, rng) for _ in range(WHOLE_MODELS)]
+        first, *others = self.example
+        for number, choices in enumerate(drawn):
+            modules[number] = (_Bound(derive(self.model, choices), others), first)
+        measured = measure_each(modules, conditions)
+        rows = [
+            [
+                sum(measured[edge, choice, use].mean for use in range(len(inputs)))
+                for choice in range(number)
+            ]
+            for edge, (number, inputs) in enumerate(zip(self.counts, self.inputs, strict=True))
+        ]
+        plain = Costs.of(rows, 0.0)
+        whole = [measured[number].mean for number in range(WHOLE_MODELS)]
+        rest = median(ms - plain.network(choices) for ms, choices in zip(whole, drawn, strict=True))
+        costs = Costs.of(rows, max(rest, 0.0))
+        errors = (costs.network(choices) - ms for ms, choices in zip(whole, drawn, strict=True))
+        worst = max(map(abs, errors)) / fmean(whole)
+        if worst > TOLERATED:
+            warnings.warn(
+                f"whole models deviate by up to {worst:.0%} of their mean latency from the sum of "
+                "their parts; measure on an idle machine, or give costs of your own",
+                stacklevel=2,
+            )
+        return costs
+
+    @torch.no_grad()
+    def _macs(self, module: nn.Module, inputs: Sequence[tuple[Tensor, ...]]) -> int:
+        with _evaluating(module), FlopCounterMode(display=False) as counter:
+            for each in inputs:
+                module(*each)
+        flops: int = counter.get_total_flops()
+        return flops // 2
+
+    @staticmethod
+    def _parameters(module: nn.Module, inputs: Sequence[tuple[Tensor, ...]]) -> int:
+        return count_parameters(module)
+
+    @torch.no_grad()
+    def _find_inputs(self) -> list[list[tuple[Tensor, ...]]]:
+        """What every MixedOp is given, each time that the model calls it."""
+        found: dict[nn.Module, list[tuple[Tensor, ...]]] = {each: [] for each in self.mixed_ops}
+
+        def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            found[module].append((inputs[0].detach().clone(),))
+
+        handles = [mixed.register_forward_pre_hook(note) for mixed in self.mixed_ops]
+        try:
+            with _evaluating(self.model):
+                self.model(*self.example)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"the model cannot take the example input: {error}") from error
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name, mixed in zip(self.names, self.mixed_ops, strict=True):
+            if not found[mixed]:
+                raise UserError(
+                    f"the model does not reach its MixedOp '{name}' with the example input, so "
+                    "nobody knows what it costs; give an input that reaches all, or leave it out"
+                )
+        return [found[mixed] for mixed in self.mixed_ops]
+
+
+class _Bound(nn.Module):
+    """A model of one input: the others are given here."""
+
+    def __init__(self, model: nn.Module, others: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.model, self.others = model, others
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x, *self.others)
+
+
+@torch.no_grad()
+def _check_shapes(name: str, mixed: MixedOp, inputs: Sequence[tuple[Tensor, ...]]) -> None:
+    for (x,) in inputs:
+        shapes = [
+            list(mixed.run_candidate(index, x).shape) for index in range(len(mixed.candidates))
+        ]
+        for index, shape in enumerate(shapes):
+            if shape != shapes[0]:
+                raise UserError(
+                    f"candidate {index} of MixedOp '{name}' gives {shape} where candidate 0 gives "
+                    f"{shapes[0]}; make all give the same"
+                )
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in eval mode; then its modules are as they were."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,156 @@
+"""Search over anyone's model: the steps of a training loop that is the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..config import GatesConfig, LatencyConfig
+from ..errors import UserError
+from ..latency import Conditions, CostName, Costs, StandingCandidates
+from ..nn import Edges, derive
+from ..runtime import Runtime
+from ..spaces import validate
+from .candidates import Band, Choices
+from .gate_steps import gate_learner
+from .objective import Objective
+
+
+class Search:
+    """A search over any model that has MixedOps, under a latency target or without one.
+
+    ::
+
+        search = Search(model, pictures[:1], target="40%")
+        for (x, y), (held_out, theirs) in batches:
+            search.weight_step()  # Draws the paths that the next forward runs.
+            optimizer.zero_grad(), loss(model(x), y).backward(), optimizer.step()
+            search.gate_step(lambda: loss(model(held_out), theirs))
+        network = search.derive()
+
+    Args:
+        model: with MixedOps, on the device where it is searched.
+        example_input: a tensor that the model is called with, or several in a tuple: what networks
+            cost is found out with it.
+        target: to end at: such as ``12.5ms``, ``40%`` of the way from the cheapest to the dearest
+            network, or a number in the unit of the costs; None for accuracy alone.
+        cost: what the target is of: ``latency`` on this machine, ``macs`` of the example input, or
+            ``parameters``.
+        costs: what networks cost, instead of finding that out here.
+        mode: of gate steps: ``full``, ``two_path`` or ``reinforce``.
+        lr: of the architecture parameters.
+        networks: sampled by each step of REINFORCE.
+        tolerance: by which the derived network may miss the target, as a part of it.
+        conditions: how latencies are measured; by PyTorch on one thread of this CPU without them.
+        seed: of the paths that are drawn.
+
+    Attributes:
+        edges: the model's `Edges`.
+        costs: what its networks cost.
+
+    Raises:
+        UserError: the model has no MixedOp, cannot take the example input or does not reach all
+            MixedOps with it, candidates of one give different shapes, or the target is out of
+            reach.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_input: Tensor | tuple[Tensor, ...],
+        target: str | float | None = None,
+        *,
+        cost: CostName = "latency",
+        costs: Costs | None = None,
+        mode: Literal["full", "two_path", "reinforce"] = "full",
+        lr: float = 0.01,
+        networks: int = 10,
+        tolerance: float = 0.05,
+        conditions: Conditions | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model = model
+        self.edges = Edges(model)
+        candidates = StandingCandidates(model, _tensors(example_input))
+        if costs is not None and costs.counts != candidates.counts:
+            raise UserError(
+                f"the costs are of {list(costs.counts)} candidates and the model's MixedOps have "
+                f"{list(candidates.counts)}; give one for each"
+            )
+        self.costs = costs or candidates.costs(cost, conditions or Conditions())
+        latency: dict[str, Any] = {"tolerance": tolerance, "regularizer": "none"}
+        if target is not None:
+            aim = target if isinstance(target, str) else f"{target}ms"
+            latency |= {"regularizer": "target", "target": aim}
+        gates = {"mode": mode, "lr": lr, "networks": networks}
+        self.config = validate(GatesConfig, gates, "Search")
+        self.objective = Objective.build(
+            type(model).__name__, self.costs, validate(LatencyConfig, latency, "Search")
+        )
+        runtime = Runtime(self.edges.alphas[0].device)
+        self._learner = gate_learner(self.edges, self.objective, self.config, runtime)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """All parameters but the architecture's: for the optimizer of the weights."""
+        return self.edges.weights
+
+    def weight_step(self) -> None:
+        """Draw the paths, all being equally probable, that the model runs from now on."""
+        self.edges.sample(self._generator, uniformly=True)
+
+    def gate_step(self, run: Callable[[], Tensor | float]) -> None:
+        """Move the architecture parameters, and pay what keeps the expected cost on the target.
+
+        Args:
+            run: calls the model on a batch that weights are not trained on, and gives its loss [];
+                in mode ``reinforce`` a reward, of which more is better, such as the accuracy. Only
+                then it is called more than once.
+        """
+        is_reward = self.config.mode == "reinforce"
+
+        def told() -> tuple[Tensor, Tensor | float, None]:
+            value = run()
+            return torch.as_tensor(value), value if is_reward else 0.0, None
+
+        self._learner.step(told, self._generator)
+
+    @property
+    def choices(self) -> Choices:
+        """The most probable network within the tolerance of the target, by candidate indices."""
+        (choices,) = Band.of(self.objective).likeliest(self.edges.log_probabilities(), 1)
+        return choices
+
+    def cost(self, choices: Sequence[int] | None = None) -> float:
+        """What a network costs, in the unit of the costs; `choices` without an argument."""
+        return self.costs.network(self.choices if choices is None else choices)
+
+    def derive(self, choices: Sequence[int] | None = None) -> nn.Module:
+        """A copy of the model with the chosen candidates in the place of its MixedOps.
+
+        Args:
+            choices: a candidate index for each; `choices` of the search without them.
+        """
+        return derive(self.model, self.choices if choices is None else choices)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the model's own state and its optimizer's."""
+        return {"learner": self._learner.state_dict(), "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a `state_dict`."""
+        self._learner.load_state_dict(state["learner"])
+        self._generator.set_state(state["generator"])
+
+
+def _tensors(example: Any) -> tuple[Tensor, ...]:
+    """Raises UserError where these are none."""
+    given = example if isinstance(example, tuple) else (example,)
+    if not given or not all(isinstance(each, Tensor) for each in given):
+        kinds = ", ".join(type(each).__name__ for each in given) or "nothing"
+        raise UserError(f"the example input is {kinds}; give a tensor, or several in a tuple")
+    return given
