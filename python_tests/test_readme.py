@@ -15,14 +15,18 @@ from tiny_runs import SPACE
 from proxyless_ext.data.decoding import decode
 from proxyless_ext.data.sources import IMAGENET
 from proxyless_ext.data.transforms import fit, normalise
-from proxyless_ext.nn import Network
+from proxyless_ext.nn import MixedOp, Network
 from proxyless_ext.training.networks import export_network
 
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_example() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+
+
+def test_mixed_op() -> None:
+    code, _ = examples()
     variables: dict[str, Any] = {}
     torch.manual_seed(0)
     exec(code, variables)
@@ -30,6 +34,20 @@ def test_example() -> None:
     assert alpha.isfinite().all()
     # Ten steps of Adam, from a standard deviation of 1e-3.
     assert (alpha - alpha.mean()).abs().max() > 3e-3
+
+
+@pytest.mark.filterwarnings("ignore:whole models deviate", "ignore:other programs kept")
+def test_search_over_a_model_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    _, code = examples()
+    assert len(code.splitlines()) <= 25
+    variables: dict[str, Any] = {}
+    torch.manual_seed(0)
+    exec(code, variables)
+    cost, target = map(float, re.findall(r"[\d.]+", capsys.readouterr().out))
+    assert cost == pytest.approx(target, rel=0.06)  # 5 % and what rounding may add.
+    network = variables["network"].eval()
+    assert not any(isinstance(module, MixedOp) for module in network.modules())
+    assert network(variables["pictures"]).shape == (32, 10)
 
 
 def test_deploying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
