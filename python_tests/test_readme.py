@@ -47,7 +47,7 @@ def test_search_over_a_model_of_ones_own(capsys: pytest.CaptureFixture[str]) -> 
     assert cost == pytest.approx(target, rel=0.06)  # 5 % and what rounding may add.
     network = variables["network"].eval()
     assert not any(isinstance(module, MixedOp) for module in network.modules())
-    assert network(variables["pictures"]).shape == (32, 10)
+    assert network(variables["pictures"]).shape == (16, 10)
 
 
 def test_deploying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
