@@ -18,6 +18,22 @@ from .errors import UserError
 
 _ops = torch.ops.proxyless
 
+_BLOCK = ("x", "expand", "depthwise", "project", "scale", "shift")
+"""The tensors that have gradients, as every operator of the block has them in a row."""
+_PICTURES = ("grad", "x", "expand", "depthwise", "project")
+"""What autocast gives its type, as in plain layers: pictures and the convolutions' weights."""
+_VECTORS = ("scale", "shift", "mean", "var")
+"""What it leaves float32: all of BatchNorm."""
+
+
+def _by_name(op: Any, values: Sequence[Any]) -> dict[str, Any]:
+    """What stands in the places of an operator's arguments, under their names."""
+    return {
+        argument.name: value
+        for argument, value in zip(op.default._schema.arguments, values, strict=False)
+    }
+
+
 # --- Shapes ---
 
 
@@ -163,11 +179,13 @@ def _check_devices(operator: str, **tensors: Tensor | None) -> None:
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    tensors, mean, settings, tf32 = inputs[:6], inputs[6], inputs[8:12], inputs[13]
+    given = _by_name(_ops.mbconv_forward, inputs)
     kept = output[1:]
-    ctx.save_for_backward(*tensors, *kept)
-    ctx.arguments = (*settings, mean is None)
-    ctx.tf32 = tf32
+    ctx.save_for_backward(*(given[name] for name in _BLOCK), *kept)
+    ctx.settings = {
+        name: given[name] for name in ("eps", "stride", "expand_stride", "residual", "tf32")
+    }
+    ctx.settings["batch_statistics"] = given["mean"] is None
     ctx.mark_non_differentiable(*kept)
     ctx.set_materialize_grads(False)
 
@@ -177,7 +195,11 @@ def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, .
     if grad is None:
         return (None,) * len(needed)
     gradients = _ops.mbconv_backward(
-        grad, *ctx.saved_tensors, *ctx.arguments, needed[0], any(needed[1:]), ctx.tf32
+        grad,
+        *ctx.saved_tensors,
+        **ctx.settings,
+        input_grad=needed[0],
+        weight_grads=any(needed[1:]),
     )
     asked = [gradient if needed[i] else None for i, gradient in enumerate(gradients)]
     return (*asked, *[None] * (len(needed) - len(asked)))
@@ -204,76 +226,69 @@ for _name, _sentence in {
 
 # --- Autocast ---
 
-# The places of the pictures and the convolutions' weights, which take the autocast type as they do
-# in plain layers, and of the BatchNorms' vectors, which stay float32.
-_AUTOCAST = {
-    "mbconv_moments": (range(1), range(0)),
-    "mbconv_forward": (range(4), range(4, 8)),
-    "mbconv_gate_probe": (range(5), range(5, 9)),
-}
 _library = torch.library.Library("proxyless", "FRAGMENT")
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def _cast(value: Any, dtype: torch.dtype | None) -> Any:
     """Like autocast, which leaves float64 as it is."""
     castable = isinstance(value, Tensor) and value.is_floating_point()
-    return value.to(dtype) if castable and value.dtype != torch.float64 else value
+    return value.to(dtype) if dtype and castable and value.dtype != torch.float64 else value
 
 
-def _autocast(name: str, device: str) -> Callable[..., Any]:
-    pictures, vectors = _AUTOCAST[name]
-    op = getattr(_ops, name)
-
+def _autocast(op: Any, device: str) -> Callable[..., Any]:
     def kernel(*args: Any) -> Any:
-        dtypes = dict.fromkeys(pictures, torch.get_autocast_dtype(device))
-        dtypes |= dict.fromkeys(vectors, torch.float32)
+        dtypes = dict.fromkeys(_PICTURES, torch.get_autocast_dtype(device))
+        dtypes |= dict.fromkeys(_VECTORS, torch.float32)
         with torch.autocast(device, enabled=False):
-            return op(*(_cast(a, dtypes[i]) if i in dtypes else a for i, a in enumerate(args)))
+            given = _by_name(op, args)
+            return op(*(_cast(value, dtypes.get(name)) for name, value in given.items()))
 
     return kernel
 
 
-for _name in _AUTOCAST:
+for _name in ("mbconv_moments", "mbconv_forward", "mbconv_gate_probe"):
     for _device in ("cpu", "cuda"):
-        _library.impl(_name, _autocast(_name, _device), f"Autocast{_device.upper()}")
+        _kernel = _autocast(getattr(_ops, _name), _device)
+        _library.impl(_name, _kernel, f"Autocast{_device.upper()}")
 
 # --- Cost ---
 
 # Operations of the convolutions, counted as those of plain layers. Formulas get shapes as tensors.
 
 
-def _layer_flops(args: Sequence[Any], output: torch.Size, expand_stride: int) -> list[int]:
-    """Of expand, depthwise and project, given mbconv_forward's first arguments."""
-    x, expand, depthwise, project = args[:4]
-    in_pixels = x[0] * _strided(x[2], expand_stride) * _strided(x[3], expand_stride)
+def _layer_flops(given: dict[str, Any], output: torch.Size) -> list[int]:
+    """Of expand, depthwise and project; `given` holds shapes."""
+    x, expand, stride = given["x"], given["expand"], given["expand_stride"]
+    in_pixels = x[0] * _strided(x[2], stride) * _strided(x[3], stride)
     out_pixels = output[0] * output[2] * output[3]
     return [
         2 * in_pixels * math.prod(expand) if expand else 0,
-        2 * out_pixels * math.prod(depthwise),
-        2 * out_pixels * math.prod(project),
+        2 * out_pixels * math.prod(given["depthwise"]),
+        2 * out_pixels * math.prod(given["project"]),
     ]
 
 
 @register_flop_formula(_ops.mbconv_forward)
-def _forward_flops(*args: Any, out_shape: tuple[torch.Size, ...]) -> int:
-    return sum(_layer_flops(args, out_shape[0], expand_stride=args[10]))
+def _forward_flops(*args: Any, out_shape: tuple[torch.Size, ...], **named: Any) -> int:
+    return sum(_layer_flops(_by_name(_ops.mbconv_forward, args) | named, out_shape[0]))
 
 
 @register_flop_formula(_ops.mbconv_gate_probe)
-def _probe_flops(grad: torch.Size, *args: Any, out_shape: torch.Size) -> int:
-    return sum(_layer_flops(args, grad, expand_stride=args[11]))
+def _probe_flops(*args: Any, out_shape: torch.Size, **named: Any) -> int:
+    given = _by_name(_ops.mbconv_gate_probe, args) | named
+    return sum(_layer_flops(given, given["grad"]))
 
 
 @register_flop_formula(_ops.mbconv_backward)
-def _backward_flops(grad: torch.Size, *args: Any, out_shape: tuple[torch.Size, ...]) -> int:
-    input_grad, weight_grads = args[15:17]
-    expand, depthwise, project = _layer_flops(args, grad, expand_stride=args[12])
+def _backward_flops(*args: Any, out_shape: tuple[torch.Size, ...], **named: Any) -> int:
+    given = _by_name(_ops.mbconv_backward, args) | named
+    expand, depthwise, project = _layer_flops(given, given["grad"])
     flops = expand + depthwise  # Both are run again,
     flops += project  # and gradients go back through project,
-    if expand or input_grad:
+    if expand or given["input_grad"]:
         flops += depthwise
-    if input_grad:
+    if given["input_grad"]:
         flops += expand
-    if weight_grads:
+    if given["weight_grads"]:
         flops += expand + depthwise + project
     return flops
