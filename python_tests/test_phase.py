@@ -25,7 +25,7 @@ from proxyless_ext.search import Objective, Task
 from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.phases import Search, WarmUp, first_gate_step
 from proxyless_ext.training.meter import Meter
-from proxyless_ext.training.optim import cosine_rate, momenta, weight_optimizer
+from proxyless_ext.training.optim import cosine_rate, optimizer_state, weight_optimizer
 from proxyless_ext.training.phase import Phase, run_phase
 from proxyless_ext.training.train import Train
 
@@ -161,8 +161,12 @@ def test_resumed_optimizers_keep_their_momenta_but_obey_the_configuration(tmp_pa
     after.load_state_dict(before.state_dict())
     assert after.optimizer.param_groups[0]["weight_decay"] == 0.5
     assert after.learner.optimizer.param_groups[0]["lr"] == 0.7
-    assert exactly(momenta(after.optimizer)) == exactly(momenta(before.optimizer)) != {}
-    gates = [momenta(phase.learner.optimizer) for phase in (before, after)]
+    assert (
+        exactly(optimizer_state(after.optimizer))
+        == exactly(optimizer_state(before.optimizer))
+        != {}
+    )
+    gates = [optimizer_state(phase.learner.optimizer) for phase in (before, after)]
     assert exactly(gates[0]) == exactly(gates[1]) != {}
 
 

@@ -13,13 +13,8 @@ from ..runs import Run, check_output
 from ..runtime import Runtime
 from ..spaces import Architecture
 from ..training.continuity import held_out_pictures
-from ..training.networks import (
-    TrainingTask,
-    export_network,
-    load_network,
-    run_training,
-    validate_network,
-)
+from ..training.networks import export_network, load_network, validate_network
+from ..training.run import TrainingTask, run_training
 from .app import app
 from .command import command, console
 from .options import (

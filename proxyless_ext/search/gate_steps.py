@@ -13,7 +13,7 @@ from .. import gates
 from ..config import GatesConfig
 from ..nn import Edges, GateMode, frozen_statistics
 from ..runtime import Runtime
-from ..training.optim import load_momenta, momenta
+from ..training.optim import load_optimizer_state, optimizer_state
 from .objective import Objective
 
 Measured = TypeVar("Measured")
@@ -65,7 +65,7 @@ class GateLearner(ABC, Generic[Measured]):
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {
-            "momenta": momenta(self.optimizer),
+            "optimizer": optimizer_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
         }
         if target := self.objective.target:
@@ -73,7 +73,7 @@ class GateLearner(ABC, Generic[Measured]):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        load_momenta(self.optimizer, state["momenta"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if target := self.objective.target:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..config import Config
-from ..data import Pictures, PictureSet, load_pictures
+from ..data import Pictures, PictureSet
 from ..errors import UserError
 from ..export import export_onnx
 from ..nn import Network, count_macs, count_parameters
-from ..runs import Outcome, Result, Run, load_checkpoint, save_checkpoint
+from ..runs import Outcome, Run, load_checkpoint, save_checkpoint
 from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture
-from .batch_norm import check_batch
-from .continuity import check_continuity, keep_settings
 from .evaluation import Accuracy, evaluate
 from .phase import run_phase
 from .train import Train
@@ -116,63 +113,3 @@ def load_network(run: Run) -> Network:
             f"{outcome.architecture_path}; restore either of them"
         ) from error
     return network.eval()
-
-
-@dataclass(frozen=True)
-class TrainingTask:
-    """What the training of one network is given.
-
-    Attributes:
-        architecture: of the network, with the classes of the pictures.
-        data: the pictures.
-        runtime: where it is trained.
-    """
-
-    architecture: Architecture
-    data: Pictures
-    runtime: Runtime
-
-    @classmethod
-    def load(cls, config: Config, architecture: Architecture, run: Run | None) -> TrainingTask:
-        """Load all of it, and find what is impossible before anything is written.
-
-        Args:
-            config: of the run.
-            architecture: what to train.
-            run: to go on with, if there is one.
-
-        Raises:
-            UserError: `config.train.weights` asks for a supernet's weights, the pictures or the
-                device cannot be used, or pictures or settings are not those of the run.
-        """
-        if config.train.weights != "scratch":
-            raise UserError("train.weights 'inherit' needs a search; set it to 'scratch'")
-        runtime = Runtime.set_up(config.runtime)
-        data = load_pictures(config.data, architecture.resolution, config.seed)
-        if run:
-            check_continuity(run, config, data)
-        check_batch(architecture, "train.batch_size", config.train.batch_size, len(data.train))
-        return cls(for_data(architecture, config, data), data, runtime)
-
-
-def run_training(run: Run, config: Config, task: TrainingTask) -> Result:
-    """A run that trains one given network from fresh weights.
-
-    Raises:
-        UserError: the training diverged, or the run was stopped.
-    """
-    keep_settings(run, config)
-    architecture, data, runtime = task.architecture, task.data, task.runtime
-    architecture.save(run.outcome.architecture_path)
-    fresh = fresh_network(architecture, config, runtime, "train")
-    network, seconds = train_network(fresh, run, config, runtime, data)
-    result = Result(
-        **validate_network(network, config, runtime, data.val).as_dict(),
-        **network_size(network, architecture.resolution),
-        onnx_max_difference=publish_network(network, architecture, run.outcome),
-        seed=config.seed,
-        seconds={"train": seconds},
-        classes=data.classes,
-    )
-    run.outcome.write_result(result)
-    return result

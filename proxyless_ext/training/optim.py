@@ -46,7 +46,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def momenta(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
     """What steps have left in `optimizer`, by the number of the parameter: its `state_dict` without
     rates, decay and the like, which are the configuration's.
     """
@@ -54,7 +54,7 @@ def momenta(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
     return state
 
 
-def load_momenta(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> None:
-    """Go back to `momenta`."""
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> None:
+    """Go back to `optimizer_state`."""
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

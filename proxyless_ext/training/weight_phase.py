@@ -11,7 +11,7 @@ from ..config import Config, OptimizerConfig
 from ..data import PictureSet, batches, batches_per_epoch
 from ..runtime import Runtime
 from .meter import Meter
-from .optim import cosine_rate, load_momenta, momenta, set_rate, weight_optimizer
+from .optim import cosine_rate, load_optimizer_state, optimizer_state, set_rate, weight_optimizer
 from .phase import Batch, Phase
 
 
@@ -91,13 +91,13 @@ class WeightPhase(Phase):
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
-            "momenta": momenta(self.optimizer),
+            "optimizer": optimizer_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        load_momenta(self.optimizer, state["momenta"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 
