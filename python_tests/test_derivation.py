@@ -155,6 +155,7 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
         assert [each.loss for each in record.finalists] == pytest.approx(
             [means[index] for index in left], rel=1e-4
         )
+        assert phase.networks(epoch) == len(record.finalists)
         if epoch + 1 in (1, 2, 4):
             left = left[: math.ceil(len(left) / 2)]
             losses = [[] for _ in choices]

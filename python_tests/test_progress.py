@@ -19,7 +19,7 @@ from torch import Tensor
 
 from proxyless_ext import progress
 from proxyless_ext.errors import UserError
-from proxyless_ext.progress import clock, progress_bar
+from proxyless_ext.progress import Bar, clock, progress_bar
 from proxyless_ext.report.status import BARS, describe_status, sparkline
 from proxyless_ext.runs import Position, Run, SearchEpoch, TrainEpoch
 from proxyless_ext.training.phase import run_phase
@@ -113,6 +113,23 @@ def test_a_phase_notes_its_position(run: Run) -> None:
     assert (position.label, position.done, position.total) == ("walk", 1, 6)
     assert position.text.startswith("loss ")
     assert time.time() - position.time < 60
+
+
+class Crowd(Walk):
+    """Trains three networks in its first epoch, and one in the others."""
+
+    def networks(self, epoch: int) -> int:
+        return 3 if epoch == 0 else 1
+
+
+def test_the_time_left_counts_the_networks_that_a_step_trains(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(Bar, "note", lambda bar, text: seen.append((bar.pace.done, bar.total)))
+    monkeypatch.setattr("proxyless_ext.training.phase.LOOK_SECONDS", 0.0)
+    run_phase(Crowd(), run, seed=3, checkpoint_seconds=1e9)
+    assert seen == [(done, 10) for done in (3, 6, 7, 8, 9, 10)]
 
 
 class Waiting(Walk):

@@ -60,10 +60,10 @@ class Finalists(Phase):
             index: Train(network, config, runtime, data, self.name)
             for index, (_, network) in enumerate(networks)
         }
-        bracket = rounds(len(networks), config.derive.round)
-        self.epochs = bracket[-1].end if bracket else 0
+        self.rounds = rounds(len(networks), config.derive.round)
+        self.epochs = self.rounds[-1].end if self.rounds else 0
         self.survivors = {
-            each.end: after.finalists for each, after in pairwise([*bracket, Round(1, 0, 0)])
+            each.end: after.finalists for each, after in pairwise([*self.rounds, Round(1, 0, 0)])
         }
         self.num_batches = round_steps(config, len(data.train))
         # Of the round so far.
@@ -74,6 +74,9 @@ class Finalists(Phase):
         """The one that is left."""
         (index,) = self.trainings
         return self.choices[index]
+
+    def networks(self, epoch: int) -> int:
+        return next(each.finalists for each in self.rounds if epoch < each.end)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         stream = endless(

@@ -53,6 +53,10 @@ class Phase(ABC):
     num_batches: int
     take: Callable[[Iterator[Batch]], Batch] = staticmethod(next)
 
+    def networks(self, epoch: int) -> int:
+        """How many networks a step of an epoch trains, and so how long it takes."""
+        return 1
+
     @abstractmethod
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The batches of an epoch, from number `start` on."""
@@ -94,13 +98,15 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
             stays); or the checkpoint does not fit the phase.
     """
     sitting = _Sitting(phase, run)
-    total, done = phase.epochs * phase.num_batches, sitting.epoch * phase.num_batches
     if sitting.epoch >= phase.epochs:
         return sitting.seconds
+    sizes = [phase.networks(epoch) for epoch in range(phase.epochs)]
+    total = phase.num_batches * sum(sizes)
+    done = phase.num_batches * sum(sizes[: sitting.epoch]) + sitting.batch * sizes[sitting.epoch]
     with (
         worker_failures(),
         stop_requests() as stop,
-        progress_bar(phase.name, total, done + sitting.batch) as bar,
+        progress_bar(phase.name, total, done) as bar,
     ):
         phase.take = stop.take
         while sitting.epoch < phase.epochs:
@@ -113,7 +119,7 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
                     step = epoch * phase.num_batches + sitting.batch
                     phase.step(step, pictures, labels, meter)
                     sitting.batch += 1
-                    bar.advance(pictures=len(labels))
+                    bar.advance(sizes[epoch], sizes[epoch] * len(labels))
                 sitting.look(bar)
                 if sitting.unsaved_seconds > checkpoint_seconds:
                     sitting.save()
