@@ -1,0 +1,82 @@
+"""A run that trains one given network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import Config
+from ..data import Pictures, load_pictures
+from ..errors import UserError
+from ..runs import Result, Run
+from ..runtime import Runtime
+from ..spaces import Architecture
+from .batch_norm import check_batch
+from .continuity import check_continuity, keep_settings
+from .networks import (
+    for_data,
+    fresh_network,
+    network_size,
+    publish_network,
+    train_network,
+    validate_network,
+)
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What the training of one network is given.
+
+    Attributes:
+        architecture: of the network, with the classes of the pictures.
+        data: the pictures.
+        runtime: where it is trained.
+    """
+
+    architecture: Architecture
+    data: Pictures
+    runtime: Runtime
+
+    @classmethod
+    def load(cls, config: Config, architecture: Architecture, run: Run | None) -> TrainingTask:
+        """Load all of it, and find what is impossible before anything is written.
+
+        Args:
+            config: of the run.
+            architecture: what to train.
+            run: to go on with, if there is one.
+
+        Raises:
+            UserError: `config.train.weights` asks for a supernet's weights, the pictures or the
+                device cannot be used, or pictures or settings are not those of the run.
+        """
+        if config.train.weights != "scratch":
+            raise UserError("train.weights 'inherit' needs a search; set it to 'scratch'")
+        runtime = Runtime.set_up(config.runtime)
+        data = load_pictures(config.data, architecture.resolution, config.seed)
+        if run:
+            check_continuity(run, config, data)
+        check_batch(architecture, "train.batch_size", config.train.batch_size, len(data.train))
+        return cls(for_data(architecture, config, data), data, runtime)
+
+
+def run_training(run: Run, config: Config, task: TrainingTask) -> Result:
+    """A run that trains one given network from fresh weights.
+
+    Raises:
+        UserError: the training diverged, or the run was stopped.
+    """
+    keep_settings(run, config)
+    architecture, data, runtime = task.architecture, task.data, task.runtime
+    architecture.save(run.outcome.architecture_path)
+    fresh = fresh_network(architecture, config, runtime, "train")
+    network, seconds = train_network(fresh, run, config, runtime, data)
+    result = Result(
+        **validate_network(network, config, runtime, data.val).as_dict(),
+        **network_size(network, architecture.resolution),
+        onnx_max_difference=publish_network(network, architecture, run.outcome),
+        seed=config.seed,
+        seconds={"train": seconds},
+        classes=data.classes,
+    )
+    run.outcome.write_result(result)
+    return result
