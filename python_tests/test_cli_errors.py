@@ -301,7 +301,7 @@ def test_a_folder_that_holds_a_run(run: Run) -> None:
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     for arguments in (search_arguments(), ["train", "run", "--out", "run"]):
         assert fails(*arguments) == (
-            "run already holds a run; go on with it by --resume, or choose another folder"
+            "run already holds a run; go on with it by --resume run, or choose another folder"
         )
     assert before == {path: path.read_bytes() for path in before}
 
@@ -392,7 +392,7 @@ def test_networks_that_are_not_there_or_do_not_fit(run: Run, command: str) -> No
     assert "run/weights.safetensors is damaged" in fails(command, "run")
     run.outcome.weights_path.unlink()
     assert fails(command, "run") == (
-        "the run in run has no trained network yet; go on with it by --resume"
+        "the run in run has no trained network yet; go on with it by --resume run"
     )
 
 

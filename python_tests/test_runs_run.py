@@ -5,6 +5,7 @@ import math
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -86,6 +87,11 @@ def test_a_folder_that_holds_a_run_is_not_begun_again(run):
     with pytest.raises(UserError, match="already holds a run; go on with it by --resume"):
         Run.create(run.folder, {}, 4, PICTURES)
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_what_goes_on_with_a_run_can_be_pasted_into_a_shell() -> None:
+    assert Run("runs/a").going_on == "--resume runs/a"
+    assert shlex.split(Run("my runs/it's").going_on) == ["--resume", "my runs/it's"]
 
 
 def test_what_a_kill_left_of_a_beginning_is_no_run(run):

@@ -74,7 +74,7 @@ def resumed(
         )
     run = Run.resume(resume)
     if (owner := _begun_by(run)) not in (command, None):
-        raise UserError(f"the run in {resume} is one of {owner}; use {owner} --resume {resume}")
+        raise UserError(f"the run in {resume} is one of {owner}; use {owner} {run.going_on}")
     return run
 
 

@@ -28,7 +28,7 @@ def describe_status(run: Run) -> Iterator[str]:
     elif run.outcome.result_path.exists():
         yield f"{run.folder}: finished"
     else:
-        yield f"{run.folder}: stopped; go on with --resume {run.folder}"
+        yield f"{run.folder}: stopped; go on with {run.going_on}"
     if worker and run.position_path.exists():
         position = read_model(Position, run.position_path)
         yield describe(**position.model_dump(exclude={"time"}))

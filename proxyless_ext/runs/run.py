@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class Run:
         self._metrics = Metrics(self.metrics_path, self.tensorboard_path)
         self._lock_path = self.folder / ".lock"
         self._lock = FolderLock(self._lock_path)
+
+    @property
+    def going_on(self) -> str:
+        """The option that goes on with it, as a shell takes it."""
+        return f"--resume {shlex.quote(str(self.folder))}"
 
     @classmethod
     def create(
@@ -189,7 +195,8 @@ def check_free(folder: Path) -> None:
     run = Run(folder)
     if run.has_begun:
         raise UserError(
-            f"{folder} already holds a run; go on with it by --resume, or choose another folder"
+            f"{folder} already holds a run; go on with it by {Run(folder).going_on}, or choose "
+            "another folder"
         )
     if folder.is_dir():
         # Hidden files do not count, nor does what a killed beginning leaves.

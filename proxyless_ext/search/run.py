@@ -61,7 +61,9 @@ def check_ended(run: Run, *files: Path) -> None:
     if not run.space_path.exists():
         raise UserError(f"the run in {run.folder} is no search; give the folder of one")
     if not all(path.exists() for path in files):
-        raise UserError(f"the search in {run.folder} has not ended; go on with it by --resume")
+        raise UserError(
+            f"the search in {run.folder} has not ended; go on with it by {run.going_on}"
+        )
 
 
 def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:

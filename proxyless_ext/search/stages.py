@@ -80,7 +80,7 @@ class Stages:
             objective = Objective.of_space(task.space, table, config.latency)
         except UserError as error:
             raise UserError(
-                f"{error}; correct {run.config_path} and go on with --resume {run.folder}"
+                f"{error}; correct {run.config_path} and go on with {run.going_on}"
             ) from error
         warn_of_narrow_band(objective)
         scores = PathScores(list(task.space.counts))

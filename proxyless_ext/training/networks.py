@@ -102,7 +102,7 @@ def load_network(run: Run) -> Network:
     outcome = run.outcome
     if not outcome.weights_path.exists():
         raise UserError(
-            f"the run in {run.folder} has no trained network yet; go on with it by --resume"
+            f"the run in {run.folder} has no trained network yet; go on with it by {run.going_on}"
         )
     network = Network(Architecture.load(outcome.architecture_path))
     try:

@@ -233,14 +233,13 @@ class _Sitting:
         return UserError(
             f"the {what} of {self.phase.name} became infinite or NaN in epoch {self.epoch}, before "
             f"batch {self.batch}; lower {self.phase.section}.lr in {self.run.config_path} and go "
-            f"on with --resume {self.run.folder}"
+            f"on with {self.run.going_on}"
         )
 
     def stopped(self) -> UserError:
         """What is said when the phase was asked to stop."""
         return UserError(
-            f"stopped in {self.phase.name}, epoch {self.epoch}; go on with --resume "
-            f"{self.run.folder}"
+            f"stopped in {self.phase.name}, epoch {self.epoch}; go on with {self.run.going_on}"
         )
 
 
