@@ -43,7 +43,7 @@ class MBConvOperators {
                                     shift, eps,    stride,    expand_stride};
     const MBConvShape shape = check_forward(arguments, mean, var, residual);
     const Device device(x, tf32);
-    const Block block(device, arguments, shape, !mean);
+    const KernelInput block(device, arguments, shape, !mean);
 
     const Sizes sizes{shape.batch, shape.out_channels, shape.out_height(), shape.out_width()};
     const Tensor y = new_picture(sizes, x);
@@ -85,7 +85,7 @@ class MBConvOperators {
     const MBConvShape shape =
         check_backward(arguments, grad, p, mean, var, moments, residual, batch_statistics);
     const Device device(x, tf32);
-    const Block block(device, arguments, shape, batch_statistics);
+    const KernelInput block(device, arguments, shape, batch_statistics);
 
     const Tensor dx = input_grad ? new_picture(sizes_of(x), x) : dense_like(x, false);
     const Tensor dexpand = expand ? dense_like(*expand, weight_grads) : dense_like(x, false);
@@ -134,7 +134,7 @@ class MBConvOperators {
                                     shift, eps,    stride,    expand_stride};
     const MBConvShape shape = check_gate_probe(arguments, grad, mean, var, moments);
     const Device device(x, tf32);
-    const Block block(device, arguments, shape, !mean);
+    const KernelInput block(device, arguments, shape, !mean);
     Tensor result = new_dense({}, vector_type(x), x);
     if (shape.batch == 0) {
       torch::stable::fill_(result, 0);
@@ -164,10 +164,10 @@ class MBConvOperators {
   using Dense = typename Device::Dense;
 
   // The block's arguments as kernels take them.
-  class Block {
+  class KernelInput {
    public:
-    Block(const Device& device, const MBConvArguments& args, const MBConvShape& shape,
-          bool batch_statistics)
+    KernelInput(const Device& device, const MBConvArguments& args, const MBConvShape& shape,
+                bool batch_statistics)
         : x_(args.x),
           expand_(args.expand),
           depthwise_(args.depthwise),

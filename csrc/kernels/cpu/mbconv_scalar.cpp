@@ -20,9 +20,9 @@ namespace proxyless::cpu {
 namespace {
 
 // Hands out the workspace piece by piece; without memory it only counts.
-class Workspace {
+class Arena {
  public:
-  explicit Workspace(void* memory) : memory_(static_cast<double*>(memory)) {}
+  explicit Arena(void* memory) : memory_(static_cast<double*>(memory)) {}
 
   double* take(int64_t count) {
     double* piece = memory_ == nullptr ? nullptr : memory_ + taken_;
@@ -201,13 +201,13 @@ void fold(double* planes, const double* patches, const MBConvShape& shape,
 }
 
 // The input, and the layers up to the depthwise convolution, one expanded channel at a time.
-class Block {
+class ExpandedLayers {
  public:
-  Block(Workspace& workspace, const MBConvShape& shape)
-      : x(workspace.take(shape.in_channels * input_grid(shape).pixels())),
-        patches(workspace.take(shape.patch() * shape.mid_pixels())),
-        mean(workspace.take(shape.norm_channels())),
-        var(workspace.take(shape.norm_channels())) {}
+  ExpandedLayers(Arena& arena, const MBConvShape& shape)
+      : x(arena.take(shape.in_channels * input_grid(shape).pixels())),
+        patches(arena.take(shape.patch() * shape.mid_pixels())),
+        mean(arena.take(shape.norm_channels())),
+        var(arena.take(shape.norm_channels())) {}
 
   void load(const MBConvInput& input, const ParallelFor& parallel) {
     input_ = &input;
@@ -299,11 +299,11 @@ class Block {
 
 // The block before its last BatchNorm, whose statistics it takes too.
 struct Projection {
-  Projection(Workspace& workspace, const MBConvShape& shape)
-      : block(workspace, shape),
-        mid(workspace.take(shape.mid_pixels())),
-        out(workspace.take(shape.out_pixels())),
-        p(workspace.take(shape.out_channels * shape.out_pixels())) {}
+  Projection(Arena& arena, const MBConvShape& shape)
+      : block(arena, shape),
+        mid(arena.take(shape.mid_pixels())),
+        out(arena.take(shape.out_pixels())),
+        p(arena.take(shape.out_channels * shape.out_pixels())) {}
 
   void run(const MBConvInput& input, const double* moments, const void* mean, const void* var,
            const ParallelFor& parallel) {
@@ -337,7 +337,7 @@ struct Projection {
     });
   }
 
-  Block block;
+  ExpandedLayers block;
   double* mid;  // [N, Hm, Wm]
   double* out;  // [N, Ho, Wo]
   double* p;    // [O, N, Ho, Wo]
@@ -347,10 +347,10 @@ void forward(const MBConvForward& args) {
   const MBConvInput& input = args.input;
   const MBConvShape& s = input.shape;
   const Grid grid = out_grid(s);
-  Workspace workspace(args.workspace);
-  Projection projection(workspace, s);
+  Arena arena(args.workspace);
+  Projection projection(arena, s);
   projection.run(input, args.moments, args.mean, args.var, args.parallel);
-  const Block& block = projection.block;
+  const ExpandedLayers& block = projection.block;
 
   parallel_for(args.parallel, s.out_channels, [&](int64_t o) {
     double* plane = projection.p + o * grid.pixels();
@@ -370,10 +370,10 @@ void forward(const MBConvForward& args) {
 void gate_probe(const MBConvProbe& args) {
   const MBConvShape& s = args.input.shape;
   const Grid grid = out_grid(s);
-  Workspace workspace(args.workspace);
-  Projection projection(workspace, s);
+  Arena arena(args.workspace);
+  Projection projection(arena, s);
   projection.run(args.input, args.moments, args.mean, args.var, args.parallel);
-  const Block& block = projection.block;
+  const ExpandedLayers& block = projection.block;
 
   double result = 0;
   for (int64_t o = 0; o < s.out_channels; ++o) {
@@ -387,19 +387,19 @@ void gate_probe(const MBConvProbe& args) {
 
 class Backward {
  public:
-  Backward(Workspace& workspace, const MBConvShape& shape)
-      : block_(workspace, shape),
-        expanded_(workspace.take(shape.mid_pixels())),
-        activated_(workspace.take(shape.mid_pixels())),
-        dmid_(workspace.take(shape.mid_pixels())),
-        filtered_(workspace.take(shape.out_pixels())),
-        projectable_(workspace.take(shape.out_pixels())),
-        dout_(workspace.take(shape.out_pixels())),
-        dtaps_(workspace.take(shape.kernel * shape.kernel)),
-        p_(workspace.take(shape.out_channels * shape.out_pixels())),
-        dp_(workspace.take(shape.out_channels * shape.out_pixels())),
-        dpatches_(workspace.take(shape.patch() * shape.mid_pixels())),
-        dx_(workspace.take(shape.in_channels * input_grid(shape).pixels())) {}
+  Backward(Arena& arena, const MBConvShape& shape)
+      : block_(arena, shape),
+        expanded_(arena.take(shape.mid_pixels())),
+        activated_(arena.take(shape.mid_pixels())),
+        dmid_(arena.take(shape.mid_pixels())),
+        filtered_(arena.take(shape.out_pixels())),
+        projectable_(arena.take(shape.out_pixels())),
+        dout_(arena.take(shape.out_pixels())),
+        dtaps_(arena.take(shape.kernel * shape.kernel)),
+        p_(arena.take(shape.out_channels * shape.out_pixels())),
+        dp_(arena.take(shape.out_channels * shape.out_pixels())),
+        dpatches_(arena.take(shape.patch() * shape.mid_pixels())),
+        dx_(arena.take(shape.in_channels * input_grid(shape).pixels())) {}
 
   void run(const MBConvBackward& args) {
     args_ = &args;
@@ -536,7 +536,7 @@ class Backward {
   }
 
   const MBConvBackward* args_ = nullptr;
-  Block block_;
+  ExpandedLayers block_;
   double* expanded_;     // [N, Hm, Wm], the expand layer before its BatchNorm
   double* activated_;    // [N, Hm, Wm], what the depthwise layer reads
   double* dmid_;         // [N, Hm, Wm]
@@ -551,15 +551,15 @@ class Backward {
 };
 
 void backward(const MBConvBackward& args) {
-  Workspace workspace(args.workspace);
-  Backward(workspace, args.input.shape).run(args);
+  Arena arena(args.workspace);
+  Backward(arena, args.input.shape).run(args);
 }
 
 // The planes of the input and of the patches, and nothing else: moments know no more of the shape.
 struct MomentsPlanes {
-  MomentsPlanes(Workspace& workspace, const MBConvShape& shape)
-      : x(workspace.take(shape.in_channels * input_grid(shape).pixels())),
-        patches(workspace.take(shape.patch() * shape.mid_pixels())) {}
+  MomentsPlanes(Arena& arena, const MBConvShape& shape)
+      : x(arena.take(shape.in_channels * input_grid(shape).pixels())),
+        patches(arena.take(shape.patch() * shape.mid_pixels())) {}
 
   double* x;        // [C, N, H, W]
   double* patches;  // [K, N, Hm, Wm]
@@ -569,8 +569,8 @@ void moments(const MBConvMoments& args) {
   const MBConvShape& s = args.shape;
   const int64_t patch = s.patch(), pixels = s.mid_pixels();
   const double count = static_cast<double>(pixels);
-  Workspace workspace(args.workspace);
-  const MomentsPlanes planes(workspace, s);
+  Arena arena(args.workspace);
+  const MomentsPlanes planes(arena, s);
   parallel_for(args.parallel, s.in_channels, [&](int64_t c) {
     load_plane(planes.x + c * input_grid(s).pixels(), args.x, args.dtype, input_grid(s), c);
   });
@@ -594,9 +594,9 @@ void moments(const MBConvMoments& args) {
 
 template <class Buffers>
 int64_t bytes(const MBConvShape& shape) {
-  Workspace workspace(nullptr);
-  Buffers(workspace, shape);
-  return workspace.bytes();
+  Arena arena(nullptr);
+  Buffers(arena, shape);
+  return arena.bytes();
 }
 
 MBConvPlan plan(const MBConvShape& shape, DType) {

@@ -8,17 +8,17 @@ namespace proxyless::cuda {
 template <class T>
 class Backward {
  public:
-  Backward(Workspace& workspace, const MBConvShape& shape, const Device& device)
-      : block_(workspace, shape, backward_chunk(shape, sizeof(T), device)),
+  Backward(Arena& arena, const MBConvShape& shape, const Device& device)
+      : block_(arena, shape, backward_chunk(shape, sizeof(T), device)),
         device_(device),
-        grad_(workspace, shape.out_pixels(), shape.out_channels),
-        p_(workspace, shape.out_pixels(), shape.out_channels),
-        project_norm_(workspace, block_.out_padded),
-        depthwise_norm_(workspace, block_.hidden_padded),
-        dp_(workspace.take<T>(shape.out_pixels() * block_.out_padded)),
-        project_transposed_(workspace.take<T>(shape.hidden * block_.out_padded)),
-        dz_(workspace.take<T>(shape.out_pixels() * block_.chunk)),
-        dmid_(workspace.take<T>(shape.mid_pixels() * block_.chunk)) {
+        grad_(arena, shape.out_pixels(), shape.out_channels),
+        p_(arena, shape.out_pixels(), shape.out_channels),
+        project_norm_(arena, block_.out_padded),
+        depthwise_norm_(arena, block_.hidden_padded),
+        dp_(arena.take<T>(shape.out_pixels() * block_.out_padded)),
+        project_transposed_(arena.take<T>(shape.hidden * block_.out_padded)),
+        dz_(arena.take<T>(shape.out_pixels() * block_.chunk)),
+        dmid_(arena.take<T>(shape.mid_pixels() * block_.chunk)) {
     const MBConvShape& s = shape;
     const int64_t taps = s.kernel * s.kernel;
     blocks_ = ceil_div(s.out_pixels(), kTilePixels);
@@ -34,11 +34,11 @@ class Backward {
         s.out_pixels(),
         ceil_div(block_.out_padded, kOuterTile) * ceil_div(block_.chunk, kOuterTile), device);
 
-    column_sums_ = workspace.take<float>(sum_slices_ * 2 * block_.out_padded);
-    dz_sums_ = workspace.take<float>(blocks_ * 2 * block_.chunk);
-    tap_sums_ = workspace.take<float>(mid_slices_ * taps * block_.chunk);
-    project_sums_ = workspace.take<float>(project_slices_ * block_.out_padded * block_.chunk);
-    if (s.has_expand()) take_expand(workspace, s);
+    column_sums_ = arena.take<float>(sum_slices_ * 2 * block_.out_padded);
+    dz_sums_ = arena.take<float>(blocks_ * 2 * block_.chunk);
+    tap_sums_ = arena.take<float>(mid_slices_ * taps * block_.chunk);
+    project_sums_ = arena.take<float>(project_slices_ * block_.out_padded * block_.chunk);
+    if (s.has_expand()) take_expand(arena, s);
   }
 
   void run(const MBConvBackward& args, const Launch& how) {
@@ -62,32 +62,32 @@ class Backward {
  private:
   // What a BatchNorm's backward needs beside its folded form, [padded channels].
   struct OfNorm {
-    OfNorm(Workspace& workspace, int64_t padded)
-        : of_value(workspace.take<float>(padded)), constant(workspace.take<float>(padded)) {}
+    OfNorm(Arena& arena, int64_t padded)
+        : of_value(arena.take<float>(padded)), constant(arena.take<float>(padded)) {}
 
     float *of_value, *constant;
   };
 
-  void take_expand(Workspace& workspace, const MBConvShape& s) {
+  void take_expand(Arena& arena, const MBConvShape& s) {
     patch_padded_ = round_up(s.patch(), kUnit<T>);
     running_pitch_ = round_up(s.patch(), 8);
     expand_slices_ = pixel_slices(
         s.mid_pixels(), ceil_div(block_.chunk, kOuterTile) * ceil_div(patch_padded_, kOuterTile),
         device_);
-    expand_of_value_ = workspace.take<float>(block_.hidden_padded);
-    expand_constant_ = workspace.take<float>(block_.hidden_padded);
-    expand_sums_ = workspace.take<float>(expand_slices_ * block_.chunk * patch_padded_);
-    dmid_sums_ = workspace.take<float>(expand_slices_ * block_.chunk);
-    expand_products_ = workspace.take<float>(block_.chunk * patch_padded_);
-    dmid_total_ = workspace.take<float>(block_.chunk);
-    expand_transposed_ = workspace.take<T>(s.patch() * block_.hidden_padded);
-    input_matrix_ = workspace.take<T>(s.patch() * patch_padded_);
-    input_constant_ = workspace.take<float>(patch_padded_);
-    if (block_.chunk < s.hidden) running_ = workspace.take<float>(s.mid_pixels() * running_pitch_);
-    if (InputRows<T>::unfolds(s)) dpatches_ = workspace.take<T>(s.mid_pixels() * s.patch());
+    expand_of_value_ = arena.take<float>(block_.hidden_padded);
+    expand_constant_ = arena.take<float>(block_.hidden_padded);
+    expand_sums_ = arena.take<float>(expand_slices_ * block_.chunk * patch_padded_);
+    dmid_sums_ = arena.take<float>(expand_slices_ * block_.chunk);
+    expand_products_ = arena.take<float>(block_.chunk * patch_padded_);
+    dmid_total_ = arena.take<float>(block_.chunk);
+    expand_transposed_ = arena.take<T>(s.patch() * block_.hidden_padded);
+    input_matrix_ = arena.take<T>(s.patch() * patch_padded_);
+    input_constant_ = arena.take<float>(patch_padded_);
+    if (block_.chunk < s.hidden) running_ = arena.take<float>(s.mid_pixels() * running_pitch_);
+    if (InputRows<T>::unfolds(s)) dpatches_ = arena.take<T>(s.mid_pixels() * s.patch());
   }
 
-  using B = Block<T>;
+  using B = ExpandedLayers<T>;
 
   const MBConvShape& shape() const { return args_->input.shape; }
   bool batch_statistics() const { return args_->input.batch_statistics; }
@@ -353,7 +353,7 @@ class Backward {
 
   const MBConvBackward* args_ = nullptr;
   Launch how_{};
-  Block<T> block_;
+  ExpandedLayers<T> block_;
   Device device_;
   AlignedRows<T> grad_, p_;
   Rows<T> grad_rows_{};

@@ -1,4 +1,4 @@
-// What forward, probe, backward and moments share: workspace, the input in the kernels' form, and
+// What forward, probe, backward and moments share: arena, the input in the kernels' form, and
 // the launches of small kernels.
 #pragma once
 
@@ -13,9 +13,9 @@ namespace proxyless::cuda {
 static_assert(kGroupBytes == kStageBytes, "the plan's groups are the kernels'");
 
 // Hands out the workspace piece by piece; without memory it only counts.
-class Workspace {
+class Arena {
  public:
-  explicit Workspace(void* memory) : memory_(static_cast<unsigned char*>(memory)) {}
+  explicit Arena(void* memory) : memory_(static_cast<unsigned char*>(memory)) {}
 
   template <class T>
   T* take(int64_t count) {
@@ -44,13 +44,13 @@ void launch_column_sums(ColumnSums<T> args, int64_t slices, void* stream) {
   launch(column_sums<T>, grid, dim3(kThreads), stream, args);
 }
 
-// A dense matrix as aligned rows: itself where it is so, or else a copy in the workspace.
+// A dense matrix as aligned rows: itself where it is so, or else a copy in the arena.
 template <class T>
 class AlignedRows {
  public:
-  AlignedRows(Workspace& workspace, int64_t rows, int64_t columns)
+  AlignedRows(Arena& arena, int64_t rows, int64_t columns)
       : rows_(rows), columns_(columns), pitch_(round_up(columns, kUnit<T>)) {
-    if (pitch_ != columns) copy_ = workspace.take<T>(rows * pitch_);
+    if (pitch_ != columns) copy_ = arena.take<T>(rows * pitch_);
   }
 
   Rows<T> load(const void* matrix, void* stream) {
@@ -77,11 +77,11 @@ class AlignedRows {
 template <class T>
 class InputRows {
  public:
-  InputRows(Workspace& workspace, const MBConvShape& shape)
+  InputRows(Arena& arena, const MBConvShape& shape)
       : shape_(shape),
-        pixels_(workspace, unfolds(shape) ? 0 : shape.mid_pixels(), shape.in_channels),
+        pixels_(arena, unfolds(shape) ? 0 : shape.mid_pixels(), shape.in_channels),
         pitch_(round_up(patch(shape), kUnit<T>)) {
-    if (unfolds(shape)) patches_ = workspace.take<T>(shape.mid_pixels() * pitch_);
+    if (unfolds(shape)) patches_ = arena.take<T>(shape.mid_pixels() * pitch_);
   }
 
   static bool unfolds(const MBConvShape& s) { return s.expand_kernel > 1 || s.expand_stride > 1; }
@@ -113,10 +113,10 @@ class InputRows {
   T* patches_ = nullptr;
 };
 
-// A folded BatchNorm in the workspace, [padded channels].
-inline Norm take_norm(Workspace& workspace, int64_t padded) {
-  return {workspace.take<float>(padded), workspace.take<float>(padded),
-          workspace.take<float>(padded), workspace.take<float>(padded)};
+// A folded BatchNorm in the arena, [padded channels].
+inline Norm take_norm(Arena& arena, int64_t padded) {
+  return {arena.take<float>(padded), arena.take<float>(padded), arena.take<float>(padded),
+          arena.take<float>(padded)};
 }
 
 inline Norm norm_from(const Norm& norm, int64_t channel) {
@@ -125,20 +125,20 @@ inline Norm norm_from(const Norm& norm, int64_t channel) {
 
 // The input, and the layers up to the depthwise convolution, a chunk of channels at a time.
 template <class T>
-class Block {
+class ExpandedLayers {
  public:
   // The BatchNorms' places in per-channel vectors: expand, depthwise, project.
   enum Layer { kExpand, kDepthwise, kProject };
 
-  Block(Workspace& workspace, const MBConvShape& shape, int64_t chunk_width)
+  ExpandedLayers(Arena& arena, const MBConvShape& shape, int64_t chunk_width)
       : chunk(chunk_width),
         hidden_padded(round_up(shape.hidden, chunk_width)),
         out_padded(round_up(shape.out_channels, kUnit<T>)),
-        norms{take_norm(workspace, shape.has_expand() ? hidden_padded : 0),
-              take_norm(workspace, hidden_padded), take_norm(workspace, out_padded)},
-        d(workspace.take<T>(shape.out_pixels() * chunk_width)),
-        input_(workspace, shape),
-        expand_(workspace, shape.has_expand() ? shape.hidden : 0, shape.patch()) {
+        norms{take_norm(arena, shape.has_expand() ? hidden_padded : 0),
+              take_norm(arena, hidden_padded), take_norm(arena, out_padded)},
+        d(arena.take<T>(shape.out_pixels() * chunk_width)),
+        input_(arena, shape),
+        expand_(arena, shape.has_expand() ? shape.hidden : 0, shape.patch()) {
     const TileSize tile = out_tile(shape.kernel, shape.stride);
     tiles_y_ = ceil_div(shape.out_height(), tile.rows);
     tiles_x_ = ceil_div(shape.out_width(), tile.columns);

@@ -15,15 +15,15 @@ struct NormStatistics {
 template <class T>
 class Projection {
  public:
-  Projection(Workspace& workspace, const MBConvShape& shape, const Device& device)
-      : block(workspace, shape, forward_chunk(shape, sizeof(T), device)),
+  Projection(Arena& arena, const MBConvShape& shape, const Device& device)
+      : block(arena, shape, forward_chunk(shape, sizeof(T), device)),
         blocks(ceil_div(shape.out_pixels(), kTilePixels)),
-        project_(workspace, shape.out_channels, shape.hidden),
-        d_statistics_{workspace.take<float>(block.tiles * 3 * block.chunk), block.chunk},
-        p_statistics_{workspace.take<float>(blocks * 3 * block.out_padded), block.out_padded},
+        project_(arena, shape.out_channels, shape.hidden),
+        d_statistics_{arena.take<float>(block.tiles * 3 * block.chunk), block.chunk},
+        p_statistics_{arena.take<float>(blocks * 3 * block.out_padded), block.out_padded},
         running_pitch_(round_up(shape.out_channels, 8)) {
     if (block.chunk < shape.hidden) {
-      running_ = workspace.take<float>(shape.out_pixels() * running_pitch_);
+      running_ = arena.take<float>(shape.out_pixels() * running_pitch_);
     }
   }
 
@@ -37,8 +37,8 @@ class Projection {
       if (s.has_expand()) {
         launch(expand_statistics<T>, grid_of(block.hidden_padded, kRowsAtOnce), dim3(kThreads),
                how.stream, block.expand, Moments{moments, static_cast<int>(s.patch())},
-               block.parameters(Block<T>::kExpand, 0, s.hidden, block.hidden_padded),
-               statistics.mean, statistics.var, block.norms[Block<T>::kExpand]);
+               block.parameters(ExpandedLayers<T>::kExpand, 0, s.hidden, block.hidden_padded),
+               statistics.mean, statistics.var, block.norms[ExpandedLayers<T>::kExpand]);
       }
     } else {
       block.fold_given(statistics.given_mean, statistics.given_var);
@@ -47,24 +47,24 @@ class Projection {
     for (int64_t first = 0; first < s.hidden; first += block.chunk) {
       block.run_depthwise(first, input.batch_statistics ? d_statistics_ : Statistics{});
       if (input.batch_statistics) {
-        take_statistics(Block<T>::kDepthwise, d_statistics_, block.tiles, first,
+        take_statistics(ExpandedLayers<T>::kDepthwise, d_statistics_, block.tiles, first,
                         block.chunk_channels(first), block.chunk);
       }
       project_chunk(first, project, out);
     }
     if (input.batch_statistics) {
-      take_statistics(Block<T>::kProject, p_statistics_, blocks, 0, s.out_channels,
+      take_statistics(ExpandedLayers<T>::kProject, p_statistics_, blocks, 0, s.out_channels,
                       block.out_padded);
     }
   }
 
   const Statistics& p_statistics() const { return p_statistics_; }
 
-  Block<T> block;
+  ExpandedLayers<T> block;
   int64_t blocks;  // of the project product
 
  private:
-  void take_statistics(typename Block<T>::Layer layer, const Statistics& statistics,
+  void take_statistics(typename ExpandedLayers<T>::Layer layer, const Statistics& statistics,
                        int64_t of_blocks, int64_t first, int64_t channels, int64_t padded) const {
     const int64_t place = block.place(layer) + first;
     launch(combine_statistics, grid_of(padded, kCombineChannels), dim3(kCombineThreads),
@@ -82,8 +82,8 @@ class Projection {
     product.pixels = s.out_pixels();
     product.columns = static_cast<int>(s.out_channels);
     product.tf32 = block.launch_args.tf32;
-    out.slope = block.norms[Block<T>::kDepthwise].slope + first;
-    out.offset = block.norms[Block<T>::kDepthwise].offset + first;
+    out.slope = block.norms[ExpandedLayers<T>::kDepthwise].slope + first;
+    out.offset = block.norms[ExpandedLayers<T>::kDepthwise].offset + first;
     out.running = {running_, running_pitch_, first == 0, first + block.chunk >= s.hidden};
     out.p.channels = static_cast<int>(s.out_channels);
     if (block.input_args->batch_statistics || out.probe != nullptr) out.statistics = p_statistics_;
@@ -100,11 +100,11 @@ class Projection {
 template <class T>
 class Forward {
  public:
-  Forward(Workspace& workspace, const MBConvShape& shape, const Device& device)
-      : projection_(workspace, shape, device),
-        p_(workspace.take<T>(shape.out_pixels() * shape.out_channels)),
-        aligned_p_(workspace, shape.out_pixels(), shape.out_channels),
-        shortcut_(workspace, needs_pixels(shape) ? shape.out_pixels() : 0, shape.in_channels) {}
+  Forward(Arena& arena, const MBConvShape& shape, const Device& device)
+      : projection_(arena, shape, device),
+        p_(arena.take<T>(shape.out_pixels() * shape.out_channels)),
+        aligned_p_(arena, shape.out_pixels(), shape.out_channels),
+        shortcut_(arena, needs_pixels(shape) ? shape.out_pixels() : 0, shape.in_channels) {}
 
   void run(const MBConvForward& args, const Launch& how) {
     const MBConvShape& s = args.input.shape;
@@ -114,10 +114,10 @@ class Forward {
     float *mean = static_cast<float*>(args.mean), *var = static_cast<float*>(args.var);
     projection_.run(args.input, how, args.moments, {mean, var, mean, var}, out);
 
-    const Block<T>& block = projection_.block;
+    const ExpandedLayers<T>& block = projection_.block;
     Normalise<T> last{};
     last.p = aligned_p_.load(p, how.stream);
-    last.norm = block.norms[Block<T>::kProject];
+    last.norm = block.norms[ExpandedLayers<T>::kProject];
     if (args.residual) {
       last.x = needs_pixels(s) ? shortcut_.load(args.input.x.data, how.stream) : block.x;
     }
@@ -141,13 +141,13 @@ class Forward {
 template <class T>
 class GateProbe {
  public:
-  GateProbe(Workspace& workspace, const MBConvShape& shape, const Device& device)
-      : projection_(workspace, shape, device),
-        mean_(workspace.take<float>(shape.norm_channels())),
-        var_(workspace.take<float>(shape.norm_channels())),
-        sums_(workspace.take<float>(projection_.blocks * 2 * projection_.block.out_padded)),
-        products_(workspace.take<double>(shape.out_channels)),
-        grad_(workspace, shape.out_pixels(), shape.out_channels) {}
+  GateProbe(Arena& arena, const MBConvShape& shape, const Device& device)
+      : projection_(arena, shape, device),
+        mean_(arena.take<float>(shape.norm_channels())),
+        var_(arena.take<float>(shape.norm_channels())),
+        sums_(arena.take<float>(projection_.blocks * 2 * projection_.block.out_padded)),
+        products_(arena.take<double>(shape.out_channels)),
+        grad_(arena, shape.out_pixels(), shape.out_channels) {}
 
   void run(const MBConvProbe& args, const Launch& how) {
     const MBConvShape& s = args.input.shape;
@@ -160,7 +160,7 @@ class GateProbe {
     const int channels = static_cast<int>(s.out_channels);
     launch(combine_probe, grid_of(s.out_channels, kCombineChannels), dim3(kCombineThreads),
            how.stream, sums_, projection_.p_statistics(), projection_.blocks,
-           projection_.block.norms[Block<T>::kProject], channels, products_);
+           projection_.block.norms[ExpandedLayers<T>::kProject], channels, products_);
     launch(sum_products, dim3(1), dim3(32), how.stream, products_, channels,
            static_cast<float*>(args.result));
   }

@@ -8,9 +8,9 @@ namespace {
 
 template <template <class> class Pass, class T>
 int64_t bytes(const MBConvShape& shape, const Device& device) {
-  Workspace workspace(nullptr);
-  Pass<T>(workspace, shape, device);
-  return workspace.bytes();
+  Arena arena(nullptr);
+  Pass<T>(arena, shape, device);
+  return arena.bytes();
 }
 
 template <class T>
@@ -36,8 +36,8 @@ auto with_number(DType dtype, const Body& body) {
 template <template <class> class Pass, class Args>
 void run(const Args& args, const MBConvShape& shape, DType dtype, const Launch& how) {
   with_number(dtype, [&](auto number) {
-    Workspace workspace(args.workspace);
-    Pass<decltype(number)>(workspace, shape, how.device).run(args, how);
+    Arena arena(args.workspace);
+    Pass<decltype(number)>(arena, shape, how.device).run(args, how);
   });
 }
 

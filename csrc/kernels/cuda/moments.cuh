@@ -8,14 +8,14 @@ namespace proxyless::cuda {
 template <class T>
 class MomentsOfInput {
  public:
-  MomentsOfInput(Workspace& workspace, const MBConvShape& shape, const Device& device)
-      : input_(workspace, shape),
+  MomentsOfInput(Arena& arena, const MBConvShape& shape, const Device& device)
+      : input_(arena, shape),
         padded_(round_up(shape.patch(), kUnit<T>)),
         sum_slices_(pixel_slices(shape.mid_pixels(), ceil_div(padded_, kStage<T>), device)),
         product_slices_(pixel_slices(shape.mid_pixels(), product_blocks(padded_), device)),
-        sums_(workspace.take<float>(sum_slices_ * padded_)),
-        products_(workspace.take<float>(product_slices_ * padded_ * padded_)),
-        negative_mean_(workspace.take<float>(padded_)) {}
+        sums_(arena.take<float>(sum_slices_ * padded_)),
+        products_(arena.take<float>(product_slices_ * padded_ * padded_)),
+        negative_mean_(arena.take<float>(padded_)) {}
 
   void run(const MBConvMoments& args, const Launch& how) {
     const MBConvShape& s = args.shape;

@@ -421,7 +421,7 @@ class Backward {
   const MBConvBackward& args_;
   const MBConvInput& in_;
   Arena arena_;
-  Block<I> block_;
+  BlockSizes<I> block_;
   Input<I, T> input_;
   Weights<I, T> weights_;
   FoldedExpand<I, Operand> folded_;

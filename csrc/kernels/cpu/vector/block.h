@@ -114,7 +114,7 @@ constexpr int64_t part_begin(int64_t count, int64_t parts, int64_t part) {
 }
 
 template <class I>
-struct Block {
+struct BlockSizes {
   static constexpr int L = I::kLanes;
 
   MBConvShape shape;
@@ -126,7 +126,7 @@ struct Block {
   int64_t row_vectors;  // of a row of A1 with its padding on both sides
   int64_t segments;     // parts of a picture's rows
 
-  explicit Block(const MBConvShape& s)
+  explicit BlockSizes(const MBConvShape& s)
       : shape(s),
         mid_h(s.mid_height()),
         mid_w(s.mid_width()),

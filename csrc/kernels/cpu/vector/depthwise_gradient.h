@@ -11,7 +11,7 @@ class DepthwiseGradient {
   static constexpr int L = I::kLanes;
 
  public:
-  explicit DepthwiseGradient(const Block<I>& block) : block_(block) {}
+  explicit DepthwiseGradient(const BlockSizes<I>& block) : block_(block) {}
 
   void take(Arena& arena) {
     const int64_t kernel = block_.shape.kernel;
@@ -84,7 +84,7 @@ class DepthwiseGradient {
     return at >= 0 && at % block_.shape.stride == 0 && row < block_.out_h;
   }
 
-  const Block<I>& block_;
+  const BlockSizes<I>& block_;
   float* flipped_;  // [planes, kernel, kernel, L]
 };
 

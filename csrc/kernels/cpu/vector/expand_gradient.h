@@ -14,7 +14,7 @@ class ExpandGradient {
   static constexpr int L = I::kLanes;
 
  public:
-  ExpandGradient(const MBConvBackward& args, const Block<I>& block)
+  ExpandGradient(const MBConvBackward& args, const BlockSizes<I>& block)
       : args_(args),
         block_(block),
         norm_(args, 0, block.shape.hidden, block.mid_pixels),
@@ -106,7 +106,7 @@ class ExpandGradient {
   }
 
   const MBConvBackward& args_;
-  const Block<I>& block_;
+  const BlockSizes<I>& block_;
   NormGradient<I> norm_;
   Panels<I, float> panels_;  // [patch, patch]
   int64_t width_;            // channels of a chunk

@@ -22,7 +22,7 @@ class DepthwisePass {
   using Operand = typename I::template Operand<T>;
 
  public:
-  DepthwisePass(const Block<I>& block, const Input<I, T>& input,
+  DepthwisePass(const BlockSizes<I>& block, const Input<I, T>& input,
                 const FoldedExpand<I, Operand>& folded, const Weights<I, T>& weights)
       : block_(block), input_(input), folded_(folded), weights_(weights) {}
 
@@ -84,7 +84,7 @@ class DepthwisePass {
     convolve<I>(rows, taps, count, kernel, block_.shape.stride, out, 1, block_.out_w);
   }
 
-  const Block<I>& block_;
+  const BlockSizes<I>& block_;
   const Input<I, T>& input_;
   const FoldedExpand<I, Operand>& folded_;
   const Weights<I, T>& weights_;
@@ -92,7 +92,7 @@ class DepthwisePass {
 
 // Rows of the block's output in one go, enough to keep a product's tile busy.
 template <class I>
-int64_t row_group(const Block<I>& block) {
+int64_t row_group(const BlockSizes<I>& block) {
   return larger(1, smaller(kTile / block.out_w, block.out_h));
 }
 
@@ -125,7 +125,7 @@ class ProjectedPass {
     scratch_ = arena.template take<float>(scratch_stride_);
   }
 
-  const Block<I>& block() const { return block_; }
+  const BlockSizes<I>& block() const { return block_; }
   const Input<I, T>& input() const { return input_; }
   const Tiles& tiles() const { return tiles_; }
   Norms<I>& norms() { return norms_; }
@@ -214,7 +214,7 @@ class ProjectedPass {
   const MBConvInput& args_;
   const double* moments_;
   const ParallelFor& parallel_;
-  Block<I> block_;
+  BlockSizes<I> block_;
   Input<I, T> input_;
   Tiles tiles_;
   Weights<I, T> weights_;
@@ -238,7 +238,7 @@ class Forward {
  public:
   Forward(const MBConvForward& args, void* workspace)
       : args_(args), arena_(workspace), pass_(args.input, args.moments, args_.parallel, arena_) {
-    const Block<I>& block = pass_.block();
+    const BlockSizes<I>& block = pass_.block();
     vectors_ = ceil_div(block.shape.out_channels, L);
     sums_ = arena_.template take<PivotSums<I>>(pass_.tiles().tasks * vectors_);
     if constexpr (!kInPlace) {
@@ -281,7 +281,7 @@ class Forward {
  private:
   // y = bn3(P) (+ x), and P as it is stored.
   void output_row(const Norms<I>& norms, int64_t row) const {
-    const Block<I>& block = pass_.block();
+    const BlockSizes<I>& block = pass_.block();
     const int64_t channels = block.shape.out_channels;
     const T* x = args_.residual ? pass_.input().row(row / block.out_h, row % block.out_h) : nullptr;
     for (int64_t i = 0; i < block.out_w; ++i) {
@@ -320,7 +320,7 @@ class GateProbe {
  public:
   GateProbe(const MBConvProbe& args, void* workspace)
       : args_(args), arena_(workspace), pass_(args.input, args.moments, args_.parallel, arena_) {
-    const Block<I>& block = pass_.block();
+    const BlockSizes<I>& block = pass_.block();
     const int64_t count = pass_.tiles().tasks * ceil_div(block.shape.out_channels, L);
     sums_ = arena_.template take<PivotSums<I>>(count);
     products_ = arena_.template take<Products>(count);
@@ -369,7 +369,7 @@ class GateProbe {
  private:
   void add_products(int64_t first, int64_t count, int64_t channel, int64_t lanes,
                     const float* pivot, Products& products) const {
-    const Block<I>& block = pass_.block();
+    const BlockSizes<I>& block = pass_.block();
     const int64_t channels = block.shape.out_channels;
     const auto center = I::load(pivot);
     auto grads = I::zero(), with_p = I::zero();

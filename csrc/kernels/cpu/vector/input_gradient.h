@@ -12,7 +12,7 @@ class InputGradient {
   static constexpr int L = I::kLanes;
 
  public:
-  InputGradient(const MBConvBackward& args, const Block<I>& block, const Input<I, T>& input)
+  InputGradient(const MBConvBackward& args, const BlockSizes<I>& block, const Input<I, T>& input)
       : args_(args),
         block_(block),
         input_(input),
@@ -174,7 +174,7 @@ class InputGradient {
   }
 
   const MBConvBackward& args_;
-  const Block<I>& block_;
+  const BlockSizes<I>& block_;
   const Input<I, T>& input_;
   int64_t channels_;
   Panels<I, float> panels_;  // [patch, patch]

@@ -45,7 +45,7 @@ MBConvPlan plan(const MBConvShape& shape, DType dtype) {
     const Backward<I, T> planned(backward, nullptr);
     plan.chunk = smaller(planned.chunk() * I::kLanes, shape.hidden);
     plan.chunks = ceil_div(shape.hidden, planned.chunk() * I::kLanes);
-    plan.slices = Block<I>(shape).slices();
+    plan.slices = BlockSizes<I>(shape).slices();
     if (shape.has_expand()) plan.moments_bytes = Moments<I, T>(moments, nullptr).workspace();
     plan.forward_bytes = Forward<I, T>(forward, nullptr).workspace();
     plan.backward_bytes = planned.workspace();

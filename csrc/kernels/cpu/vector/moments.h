@@ -139,7 +139,7 @@ class Moments {
   }
 
   const MBConvMoments& args_;
-  Block<I> block_;
+  BlockSizes<I> block_;
   Input<I, T> input_;
   Arena arena_;
   int64_t vectors_, rows_, scratch_stride_;

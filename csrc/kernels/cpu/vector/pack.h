@@ -60,7 +60,7 @@ struct Weights {
   const float *expand, *project;  // as in the arguments
   float* depthwise;               // [planes][kernel][kernel][L]
 
-  void take(const Block<I>& block, Arena& arena) {
+  void take(const BlockSizes<I>& block, Arena& arena) {
     const MBConvShape& s = block.shape;
     depthwise = arena.template take<float>(block.width * s.kernel * s.kernel);
     if constexpr (sizeof(T) != sizeof(float)) {
@@ -69,7 +69,7 @@ struct Weights {
     }
   }
 
-  void fill(const Block<I>& block, const MBConvInput& input) {
+  void fill(const BlockSizes<I>& block, const MBConvInput& input) {
     const MBConvShape& s = block.shape;
     expand = widened(input.expand, s.hidden * block.patch, wide_expand_);
     project = widened(input.project, s.out_channels * s.hidden, wide_project_);

@@ -11,7 +11,7 @@ class ProjectGradient {
   using Operand = typename I::template Operand<T>;
 
  public:
-  ProjectGradient(const MBConvBackward& args, const Block<I>& block)
+  ProjectGradient(const MBConvBackward& args, const BlockSizes<I>& block)
       : args_(args),
         block_(block),
         tiles_(block.out_pixels),
@@ -82,7 +82,7 @@ class ProjectGradient {
   }
 
   const MBConvBackward& args_;
-  const Block<I>& block_;
+  const BlockSizes<I>& block_;
   Tiles tiles_;
   int64_t channels_, vectors_;
   NormGradient<I> norm_;

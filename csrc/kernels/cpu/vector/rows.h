@@ -23,7 +23,7 @@ class Input {
  public:
   static constexpr int L = I::kLanes;
 
-  Input(const Block<I>& block, const Pixels& x) : block_(block), x_(x) {}
+  Input(const BlockSizes<I>& block, const Pixels& x) : block_(block), x_(x) {}
 
   // Whether rows of patches, as Values, are X itself.
   template <class Value>
@@ -95,7 +95,7 @@ class Input {
     }
   }
 
-  const Block<I>& block_;
+  const BlockSizes<I>& block_;
   const Pixels& x_;
 };
 
@@ -108,7 +108,7 @@ struct FoldedExpand {
   Operand* weights;
   float* shift;  // [width]
 
-  void take(const Block<I>& block, Arena& arena) {
+  void take(const BlockSizes<I>& block, Arena& arena) {
     panels = {block.patch, block.shape.hidden};
     weights = arena.template take<Operand>(block.shape.has_expand() ? panels.size() : 0);
     shift = arena.template take<float>(block.shape.has_expand() ? block.width : 0);
@@ -129,7 +129,7 @@ struct FoldedExpand {
 // layer A1 is X. Lanes beyond the last channel are left as they are: a weight of 0 would not keep
 // inf and NaN out of them.
 template <class I, class T, class Operand, int NV>
-void activation_row(const Block<I>& block, const Input<I, T>& input,
+void activation_row(const BlockSizes<I>& block, const Input<I, T>& input,
                     const FoldedExpand<I, Operand>& folded, int64_t image, int64_t y,
                     int64_t first_plane, Operand* scratch, float* out, int64_t plane_stride) {
   constexpr int L = I::kLanes;
@@ -220,11 +220,11 @@ struct KeptActivations {
 
   float* memory = nullptr;  // null if rows are to be made again
 
-  static int64_t plane_size(const Block<I>& block) {
+  static int64_t plane_size(const BlockSizes<I>& block) {
     return block.shape.batch * block.mid_h * block.row_vectors * L;
   }
   // The block of planes that begins with `plane` of the chunk.
-  Band<I> band(const Block<I>& block, int64_t plane, int64_t image) const {
+  Band<I> band(const BlockSizes<I>& block, int64_t plane, int64_t image) const {
     const int64_t size = plane_size(block);
     float* rows = memory + plane * size + image * block.mid_h * block.row_vectors * L;
     return {rows, block.mid_h, block.row_vectors, block.pad, size};
