@@ -18,6 +18,8 @@ _CHARACTERS = 3
 _FIXED_NAMES = {
     "stem": f"conv {square(3)}",
     "feature_mix": f"conv {square(1)}",
+    "pool": "pool",
+    "pooled_mix": f"conv {square(1)}",
     "classifier": "pool, linear",
 }
 

@@ -11,6 +11,8 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 _FIXED_LAYERS = {
     "stem": f"stem, convolution 3{_TIMES}3",
     "feature_mix": f"feature mix, convolution 1{_TIMES}1",
+    "pool": "average pooling",
+    "pooled_mix": f"convolution 1{_TIMES}1 behind the pooling",
     "classifier": "average pooling and linear classifier",
 }
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
