@@ -13,7 +13,6 @@ _FIXED_LAYERS = {
     "feature_mix": f"feature mix, convolution 1{_TIMES}1",
     "pool": "average pooling",
     "pooled_mix": f"convolution 1{_TIMES}1 behind the pooling",
-    "classifier": "average pooling and linear classifier",
 }
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -84,12 +83,13 @@ def describe_operation(name: str) -> str:
 
 def describe_layer(layer: Layer) -> str:
     """A layer in full, with its shapes."""
+    channels = f"{layer.in_channels} to {layer.out_channels}"
+    if layer.kind == "classifier":
+        pooling = "average pooling and " if layer.in_size > 1 else ""
+        return f"{pooling}linear classifier, {channels} classes"
     what = (
         describe_operation(layer.operation) if layer.kind == "block" else _FIXED_LAYERS[layer.kind]
     )
-    channels = f"{layer.in_channels} to {layer.out_channels}"
-    if layer.kind == "classifier":
-        return f"{what}, {channels} classes"
     return f"{what}, {channels} channels, {resolution(layer)}"
 
 

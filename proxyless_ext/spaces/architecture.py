@@ -154,9 +154,7 @@ class Architecture(Data):
             layers.append(Layer("pool", "", mix.out_channels, mix.out_channels, mix.out_size))
             layers.append(Layer("pooled_mix", "", mix.out_channels, self.pooled_mix, 1))
         last = layers[-1]
-        layers.append(
-            Layer("classifier", "", last.out_channels, self.num_classes, last.out_size)
-        )
+        layers.append(Layer("classifier", "", last.out_channels, self.num_classes, last.out_size))
         return layers
 
     def deployment(self) -> dict[str, str]:
