@@ -194,7 +194,7 @@ def other_values(old):
         return {-1, 0, 1, 2, 3, 5, 7, 9, 24} - {old}
     if isinstance(old, float):
         return [old * 2, -1.0]
-    return ["relu", {"name": "IdentityLayer"}]
+    return [{"relu": "relu6"}.get(old, "relu"), {"name": "IdentityLayer"}]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,8 @@ def test_no_value_is_ignored(imported, config, path):
             assert imported(changed(path, other, config)) != original
         except UserError as error:
             assert_is_sentence(error)
+    while isinstance(path[-1], int):  # An item of a list, which has no keys.
+        path = path[:-1]
     with pytest.raises(UserError, match="extra_key") as caught:
         imported(changed((*path[:-1], "extra_key"), 1, config))
     assert_is_sentence(caught.value)

@@ -91,13 +91,11 @@ class MBConvSpec(Operation):
     @property
     def look(self) -> Look:
         kernel, ratio = self.kernel_size, self.expand_ratio
-        features = [("se", "squeeze-and-excitation")] if self.squeeze else []
-        if self.activation in _UNUSUAL:
-            features.append(_UNUSUAL[self.activation])
-        marks, words = zip(*features, strict=True) if features else ((), ())
+        features = {"se": "squeeze-and-excitation"} if self.squeeze else {}
+        features |= _UNUSUAL.get(self.activation, {})
         return Look(
-            ", ".join((f"MBConv {_square(kernel)}", f"expansion {ratio}", *words)),
-            (f"k{kernel}", f"e{ratio}", *marks),
+            ", ".join([f"MBConv {_square(kernel)}", f"expansion {ratio}", *features.values()]),
+            (f"k{kernel}", f"e{ratio}", *features),
             kernel,
             ratio,
         )
@@ -193,9 +191,9 @@ class IdentitySpec(Operation):
         return _keeps_shape(in_channels, out_channels, stride)
 
 
-_UNUSUAL: dict[Activation, tuple[str, str]] = {
-    "relu": ("re", "ReLU"),
-    "hswish": ("hs", "h-swish"),
+_UNUSUAL: dict[Activation, dict[str, str]] = {
+    "relu": {"re": "ReLU"},
+    "hswish": {"hs": "h-swish"},
 }
 """Activations other than ReLU6, in short and in full."""
 
