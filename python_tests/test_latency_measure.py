@@ -93,9 +93,11 @@ def all_architectures(space):
     return [space.architecture(each) for each in choices]
 
 
-def test_sums_over_layers_are_whole_networks_where_times_add_up(device):
-    table = measure_table(SPACE, QUICK)
-    for architecture in all_architectures(SPACE):
+@pytest.mark.parametrize("pooled_mix", [None, 20])
+def test_sums_over_layers_are_whole_networks_where_times_add_up(device, pooled_mix):
+    space = SPACE.model_copy(update={"pooled_mix": pooled_mix})
+    table = measure_table(space, QUICK)
+    for architecture in all_architectures(space):
         macs = count_macs(Network(architecture), 8, 1)
         assert table.predict(architecture) == pytest.approx(CALL_MS + MS_PER_MAC * macs, rel=1e-9)
 
@@ -352,7 +354,7 @@ def test_measuring_this_machine(backend, tmp_path, monkeypatch):
     conditions = Conditions(backend=backend, batch_size=2, repetitions=3)
     table = measure_table(SPACE, conditions)
     cheapest, dearest = table.bounds(SPACE)
-    assert 0 < table.fixed(SPACE) <= cheapest < dearest
+    assert 0 < table.costs(SPACE).fixed <= cheapest < dearest
     table.save(tmp_path / "table.yaml")
     check = check_table(LatencyTable.load(tmp_path / "table.yaml"), SPACE, networks=3)
     assert check.measured.min() > 0

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,6 @@ def test_a_missing_key_names_the_key_and_the_command():
     assert KEY in str(error.value)
     assert "`proxyless latency measure mine`" in str(error.value)
     for ask in (
-        table.fixed,
         table.bounds,
         lambda space: table.costs(space).expected(torch.ones(4, 3)),
     ):
@@ -152,7 +152,8 @@ def test_bounds_are_those_of_all_networks(seed):
 def test_padding_is_not_the_cheapest_candidate():
     table = table_of(SPACE)
     row = table.costs(SPACE).edges[2]
-    others = table.bounds(SPACE)[0] - table.fixed(SPACE)  # All other edges can be skipped but one.
+    costs = table.costs(SPACE)
+    others = costs.bounds[0] - costs.fixed  # All other edges can be skipped but one.
     assert others >= row[:2].min().item() > 0
 
 
@@ -185,6 +186,12 @@ def test_a_published_file_has_no_conditions(tmp_path):
     assert table.entries == {KEY: Entry(count=982, mean=4.0, var=0.25)}
 
 
+def test_a_file_of_once_for_all_has_standard_deviations(tmp_path):
+    path = tmp_path / "table.yaml"
+    path.write_text(f"{KEY}:\n  count: 54\n  mean: 4\n  std: 0.5\n")
+    assert LatencyTable.load(path).entries == {KEY: Entry(count=54, mean=4.0, var=0.25)}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -200,6 +207,11 @@ def test_a_published_file_has_no_conditions(tmp_path):
         "{count: 1, mean: null, var: 0}",
         "{count: 1, mean: 1}",
         "{count: 1, mean: 1, var: 0, median: 1}",
+        "{count: 1, mean: 1, var: 0, std: 0}",
+        "{count: 0, mean: 1, std: 0}",
+        "{count: 1, mean: -1, std: 0}",
+        "{count: 1, mean: 1, std: -1}",
+        "{count: 1, mean: 1, std: 1.0e+200}",
         "3.5",
         "[1, 2, 3]",
         "null",
@@ -276,16 +288,13 @@ def test_the_published_table_lacks_three_keys_of_the_published_network():
     from proxyless_ext.zoo import architecture
 
     table, network = LatencyTable.load(PUBLISHED), architecture("proxyless_mobile")
-    missing = set()
-    for _ in range(3):
-        with pytest.raises(UserError) as error:
-            table.predict(network)
-        assert "`proxyless latency measure proxyless_mobile`" in str(error.value)
-        (key,) = {layer.key for layer in network.layers() if layer.key in str(error.value)}
-        missing.add(key)
-        table.entries[key] = Entry(count=1, mean=1, var=0)
+    with pytest.raises(UserError, match="`proxyless latency measure proxyless_mobile`") as error:
+        table.predict(network)
+    said = re.search("lacks 3 of .* or add them to it: (.*)", str(error.value))
+    missing = said[1].split(", ")
+    table.entries |= {key: Entry(count=1, mean=1, var=0) for key in missing}
     table.predict(network)
-    assert missing == {
+    assert set(missing) == {
         "expanded_conv-input:112x112x16-output:56x56x32-expand:3-kernel:5-stride:2-idskip:0",
         "expanded_conv-input:56x56x32-output:56x56x32-expand:3-kernel:3-stride:1-idskip:1",
         "expanded_conv-input:56x56x32-output:28x28x40-expand:3-kernel:7-stride:2-idskip:0",

@@ -43,6 +43,8 @@ def small_architectures(draw):
             out_channels=6,
             stride=draw(st.sampled_from([1, 2])),
         ),
+        activation=draw(st.sampled_from(["relu6", "relu", "hswish"])),
+        pooled_mix=draw(st.none() | st.integers(1, 9)),
     )
     return space.architecture(draw(choices_of(space)))
 
@@ -86,7 +88,7 @@ def assert_same(state, other):
 def test_modules_produce_the_shapes_the_layers_state(architecture):
     network = Network(architecture).eval()
     seen = []
-    for module in (network.stem, *network.blocks, network.feature_mix, network.classifier):
+    for module in network.layers:
         module.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
     size = architecture.resolution
     network(torch.randn(1, architecture.stem.in_channels, size, size))
@@ -361,7 +363,9 @@ def macs_by_hand(layer):
         return pixels_out * 9 * into * out
     if layer.kind == "feature_mix":
         return pixels_out * into * out
-    if layer.kind == "classifier":
+    if layer.kind == "pool":
+        return 0
+    if layer.kind in ("pooled_mix", "classifier"):
         return into * out
     if not isinstance(layer.spec, MBConvSpec):
         return 0

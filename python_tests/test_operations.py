@@ -58,7 +58,10 @@ def basic(in_channels, out_channels, stride, groups):
     return BasicBlock(in_channels, out_channels, norm_layer=lambda c: nn.GroupNorm(groups, c))
 """
 
-NAMES = ("k3e6", "k5e1_se", "k7e2_hswish", "k3e4_se_hswish", "conv3", "conv5g2", "conv3d2")
+NAMES = (
+    *("k3e6", "k5e1_se", "k7e2_hswish", "k3e4_se_hswish", "k7e3_relu", "k5e2_se_relu"),
+    *("conv3", "conv5g2", "conv3d2"),
+)
 
 
 BUILT_IN = dict(registry._makers)
@@ -97,7 +100,18 @@ def test_names_are_read_and_written(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["k3e6_hswish_se", "k3e7", "conv2", "conv3g0", "conv3d", "", "Zero"]
+    "name",
+    [
+        "k3e6_hswish_se",
+        "k3e6_relu_hswish",
+        "k3e6_relu6",
+        "k3e7",
+        "conv2",
+        "conv3g0",
+        "conv3d",
+        "",
+        "Zero",
+    ],
 )
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="is not an operation; write k3, k5 or k7"):
@@ -127,12 +141,9 @@ def test_mobilenet_v3_blocks_are_those_of_torchvision(
         stride,
         4,
         squeeze=squeeze,
-        activation="hswish" if activation == "HS" else "relu6",
+        activation="hswish" if activation == "HS" else "relu",
     ).double()
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
-    if activation == "RE":  # Where they have ReLU and we ReLU6.
-        for layer in (ours.expand, ours.depthwise):
-            layer.act = nn.ReLU()
     x = torch.randn(3, 8, 9, 9, dtype=torch.float64)
     for mode in (True, False):
         torch.testing.assert_close(ours.train(mode)(x), theirs.train(mode)(x))
@@ -140,7 +151,7 @@ def test_mobilenet_v3_blocks_are_those_of_torchvision(
 
 def test_blocks_with_other_layers_are_not_fused() -> None:
     x = torch.randn(2, 8, 6, 6)
-    for settings in ({"squeeze": True}, {"activation": "hswish"}):
+    for settings in ({"squeeze": True}, {"activation": "hswish"}, {"activation": "relu"}):
         assert MBConv(8, 8, 3, **settings)(x).shape == x.shape
         with pytest.raises(UserError, match="cannot run as one operator, because"):
             MBConv(8, 8, 3, fused=True, **settings)(x)

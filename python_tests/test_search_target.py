@@ -26,7 +26,7 @@ def all_latencies(stages: Stages) -> list[float]:
         [stages.table.latency(layer) for layer in candidates]
         for candidates in stages.space.edge_layers()
     ]
-    return [stages.table.fixed(stages.space) + sum(choices) for choices in product(*rows)]
+    return [stages.table.costs(stages.space).fixed + sum(choices) for choices in product(*rows)]
 
 
 # Targets at the ends of the reach have one network, or none, within the tolerance.

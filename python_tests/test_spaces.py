@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from torchvision.models._utils import _make_divisible
 import proxyless_ext
 from proxyless_ext import Architecture, Space, UserError, spaces
 from proxyless_ext.spaces import BatchNorm, BlockConfig, FirstBlock, Layer, Stage, Stem
+from proxyless_ext.spaces.layers import LayerKind
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 CANDIDATES = ["k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6"]
@@ -118,7 +120,7 @@ def test_width_mult_scales_all_but_a_narrow_feature_mix(
     assert space.feature_mix == feature_mix
 
 
-@pytest.mark.parametrize("build", [spaces.imagenet, spaces.cifar_mbconv])
+@pytest.mark.parametrize("build", spaces.BUILTIN.values())
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -206,7 +208,9 @@ SPACES = st.builds(
     first_block=st.none() | st.builds(FirstBlock, operation=MBCONVS, channels=st.integers(1, 9)),
     candidates=candidate_lists(),
     stages=st.lists(STAGES, min_size=1, max_size=3),
+    activation=st.sampled_from(["relu6", "relu", "hswish"]),
     feature_mix=st.integers(1, 9),
+    pooled_mix=st.none() | st.integers(1, 9),
     dropout=st.floats(0, 0.99),
     batch_norm=st.builds(BatchNorm, momentum=st.floats(1e-3, 1), eps=st.floats(1e-9, 1)),
 )
@@ -243,7 +247,15 @@ def test_yaml_round_trip(tmp_path_factory, space):
         ("eps: 1e-5", "eps: 0", "'batch_norm.eps' is 0"),
         ("eps: 1e-5", "eps: .inf", "'batch_norm.eps' is inf"),
         ("momentum: 0.05", "momentum: .nan", "'batch_norm.momentum' is nan"),
-        ("[zero, k3e2, identity]", "[]", "'candidates' is .*at least 1 item"),
+        ("[zero, k3e2, identity]", "[]", r"edge 0 \(6 to 6 channels, .* has no candidate"),
+        ("candidates: [zero, k3e2, identity]", "", "edge 0 .* has no candidate that fits"),
+        ("[k7e1, zero]", "[]", "'stages.1.candidates' is .*at least 1 item"),
+        (
+            "feature_mix: 20",
+            "feature_mix: 20\nactivation: silu",
+            "'activation' is 'silu'.*'hswish'",
+        ),
+        ("feature_mix: 20", "feature_mix: 20\npooled_mix: 0", "'pooled_mix' is 0"),
         ("[zero, k3e2, identity]", "k3e2", "'candidates' is 'k3e2'"),
         ("[zero, k3e2, identity]", "[k4e2]", "'k4e2' is not an operation; write k3, k5"),
         ("[zero, k3e2, identity]", "[k3e7]", "'k3e7' is not an operation"),
@@ -339,9 +351,12 @@ def test_layers_of_an_architecture_are_those_of_its_space(drawn):
     fixed, by_edge = space.fixed_layers(), space.edge_layers()
     assert [len(row) for row in by_edge] == [len(edge.candidates) for edge in space.edges]
     chosen = [row[choice] for row, choice in zip(by_edge, choices, strict=True)]
-    assert [*fixed[:-2], *chosen, *fixed[-2:]] == layers
+    pooled = ["pool", "pooled_mix"] * (space.pooled_mix is not None)
+    head = 2 + len(pooled)
+    assert [*fixed[:-head], *chosen, *fixed[-head:]] == layers
     kinds = [layer.kind for layer in layers]
-    assert kinds == ["stem", *["block"] * (len(layers) - 3), "feature_mix", "classifier"]
+    blocks = ["block"] * (len(layers) - 1 - head)
+    assert kinds == ["stem", *blocks, "feature_mix", *pooled, "classifier"]
     for before, after in itertools.pairwise(layers):
         assert (after.in_size, after.in_channels) == (before.out_size, before.out_channels)
 
@@ -365,9 +380,12 @@ def test_keys_of_layers_are_those_of_the_published_tables():
 
 
 def test_keys_tell_all_layers_apart():
+    features = itertools.product(("", "_se"), ("", "_relu", "_hswish"))
+    operations = [f"k3e3{squeeze}{activation}" for squeeze, activation in features]
     layers = {
-        Layer(kind, "k3e3" if kind == "block" else "", channels, out, size, stride, shortcut)
-        for kind in ("stem", "block", "feature_mix", "classifier")
+        Layer(kind, operation, channels, out, size, stride, shortcut)
+        for kind in get_args(LayerKind)
+        for operation in (operations if kind == "block" else ("",))
         for channels in (8, 16)
         for out in (8, 16)
         for size in (7, 8)

@@ -2,11 +2,14 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import pytest
+from torchvision.models._utils import _make_divisible
 
-from proxyless_ext import UserError, spaces, zoo
+from proxyless_ext import Network, UserError, spaces, zoo
+from proxyless_ext.nn import count_macs, count_parameters
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
@@ -85,6 +88,25 @@ CONFIG = {
     ],
 }
 
+# As once-for-all writes them, whose shortcuts list their channels.
+MOBILENET_V3 = {
+    "name": "MobileNetV3",
+    "bn": {"momentum": 0.1, "eps": 1e-05},
+    "first_conv": {**convolution(3, 2, 3, 8), "act_func": "h_swish"},
+    "final_expand_layer": {**convolution(1, 1, 12, 40), "act_func": "h_swish"},
+    "feature_mix_layer": {**convolution(1, 1, 40, 64), "act_func": "h_swish", "use_bn": False},
+    "classifier": {**CONFIG["classifier"], "in_features": 64},
+    "blocks": [
+        block(
+            {**mbconv(8, 8, 3, 1, 1), "mid_channels": None, "act_func": "relu", "use_se": False},
+            shortcut=[8],
+        ),
+        block(
+            {**mbconv(8, 12, 5, 2, 4), "mid_channels": 32, "act_func": "h_swish", "use_se": True}
+        ),
+    ],
+}
+
 
 @pytest.fixture
 def imported(tmp_path):
@@ -106,9 +128,9 @@ def leaves(value, path=()):
     return [path]
 
 
-def changed(path, value):
-    """CONFIG with another value at `path`."""
-    config = copy.deepcopy(CONFIG)
+def changed(path, value, config=CONFIG):
+    """A configuration with another value at `path`."""
+    config = copy.deepcopy(config)
     parent = config
     for key in path[:-1]:
         parent = parent[key]
@@ -116,11 +138,10 @@ def changed(path, value):
     return config
 
 
-def value_at(path):
-    value = CONFIG
+def value_at(config, path):
     for key in path:
-        value = value[key]
-    return value
+        config = config[key]
+    return config
 
 
 def test_import_gives_what_the_file_says(imported):
@@ -150,11 +171,20 @@ def test_import_gives_what_the_file_says(imported):
     )
 
 
-def test_files_of_the_search_code_have_an_empty_mid_channels(imported):
+@pytest.mark.parametrize("mid_channels", [None, 32])
+def test_mid_channels_say_nothing_new(imported, mid_channels):
     path = ("blocks", 1, "mobile_inverted_conv", "mid_channels")
-    assert imported(changed(path, None)) == imported(CONFIG)
-    with pytest.raises(UserError, match="mid_channels' is 24"):
+    assert imported(changed(path, mid_channels)) == imported(CONFIG)
+    with pytest.raises(UserError, match="mid_channels is 24, where an expand_ratio of 4 gives 32"):
         imported(changed(path, 24))
+
+
+def test_once_for_all_networks_have_other_activations_and_a_head_behind_the_pooling(imported):
+    ours, other = imported(MOBILENET_V3), imported(CONFIG)
+    assert [block.operation for block in ours.blocks] == ["k3e1_relu", "k5e4_se_hswish"]
+    assert [block.shortcut for block in ours.blocks] == [True, False]
+    assert (ours.activation, ours.feature_mix, ours.pooled_mix) == ("hswish", 40, 64)
+    assert (other.activation, other.feature_mix, other.pooled_mix) == ("relu6", 40, None)
 
 
 def other_values(old):
@@ -164,18 +194,31 @@ def other_values(old):
         return {-1, 0, 1, 2, 3, 5, 7, 9, 24} - {old}
     if isinstance(old, float):
         return [old * 2, -1.0]
-    return ["relu", {"name": "IdentityLayer"}]
+    return [{"relu": "relu6"}.get(old, "relu"), {"name": "IdentityLayer"}]
+
+
+@pytest.mark.parametrize(
+    ("config", "path"),
+    [(config, path) for config in (CONFIG, MOBILENET_V3) for path in leaves(config)],
+    ids=lambda value: value["name"] if isinstance(value, dict) else ".".join(map(str, value)),
+)
+def test_no_value_is_ignored(imported, config, path):
+    """Another value gives another network or an error; so does one too many."""
+    old, original = value_at(config, path), imported(config)
+    for other in other_values(old):
+        try:
+            assert imported(changed(path, other, config)) != original
+        except UserError as error:
+            assert_is_sentence(error)
+    while isinstance(path[-1], int):  # An item of a list, which has no keys.
+        path = path[:-1]
+    with pytest.raises(UserError, match="extra_key") as caught:
+        imported(changed((*path[:-1], "extra_key"), 1, config))
+    assert_is_sentence(caught.value)
 
 
 @pytest.mark.parametrize("path", leaves(CONFIG), ids=lambda path: ".".join(map(str, path)))
-def test_no_value_is_ignored(imported, path):
-    """Another value gives another network or an error; so does a missing one, and one too many."""
-    old, original = value_at(path), imported(CONFIG)
-    for other in other_values(old):
-        try:
-            assert imported(changed(path, other)) != original
-        except UserError as error:
-            assert_is_sentence(error)
+def test_a_missing_value_is_an_error(imported, path):
     missing = changed(path, None)
     parent = missing
     for key in path[:-1]:
@@ -183,9 +226,6 @@ def test_no_value_is_ignored(imported, path):
     del parent[path[-1]]
     with pytest.raises(UserError) as caught:
         imported(missing)
-    assert_is_sentence(caught.value)
-    with pytest.raises(UserError, match="extra_key") as caught:
-        imported(changed((*path[:-1], "extra_key"), 1))
     assert_is_sentence(caught.value)
 
 
@@ -202,6 +242,7 @@ CONV = ("blocks", 1, "mobile_inverted_conv")
     ("path", "value", "message"),
     [
         (("first_conv", "act_func"), "swish", "'first_conv.act_func' is 'swish'.*'relu6'"),
+        (("first_conv", "act_func"), "relu", "feature_mix_layer.act_func must be that of first"),
         (("first_conv", "kernel_size"), 5, "'first_conv.kernel_size' is 5.*3"),
         (("first_conv", "dropout_rate"), 0.1, "'first_conv.dropout_rate' is 0.1"),
         (("feature_mix_layer", "groups"), 2, "'feature_mix_layer.groups' is 2.*1"),
@@ -222,7 +263,8 @@ CONV = ("blocks", 1, "mobile_inverted_conv")
         (("blocks", 2), block(ZERO, shortcut=16), "block 2 takes 16 channels but is given 8"),
         (("blocks", 1, "shortcut", "out_channels"), 16, "blocks.1.*a shortcut needs"),
         (("blocks", 1, "shortcut", "name"), "ZeroLayer", "shortcut.name' is 'ZeroLayer'"),
-        (("name",), "MobileNetV3", "'name' is 'MobileNetV3'.*'ProxylessNASNets'"),
+        (("name",), "ResNet50D", "'name' is 'ResNet50D'; import one of ProxylessNASNets, Mob"),
+        (("name",), "MobileNetV3", "'final_expand_layer' is missing"),
         (("name",), "PyramidTreeNet", "CIFAR tree space, which is not supported yet"),
     ],
 )
@@ -263,3 +305,61 @@ def test_released_files_are_the_zoo(name):
 def test_released_cifar_network_is_not_supported_yet():
     with pytest.raises(UserError, match="CIFAR tree space, which is not supported yet"):
         zoo.import_config(REFERENCE / "proxyless_cifar.config")
+
+
+def counted(config, resolution):
+    """Parameters, and MACs at a resolution, of a network of once-for-all: from its file alone."""
+    parameters = macs = 0
+
+    def convolution(inputs, outputs, kernel_size, size, groups=1, norm=True, bias=False):
+        nonlocal parameters, macs
+        weights = inputs // groups * outputs * kernel_size**2
+        parameters += weights + 2 * outputs * norm + outputs * bias
+        macs += weights * size**2
+
+    stem = config["first_conv"]
+    size = math.ceil(resolution / stem["stride"])
+    convolution(stem["in_channels"], stem["out_channels"], stem["kernel_size"], size)
+    for each in config["blocks"]:
+        block = each["mobile_inverted_conv"]
+        inputs, outputs = block["in_channels"], block["out_channels"]
+        hidden = block["mid_channels"] or round(inputs * block["expand_ratio"])
+        if block["expand_ratio"] > 1:
+            convolution(inputs, hidden, 1, size)
+        size = math.ceil(size / block["stride"])
+        convolution(hidden, hidden, block["kernel_size"], size, groups=hidden)
+        if block["use_se"]:
+            squeezed = _make_divisible(hidden // 4, 8)
+            convolution(hidden, squeezed, 1, 1, norm=False, bias=True)
+            convolution(squeezed, hidden, 1, 1, norm=False, bias=True)
+        convolution(hidden, outputs, 1, size)
+    for name in ("final_expand_layer", "feature_mix_layer"):
+        if mix := config.get(name):
+            size = size if mix["use_bn"] else 1  # MobileNetV3's last convolution is pooled before.
+            convolution(mix["in_channels"], mix["out_channels"], 1, size, norm=mix["use_bn"])
+    last = config["classifier"]
+    convolution(last["in_features"], last["out_features"], 1, 1, norm=False, bias=True)
+    return parameters, macs
+
+
+# Beside what they are called, once-for-all says what they were specialised for, and how large they
+# are: in millions of parameters and MACs, at a resolution that it does not say.
+ONCE_FOR_ALL = {
+    "note10_lat-11ms_top1-73.6_finetune-25": (4.3, 110, 176),
+    "cpu_lat-15ms_top1-74.6_finetune-25": (4.9, 301, 188),
+    "1080ti_gpu64-12ms_top1-72.6_finetune-25": (5.9, 165, 128),
+}
+
+
+@needs_reference
+@pytest.mark.parametrize("name", ONCE_FOR_ALL)
+def test_networks_of_once_for_all_are_as_large_as_their_files_say(name):
+    path = REFERENCE / "ofa" / f"{name}.config"
+    network = Network(zoo.import_config(path))
+    config = json.loads(path.read_text())
+    millions, mega_macs, resolution = ONCE_FOR_ALL[name]
+    for size in (resolution, 224, 33):
+        counts = (count_parameters(network), count_macs(network, size))
+        assert counts == counted(config, size)
+    published = counted(config, resolution)
+    assert (round(published[0] / 1e6, 1), round(published[1] / 1e6)) == (millions, mega_macs)

@@ -28,7 +28,7 @@ latency = typer.Typer(help="Latencies of this machine: measure, show, check, com
 app.add_typer(latency, name="latency")
 
 TableArgument = Annotated[Path, typer.Argument(help="Latency table.")]
-SpaceArgument = Annotated[str, typer.Argument(help="imagenet, cifar_mbconv, or a YAML file.")]
+SpaceArgument = Annotated[str, typer.Argument(help=f"{', '.join(BUILTIN)}, or a YAML file.")]
 BackendOption = Annotated[BackendName, typer.Option(help="What runs the networks.")]
 DeviceOption = Annotated[DeviceName, typer.Option(help="What it runs them on.")]
 PlainOption = Annotated[
@@ -49,7 +49,8 @@ FigureOption = Annotated[Path | None, typer.Option(help="Draw it: .svg, .png or 
 @command(latency)
 def measure(
     space: Annotated[
-        str, typer.Argument(help="imagenet, cifar_mbconv, a YAML file, or a network (as in train).")
+        str,
+        typer.Argument(help=f"{', '.join(BUILTIN)}, a YAML file, or a network (as in train)."),
     ],
     out: Annotated[Path, typer.Option(help="The table to write.")] = Path("latency.yaml"),
     width_mult: WidthOption = 1.0,

@@ -11,6 +11,7 @@ from ..config import Config, load_config, parse_override
 from ..data import Pictures
 from ..errors import UserError
 from ..runs import Run, check_free, new_folder
+from ..spaces import BUILTIN
 from .command import console
 
 ConfigOption = Annotated[
@@ -21,7 +22,7 @@ DataOption = Annotated[
     typer.Option("--data", help="Folder of pictures, or digits, cifar10, fashion_mnist."),
 ]
 SpaceOption = Annotated[
-    str | None, typer.Option("--space", help="imagenet, cifar_mbconv, or a YAML file.")
+    str | None, typer.Option("--space", help=f"{', '.join(BUILTIN)}, or a YAML file.")
 ]
 SetOption = Annotated[
     list[str] | None,

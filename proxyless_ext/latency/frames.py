@@ -59,8 +59,7 @@ def framed_layers(
     modules: dict[Hashable, tuple[nn.Module, Tensor]] = {}
     for architecture in architectures:
         network = fresh_network(architecture)
-        parts = [network.stem, *network.blocks, network.feature_mix, network.classifier]
-        for layer, part in zip(architecture.layers(), parts, strict=True):
+        for layer, part in zip(architecture.layers(), network.layers, strict=True):
             head, tail = _frames(layer)
             channels = 1 if head else layer.in_channels
             example = random_input(batch_size, channels, layer.in_size)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,16 @@ class Entry(Data):
     var: Finite
 
 
+class _Spread(Data):
+    """An entry of a table of once-for-all's: with the standard deviation, in ms."""
+
+    model_config = ConfigDict(strict=True)
+
+    count: int
+    mean: float
+    std: Finite
+
+
 class LatencyTable:
     """Latencies of layers by their keys (`spaces.Layer.key`).
 
@@ -61,6 +72,8 @@ class LatencyTable:
     def load(cls, path: str | Path) -> LatencyTable:
         """Read what `save` wrote, or a published table, which is the same without conditions.
 
+        Once-for-all's have the standard deviation `std` in place of `var`.
+
         Raises:
             UserError: the file cannot be read or holds anything but latencies of at least 0 ms.
         """
@@ -84,59 +97,41 @@ class LatencyTable:
             tree[key] = self.entries[key].model_dump()
         write_atomically(path, write_document(tree))
 
-    def latency(self, layer: Layer, measured_by: str = "SPACE") -> float:
+    def latency(self, layer: Layer) -> float:
         """What a layer costs; nothing where it is skipped.
 
-        Args:
-            layer: the layer.
-            measured_by: what `proxyless latency measure` has to be given to measure it.
-
         Raises:
-            UserError: the table has no such key; says by which command it is measured.
+            UserError: the table lacks it.
         """
-        if layer.is_skipped:
-            return 0.0
-        try:
-            return self.entries[layer.key].mean
-        except KeyError:
-            raise UserError(
-                f"{self.source} has no latency for {layer.key}; measure a table that has it with "
-                f"{_command(measured_by)}"
-            ) from None
+        self._check([layer], "SPACE")
+        return 0.0 if layer.is_skipped else self.entries[layer.key].mean
 
     def predict(self, architecture: Architecture) -> float:
         """Latency of a network.
 
         Raises:
-            UserError: the table lacks one of its layers.
+            UserError: the table lacks some of its layers.
         """
-        return math.fsum(self.latency(layer, architecture.name) for layer in architecture.layers())
-
-    def fixed(self, space: Space) -> float:
-        """Latency of the layers that all networks of a space have.
-
-        Raises:
-            UserError: the table lacks one of them.
-        """
-        return math.fsum(self.latency(layer, _options(space)) for layer in space.fixed_layers())
+        layers = architecture.layers()
+        self._check(layers, architecture.name)
+        return math.fsum(map(self.latency, layers))
 
     def costs(self, space: Space) -> Costs:
         """What the networks of a space cost.
 
         Raises:
-            UserError: the table lacks a layer of the space.
+            UserError: the table lacks layers of the space.
         """
-        rows = [
-            [self.latency(layer, _options(space)) for layer in layers]
-            for layers in space.edge_layers()
-        ]
-        return Costs.of(rows, self.fixed(space))
+        fixed, edges = space.fixed_layers(), space.edge_layers()
+        self._check([*fixed, *chain(*edges)], _options(space))
+        rows = [list(map(self.latency, layers)) for layers in edges]
+        return Costs.of(rows, math.fsum(map(self.latency, fixed)))
 
     def bounds(self, space: Space) -> tuple[float, float]:
         """Latencies of the cheapest and the dearest network of a space.
 
         Raises:
-            UserError: the table lacks a layer of the space.
+            UserError: the table lacks layers of the space.
         """
         return self.costs(space).bounds
 
@@ -144,9 +139,18 @@ class LatencyTable:
         """Mean latency of a space's networks, all being equally probable.
 
         Raises:
-            UserError: the table lacks a layer of the space.
+            UserError: the table lacks layers of the space.
         """
         return self.costs(space).uniform
+
+    def _check(self, layers: Iterable[Layer], measured_by: str) -> None:
+        """That there are all of these layers; `measured_by` is what measures them."""
+        keys = dict.fromkeys(layer.key for layer in layers if not layer.is_skipped)
+        if missing := [key for key in keys if key not in self.entries]:
+            raise UserError(
+                f"{self.source} lacks {len(missing)} of {len(keys)} layers; measure a table that "
+                f"has them with {_command(measured_by)}, or add them to it: {', '.join(missing)}"
+            )
 
 
 def _options(space: Space) -> str:
@@ -173,4 +177,8 @@ def _conditions(fields: Any, path: str | Path) -> Conditions | None:
 def _entry(key: Any, fields: Any, path: str | Path) -> Entry:
     if not isinstance(key, str) or not isinstance(fields, dict):
         raise UserError(f"{path}: '{key}' is no layer with its count, mean and var")
-    return validate(Entry, fields, f"{path}: {key}")
+    source = f"{path}: {key}"
+    if "std" in fields:
+        spread = validate(_Spread, fields, source)
+        fields = {"count": spread.count, "mean": spread.mean, "var": spread.std * spread.std}
+    return validate(Entry, fields, source)

@@ -31,7 +31,7 @@ class MBConv(nn.Module):
     - under the transforms of torch.func and where derivatives are taken in forward mode,
     - and where the operator would compute something else: a stride above 2, or an inner layer that
       was replaced (as by SyncBatchNorm or a parametrisation), given a bias or another setting, or
-      that has hooks, which therefore run, and with squeeze-and-excitation or h-swish.
+      that has hooks, which therefore run, and with squeeze-and-excitation, ReLU or h-swish.
 
     BatchNorms of the fused block must share one mode (training or eval) and one eps.
 
@@ -44,7 +44,8 @@ class MBConv(nn.Module):
         bn_momentum, bn_eps: of the BatchNorms.
         squeeze: whether squeeze-and-excitation, by a quarter of the expanded channels, follows the
             depthwise convolution, as in MobileNetV3.
-        activation: behind the expand and the depthwise convolution: ``relu6`` or ``hswish``.
+        activation: behind the expand and the depthwise convolution: ``relu6``, ``relu`` or
+            ``hswish``.
         fused: None for the above, False for the plain layers always; True makes it an error where
             the operator cannot run, except in an export and on meta tensors.
 

@@ -8,11 +8,11 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ..spaces import Architecture, BatchNorm, BlockConfig, Edge, Space, Stem, parse_operation
+from ..spaces import Architecture, BatchNorm, BlockConfig, Edge, Space, parse_operation
 from .derivation import derive
 from .edges import Edges
 from .fused import is_untouched
-from .layers import ConvBNAct, Identity
+from .layers import ConvBNAct, Identity, PooledMix
 from .mbconv import MBConv
 from .mixed_op import MixedOp
 from .operations import build_operation
@@ -61,31 +61,45 @@ class Classifier(nn.Sequential):
 
 
 class Backbone(nn.Module):
-    """Stem, blocks in sequence, feature mix, classifier.
+    """Stem, blocks in sequence, feature mix, perhaps a pooled mix, classifier.
+
+    Args:
+        layout: what the layers that are no blocks are.
+        blocks: the blocks.
+        last_channels: what the last of them gives.
 
     Shape:
         [N, 3, H, W] -> logits [N, classes]; any H and W.
     """
 
     def __init__(
-        self,
-        stem: Stem,
-        blocks: Sequence[nn.Module],
-        last_channels: int,
-        feature_mix: int,
-        num_classes: int,
-        dropout: float,
-        batch_norm: BatchNorm,
+        self, layout: Space | Architecture, blocks: Sequence[nn.Module], last_channels: int
     ) -> None:
         super().__init__()
-        layer = partial(ConvBNAct, bn_momentum=batch_norm.momentum, bn_eps=batch_norm.eps)
+        layer = partial(
+            ConvBNAct,
+            activation=layout.activation,
+            bn_momentum=layout.batch_norm.momentum,
+            bn_eps=layout.batch_norm.eps,
+        )
+        stem, channels = layout.stem, layout.feature_mix
         self.stem = layer(stem.in_channels, stem.out_channels, 3, stem.stride)
         self.blocks = nn.Sequential(*blocks)
-        self.feature_mix = layer(last_channels, feature_mix, 1)
-        self.classifier = Classifier(feature_mix, num_classes, dropout)
+        self.feature_mix = layer(last_channels, channels, 1)
+        self.pooled_mix = nn.Sequential()
+        if layout.pooled_mix is not None:
+            self.pooled_mix = PooledMix(channels, layout.pooled_mix, layout.activation)
+            channels = layout.pooled_mix
+        self.classifier = Classifier(channels, layout.num_classes, layout.dropout)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The modules of `Architecture.layers`, in their order."""
+        return [self.stem, *self.blocks, self.feature_mix, *self.pooled_mix, self.classifier]
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.feature_mix(self._blocks_behind_stem(x)))
+        mixed = self.pooled_mix(self.feature_mix(self._blocks_behind_stem(x)))
+        logits: Tensor = self.classifier(mixed)
         return logits
 
     def _blocks_behind_stem(self, x: Tensor) -> Tensor:
@@ -112,13 +126,9 @@ class Network(Backbone):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(
-            stem=architecture.stem,
-            blocks=[build_block(block, architecture.batch_norm) for block in architecture.blocks],
-            last_channels=architecture.blocks[-1].out_channels,
-            feature_mix=architecture.feature_mix,
-            num_classes=architecture.num_classes,
-            dropout=architecture.dropout,
-            batch_norm=architecture.batch_norm,
+            architecture,
+            [build_block(block, architecture.batch_norm) for block in architecture.blocks],
+            architecture.blocks[-1].out_channels,
         )
         self.architecture = architecture
 
@@ -134,15 +144,7 @@ class SuperNet(Backbone):
     def __init__(self, space: Space) -> None:
         fixed = [build_block(block, space.batch_norm) for block in space.fixed_blocks]
         searched = [_build_edge(edge, space) for edge in space.edges]
-        super().__init__(
-            stem=space.stem,
-            blocks=[*fixed, *searched],
-            last_channels=space.edges[-1].out_channels,
-            feature_mix=space.feature_mix,
-            num_classes=space.num_classes,
-            dropout=space.dropout,
-            batch_norm=space.batch_norm,
-        )
+        super().__init__(space, [*fixed, *searched], space.edges[-1].out_channels)
         self.space = space
         self.edges = Edges(self)
 

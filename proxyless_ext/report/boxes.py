@@ -18,6 +18,8 @@ _CHARACTERS = 3
 _FIXED_NAMES = {
     "stem": f"conv {square(3)}",
     "feature_mix": f"conv {square(1)}",
+    "pool": "pool",
+    "pooled_mix": f"conv {square(1)}",
     "classifier": "pool, linear",
 }
 
@@ -68,7 +70,8 @@ def layer_box(layer: Layer) -> Box:
     """How a layer of a network is drawn."""
     outline = "bold" if layer.stride == 2 else None
     if layer.kind != "block":
-        name = _FIXED_NAMES[layer.kind]
+        is_pooled = layer.kind == "classifier" and layer.in_size == 1
+        name = "linear" if is_pooled else _FIXED_NAMES[layer.kind]
         return Box(_NARROWEST, ratio_height(6), FIXED, outline, (name,), turned=True)
     if layer.is_skipped:
         return Box(_NARROWEST, ratio_height(3), outline="dashed")

@@ -40,9 +40,7 @@ class _Panel:
 
     @property
     def resolution(self) -> str:
-        last = self.layers[-1]
-        size = 1 if last.kind == "classifier" else last.out_size
-        return square(size)
+        return square(self.layers[-1].out_size)
 
     @property
     def channels(self) -> str:

@@ -11,7 +11,8 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 _FIXED_LAYERS = {
     "stem": f"stem, convolution 3{_TIMES}3",
     "feature_mix": f"feature mix, convolution 1{_TIMES}1",
-    "classifier": "average pooling and linear classifier",
+    "pool": "average pooling",
+    "pooled_mix": f"convolution 1{_TIMES}1 behind the pooling",
 }
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -82,12 +83,13 @@ def describe_operation(name: str) -> str:
 
 def describe_layer(layer: Layer) -> str:
     """A layer in full, with its shapes."""
+    channels = f"{layer.in_channels} to {layer.out_channels}"
+    if layer.kind == "classifier":
+        pooling = "average pooling and " if layer.in_size > 1 else ""
+        return f"{pooling}linear classifier, {channels} classes"
     what = (
         describe_operation(layer.operation) if layer.kind == "block" else _FIXED_LAYERS[layer.kind]
     )
-    channels = f"{layer.in_channels} to {layer.out_channels}"
-    if layer.kind == "classifier":
-        return f"{what}, {channels} classes"
     return f"{what}, {channels} channels, {resolution(layer)}"
 
 

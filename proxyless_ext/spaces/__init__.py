@@ -12,7 +12,14 @@ from .architecture import (
     Stem,
     short_side,
 )
-from .builtin import BUILTIN, MBCONV_CANDIDATES, cifar_mbconv, imagenet, make_divisible
+from .builtin import (
+    BUILTIN,
+    MBCONV_CANDIDATES,
+    cifar_mbconv,
+    imagenet,
+    make_divisible,
+    mobilenet_v3,
+)
 from .custom import CustomOperation, operation
 from .layers import Layer
 from .operations import (
@@ -57,6 +64,7 @@ __all__ = [
     "imagenet",
     "load_plugins",
     "make_divisible",
+    "mobilenet_v3",
     "operation",
     "parse_operation",
     "read_mapping",

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from ..errors import UserError
 from ..files import write_atomically
 from .layers import Layer
+from .operations import Activation
 from .registry import parse_operation
 from .validation import Data, read_model
 
@@ -25,7 +26,7 @@ class BatchNorm(Data):
 
 
 class Stem(Data):
-    """The first 3x3 convolution with BatchNorm and ReLU6."""
+    """The first 3x3 convolution with BatchNorm and the activation of the network."""
 
     in_channels: Count = 3
     out_channels: Count = 32
@@ -84,6 +85,12 @@ class Architecture(Data):
     The layout is the one of the paper (section 3, `imagenet` space): a 3x3 stem, the blocks in
     sequence, a 1x1 feature-mix layer, global average pooling, dropout and a linear classifier.
     A trained network also knows its classes, and how the pixels it is given are normalised.
+
+    Attributes:
+        activation: of the layers that are no blocks.
+        feature_mix: channels of the 1x1 convolution before the pooling.
+        pooled_mix: channels of one behind the pooling, without BatchNorm or bias, as MobileNetV3
+            has it (Howard et al., 2019, section 5.1); None for none.
     """
 
     format: Literal["proxyless_ext/architecture/1"] = "proxyless_ext/architecture/1"
@@ -92,7 +99,9 @@ class Architecture(Data):
     num_classes: Count
     stem: Stem
     blocks: Annotated[tuple[BlockConfig, ...], Field(min_length=1)]
+    activation: Activation = "relu6"
     feature_mix: Count
+    pooled_mix: Count | None = None
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: BatchNorm = BatchNorm()
     classes: tuple[str, ...] | None = None
@@ -112,7 +121,10 @@ class Architecture(Data):
         return self
 
     def layers(self) -> list[Layer]:
-        """Every layer in order: stem, blocks (skipped ones too), feature mix, classifier."""
+        """Every layer in order: stem, blocks (skipped ones too), feature mix, classifier.
+
+        Pooling is a layer where a pooled mix follows it, and else a part of the classifier.
+        """
         stem = Layer(
             "stem",
             "",
@@ -136,8 +148,13 @@ class Architecture(Data):
                 )
             )
         last = layers[-1]
-        layers.append(Layer("feature_mix", "", last.out_channels, self.feature_mix, last.out_size))
-        layers.append(Layer("classifier", "", self.feature_mix, self.num_classes, last.out_size))
+        mix = Layer("feature_mix", "", last.out_channels, self.feature_mix, last.out_size)
+        layers.append(mix)
+        if self.pooled_mix is not None:
+            layers.append(Layer("pool", "", mix.out_channels, mix.out_channels, mix.out_size))
+            layers.append(Layer("pooled_mix", "", mix.out_channels, self.pooled_mix, 1))
+        last = layers[-1]
+        layers.append(Layer("classifier", "", last.out_channels, self.num_classes, last.out_size))
         return layers
 
     def deployment(self) -> dict[str, str]:

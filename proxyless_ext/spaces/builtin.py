@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..errors import UserError
-from .architecture import Stem
+from .architecture import BatchNorm, Stem
 from .space import FirstBlock, Space, Stage
 from .validation import validate
 
@@ -62,8 +62,7 @@ def _mbconv_space(
     """`stages` are (channels, cells, stride) at width 1; the feature mix only grows, for widths
     above 1.
     """
-    if not (0 < width_mult < math.inf):
-        raise UserError(f"width_mult is {width_mult}; give a number above 0, such as 1.0")
+    _check_width(width_mult)
     fields = {
         "name": name,
         "resolution": resolution,
@@ -80,4 +79,47 @@ def _mbconv_space(
     return validate(Space, fields, f"space '{name}'")
 
 
-BUILTIN = {"imagenet": imagenet, "cifar_mbconv": cifar_mbconv}
+def mobilenet_v3(num_classes: int = 1000, width_mult: float = 1.0, resolution: int = 224) -> Space:
+    """The space of once-for-all (Cai et al., 2020): 20 searched edges, 3.5e19 networks.
+
+    Each of five stages has two blocks to four, since the last two can be left out. Their kernels
+    are 3, 5 or 7 and their expansion ratios 3, 4 or 6; activations and squeeze-and-excitation are
+    those of MobileNetV3.
+    """
+    _check_width(width_mult)
+    # Of each stage: channels at width 1, stride, and what its blocks have besides.
+    stages = [
+        (24, 2, "_relu"),
+        (40, 2, "_se_relu"),
+        (80, 2, "_hswish"),
+        (112, 1, "_se_hswish"),
+        (160, 2, "_se_hswish"),
+    ]
+    stem = make_divisible(16 * width_mult)
+    blocks = [Stage(channels=stem, cells=1, candidates=("k3e1_relu",))]
+    for width, stride, features in stages:
+        names = tuple(f"k{kernel}e{ratio}{features}" for kernel in (3, 5, 7) for ratio in (3, 4, 6))
+        channels = make_divisible(width * width_mult)
+        blocks.append(Stage(channels=channels, cells=2, stride=stride, candidates=names))
+        blocks.append(Stage(channels=channels, cells=2, candidates=(*names, "zero")))
+    fields = {
+        "name": "mobilenet_v3",
+        "resolution": resolution,
+        "num_classes": num_classes,
+        "stem": Stem(out_channels=stem),
+        "stages": blocks,
+        "activation": "hswish",
+        "feature_mix": make_divisible(960 * width_mult),
+        "pooled_mix": make_divisible(1280 * width_mult),
+        "dropout": 0.1,
+        "batch_norm": BatchNorm(eps=1e-5),
+    }
+    return validate(Space, fields, "space 'mobilenet_v3'")
+
+
+def _check_width(width_mult: float) -> None:
+    if not (0 < width_mult < math.inf):
+        raise UserError(f"width_mult is {width_mult}; give a number above 0, such as 1.0")
+
+
+BUILTIN = {"imagenet": imagenet, "cifar_mbconv": cifar_mbconv, "mobilenet_v3": mobilenet_v3}

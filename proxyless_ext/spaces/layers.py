@@ -8,7 +8,16 @@ from typing import Literal
 from .operations import Operation
 from .registry import parse_operation
 
-LayerKind = Literal["stem", "block", "feature_mix", "classifier"]
+LayerKind = Literal["stem", "block", "feature_mix", "pool", "pooled_mix", "classifier"]
+
+_KEYS = {
+    "stem": "Conv",
+    "feature_mix": "Conv_1",
+    "pool": "AvgPool2D",
+    "pooled_mix": "Conv_2",
+    "classifier": "Logits",
+}
+"""What layers that are no blocks are called in latency tables."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Layer:
     @property
     def out_size(self) -> int:
         """Height and width of the output, in pixels (padding keeps ceil(size / stride))."""
-        return -(-self.in_size // self.stride)
+        return 1 if self.kind in ("pool", "classifier") else -(-self.in_size // self.stride)
 
     @property
     def spec(self) -> Operation:
@@ -53,11 +62,9 @@ class Layer:
         size, channels = self.in_size, self.in_channels
         source = f"input:{size}x{size}x{channels}"
         target = f"output:{self.out_size}x{self.out_size}x{self.out_channels}"
-        if self.kind == "stem":
-            return f"Conv-{source}-{target}"
-        if self.kind == "feature_mix":
-            return f"Conv_1-{source}-{target}"
         if self.kind == "classifier":
-            return f"Logits-{source}-output:{self.out_channels}"
+            target = f"output:{self.out_channels}"
+        if self.kind != "block":
+            return f"{_KEYS[self.kind]}-{source}-{target}"
         placement = f"stride:{self.stride}-idskip:{int(self.shortcut)}"
-        return self.spec.key(f"{source}-{target}", placement)
+        return self.spec.key(channels, f"{source}-{target}", placement)

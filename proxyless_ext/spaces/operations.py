@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-Activation = Literal["relu6", "hswish"]
+Activation = Literal["relu6", "relu", "hswish"]
 
 
 class Look(NamedTuple):
@@ -55,10 +55,11 @@ class Operation(ABC):
         """Whether a block of these shapes can have it."""
         return True
 
-    def key(self, shapes: str, placement: str) -> str:
+    def key(self, in_channels: int, shapes: str, placement: str) -> str:
         """Its key in a latency table.
 
         Args:
+            in_channels: of the input.
             shapes: of input and output, as keys have them.
             placement: stride and shortcut, as keys have them.
         """
@@ -90,26 +91,27 @@ class MBConvSpec(Operation):
     @property
     def look(self) -> Look:
         kernel, ratio = self.kernel_size, self.expand_ratio
-        squeeze = ["squeeze-and-excitation"] if self.squeeze else []
-        activation = ["h-swish"] if self._hswish else []
-        marks = [mark for mark, is_there in (("se", squeeze), ("hs", activation)) if is_there]
+        features = {"se": "squeeze-and-excitation"} if self.squeeze else {}
+        features |= _UNUSUAL.get(self.activation, {})
         return Look(
-            ", ".join([f"MBConv {_square(kernel)}", f"expansion {ratio}", *squeeze, *activation]),
-            (f"k{kernel}", f"e{ratio}", *marks),
+            ", ".join([f"MBConv {_square(kernel)}", f"expansion {ratio}", *features.values()]),
+            (f"k{kernel}", f"e{ratio}", *features),
             kernel,
             ratio,
         )
 
-    def key(self, shapes: str, placement: str) -> str:
-        """As in the published tables; what these do not know comes last."""
-        shape = f"expand:{self.expand_ratio}-kernel:{self.kernel_size}"
-        extras = f"-se:{int(self.squeeze)}-hs:{int(self._hswish)}"
-        is_published = not self.squeeze and not self._hswish
-        return f"expanded_conv-{shapes}-{shape}-{placement}{'' if is_published else extras}"
+    def key(self, in_channels: int, shapes: str, placement: str) -> str:
+        """As in the published tables: ProxylessNAS's for its own blocks, else once-for-all's.
 
-    @property
-    def _hswish(self) -> bool:
-        return self.activation == "hswish"
+        The latter have the expanded channels and not the ratio, and know no ReLU6.
+        """
+        kernel = f"kernel:{self.kernel_size}-{placement}"
+        if self.activation == "relu6" and not self.squeeze:
+            return f"expanded_conv-{shapes}-expand:{self.expand_ratio}-{kernel}"
+        hidden = in_channels * self.expand_ratio
+        features = f"se:{int(self.squeeze)}-hs:{int(self.activation == 'hswish')}"
+        relu6 = "-relu6:1" if self.activation == "relu6" else ""
+        return f"expanded_conv-{shapes}-expand:{hidden}-{kernel}-{features}{relu6}"
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,13 @@ class IdentitySpec(Operation):
 
     def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
         return _keeps_shape(in_channels, out_channels, stride)
+
+
+_UNUSUAL: dict[Activation, dict[str, str]] = {
+    "relu": {"re": "ReLU"},
+    "hswish": {"hs": "h-swish"},
+}
+"""Activations other than ReLU6, in short and in full."""
 
 
 def _keeps_shape(in_channels: int, out_channels: int, stride: int) -> bool:

@@ -9,9 +9,18 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import cast
 
 from ..errors import UserError
-from .operations import ConvSpec, IdentitySpec, MBConvSpec, Operation, ProjectionSpec, ZeroSpec
+from .operations import (
+    Activation,
+    ConvSpec,
+    IdentitySpec,
+    MBConvSpec,
+    Operation,
+    ProjectionSpec,
+    ZeroSpec,
+)
 
 ENTRY_POINTS = "proxyless_ext.operations"
 """The group in which installed packages name modules that register operations."""
@@ -49,8 +58,8 @@ def parse_operation(name: str) -> Operation:
     if not found:
         raise UserError(
             f"'{name}' is not an operation; write k3, k5 or k7 with e1 to e6 (such as k5e6, or "
-            "k5e6_se, k5e6_hswish), conv3, 'projection', 'zero' or 'identity', or give the file "
-            "that registers it with --plugin"
+            "k5e6_se, k5e6_relu, k5e6_se_hswish), conv3, 'projection', 'zero' or 'identity', or "
+            "give the file that registers it with --plugin"
         )
     if len(found) > 1:
         raise UserError(f"'{name}' is the name of {len(found)} operations; rename one of them")
@@ -109,9 +118,9 @@ def _load_installed() -> None:
 
 
 register(
-    r"k([357])e([1-6])(_se)?(_hswish)?",
+    r"k([357])e([1-6])(_se)?(?:_(relu|hswish))?",
     lambda match: MBConvSpec(
-        int(match[1]), int(match[2]), bool(match[3]), "hswish" if match[4] else "relu6"
+        int(match[1]), int(match[2]), bool(match[3]), cast(Activation, match[4] or "relu6")
     ),
 )
 register(

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..files import write_atomically
 from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem
 from .layers import Layer
+from .operations import Activation
 from .registry import parse_operation
 from .validation import Data, read_model, validate
 
@@ -80,6 +81,8 @@ class Space(Data):
     is left out there.
 
     Attributes:
+        candidates: of the stages that list none of their own.
+        activation, feature_mix, pooled_mix: as of an `Architecture`.
         weights: of a supernet's MBConvs: ``separate`` for each candidate, as published, or
             ``shared`` by those of an edge, as slices of the largest.
     """
@@ -89,9 +92,11 @@ class Space(Data):
     num_classes: Annotated[int, Field(ge=2)] = 1000
     stem: Stem = Stem()
     first_block: FirstBlock | None = None
-    candidates: Candidates
+    candidates: tuple[str, ...] = ()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    activation: Activation = "relu6"
     feature_mix: Count
+    pooled_mix: Count | None = None
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: BatchNorm = BatchNorm()
     weights: Literal["separate", "shared"] = "separate"
@@ -184,15 +189,16 @@ class Space(Data):
             num_classes=self.num_classes,
             stem=self.stem,
             blocks=(*self.fixed_blocks, *searched),
+            activation=self.activation,
             feature_mix=self.feature_mix,
+            pooled_mix=self.pooled_mix,
             dropout=self.dropout,
             batch_norm=self.batch_norm,
         )
 
     def edge_layers(self) -> list[list[Layer]]:
         """For every edge, the layer that each of its candidates would be."""
-        first = len(self.fixed_blocks) + 1
-        shapes = self.architecture([0] * len(self.edges)).layers()[first:-2]
+        shapes = self.architecture([0] * len(self.edges)).layers()[self._searched]
         return [
             [
                 Layer(
@@ -212,7 +218,14 @@ class Space(Data):
     def fixed_layers(self) -> list[Layer]:
         """The layers every network of the space has: stem, first block, feature mix, classifier."""
         layers = self.architecture([0] * len(self.edges)).layers()
-        return [*layers[: len(self.fixed_blocks) + 1], *layers[-2:]]
+        del layers[self._searched]
+        return layers
+
+    @property
+    def _searched(self) -> slice:
+        """Where the edges are among the layers of a network."""
+        first = len(self.fixed_blocks) + 1
+        return slice(first, first + len(self.edges))
 
     def with_classes(self, num_classes: int) -> Space:
         """The same space with a classifier for `num_classes`.

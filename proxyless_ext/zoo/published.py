@@ -1,4 +1,4 @@
-"""Import of networks in the configuration format of the ProxylessNAS release.
+"""Import of networks in the configuration format of ProxylessNAS and once-for-all.
 
 The models below are that format, with a single value allowed where an `Architecture` knows no
 other: a file that asks for anything else is refused, never approximated.
@@ -7,16 +7,29 @@ other: a file that asks for anything else is refused, never approximated.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..errors import UserError
-from ..spaces import Architecture, Data, read_mapping, validate
+from ..spaces import Activation, Architecture, Data, MBConvSpec, read_mapping, validate
 
-RESOLUTION = 224  # The files do not say it; the networks were searched and trained for it.
+RESOLUTION = 224
+"""In pixels. The files do not say it; ProxylessNAS's networks were searched and trained for it."""
 
 NoDropout = Annotated[float, Field(ge=0, le=0)]
+
+ActivationName = Literal["relu6", "relu", "h_swish"]
+_ACTIVATIONS: dict[ActivationName, Activation] = {
+    "relu6": "relu6",
+    "relu": "relu",
+    "h_swish": "hswish",
+}
+
+
+def _only(value: Any) -> Any:
+    """What a list of one holds: once-for-all lists the channels of a shortcut."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 class _BatchNorm(Data):
@@ -32,8 +45,7 @@ class _Convolution(Data):
     has_shuffle: Literal[False]
     in_channels: int
     out_channels: int
-    use_bn: Literal[True]
-    act_func: Literal["relu6"]
+    act_func: ActivationName
     dropout_rate: NoDropout
     ops_order: Literal["weight_bn_act"]
 
@@ -41,11 +53,20 @@ class _Convolution(Data):
 class _Stem(_Convolution):
     kernel_size: Literal[3]
     stride: Literal[1, 2]
+    use_bn: Literal[True]
 
 
-class _FeatureMix(_Convolution):
+class _Pointwise(_Convolution):
     kernel_size: Literal[1]
     stride: Literal[1]
+
+
+class _FeatureMix(_Pointwise):
+    use_bn: Literal[True]
+
+
+class _PooledMix(_Pointwise):
+    use_bn: Literal[False]
 
 
 class _Classifier(Data):
@@ -66,7 +87,27 @@ class _MBConv(Data):
     kernel_size: Literal[3, 5, 7]
     stride: Literal[1, 2]
     expand_ratio: Literal[1, 2, 3, 4, 5, 6]
-    mid_channels: None = None  # In files of the search code: no width other than the ratio's.
+    mid_channels: int | None = None
+    act_func: ActivationName = "relu6"
+    use_se: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> _MBConv:
+        expanded = self.in_channels * self.expand_ratio
+        if self.mid_channels not in (None, expanded):
+            raise UserError(
+                f"mid_channels is {self.mid_channels}, where an expand_ratio of "
+                f"{self.expand_ratio} gives {expanded}; an architecture knows whole ratios only"
+            )
+        return self
+
+    @property
+    def operation(self) -> str:
+        """The name of it."""
+        spec = MBConvSpec(
+            self.kernel_size, self.expand_ratio, self.use_se, _ACTIVATIONS[self.act_func]
+        )
+        return spec.name
 
 
 class _Zero(Data):
@@ -76,8 +117,8 @@ class _Zero(Data):
 
 class _Identity(Data):
     name: Literal["IdentityLayer"]
-    in_channels: int
-    out_channels: int
+    in_channels: Annotated[int, BeforeValidator(_only)]
+    out_channels: Annotated[int, BeforeValidator(_only)]
     use_bn: Literal[False]
     act_func: None
     dropout_rate: NoDropout
@@ -106,7 +147,7 @@ class _Block(Data):
         """The fields of the `BlockConfig` that this block is."""
         operation = self.mobile_inverted_conv
         if isinstance(operation, _MBConv):
-            name = f"k{operation.kernel_size}e{operation.expand_ratio}"
+            name = operation.operation
             shape: _MBConv | _Identity | None = operation
         else:
             name = "zero"
@@ -122,25 +163,84 @@ class _Block(Data):
 
 
 class _Config(Data):
-    name: Literal["ProxylessNASNets"]
+    """What both kinds of network have; each has a chain of layers behind its blocks."""
+
     bn: _BatchNorm
     first_conv: _Stem
-    feature_mix_layer: _FeatureMix
     classifier: _Classifier
     blocks: Annotated[tuple[_Block, ...], Field(min_length=1)]
 
+    def fields(self) -> dict[str, object]:
+        """The fields of the `Architecture` that this is, but for its name and its mixes."""
+        stem = self.first_conv
+        return {
+            "resolution": RESOLUTION,
+            "num_classes": self.classifier.out_features,
+            "stem": {
+                "in_channels": stem.in_channels,
+                "out_channels": stem.out_channels,
+                "stride": stem.stride,
+            },
+            "blocks": [block.fields() for block in self.blocks],
+            "activation": _ACTIVATIONS[stem.act_func],
+            "dropout": self.classifier.dropout_rate,
+            "batch_norm": {"momentum": self.bn.momentum, "eps": self.bn.eps},
+        }
+
+    def _check_head(self, **layers: _Convolution) -> None:
+        """That every layer takes what the one before gives, and all have the stem's activation."""
+        before, given = "the last block", self.blocks[-1].fields()["out_channels"]
+        for name, layer in layers.items():
+            if layer.in_channels != given:
+                raise UserError(f"{name}.in_channels must be those {before} gives")
+            if layer.act_func != self.first_conv.act_func:
+                raise UserError(f"{name}.act_func must be that of first_conv")
+            before, given = name, layer.out_channels
+        if self.classifier.in_features != given:
+            raise UserError(f"classifier.in_features must be those {before} gives")
+
+
+class _ProxylessNAS(_Config):
+    name: Literal["ProxylessNASNets"]
+    feature_mix_layer: _FeatureMix
+
     @model_validator(mode="after")
-    def _check(self) -> _Config:
-        mix = self.feature_mix_layer
-        if mix.in_channels != self.blocks[-1].fields()["out_channels"]:
-            raise UserError("feature_mix_layer.in_channels must be those the last block gives")
-        if self.classifier.in_features != mix.out_channels:
-            raise UserError("classifier.in_features must be those feature_mix_layer gives")
+    def _check(self) -> _ProxylessNAS:
+        self._check_head(feature_mix_layer=self.feature_mix_layer)
         return self
+
+    def fields(self) -> dict[str, object]:
+        return {**super().fields(), "feature_mix": self.feature_mix_layer.out_channels}
+
+
+class _MobileNetV3(_Config):
+    name: Literal["MobileNetV3"]
+    final_expand_layer: _FeatureMix
+    feature_mix_layer: _PooledMix
+
+    @model_validator(mode="after")
+    def _check(self) -> _MobileNetV3:
+        self._check_head(
+            final_expand_layer=self.final_expand_layer, feature_mix_layer=self.feature_mix_layer
+        )
+        return self
+
+    def fields(self) -> dict[str, object]:
+        return {
+            **super().fields(),
+            "feature_mix": self.final_expand_layer.out_channels,
+            "pooled_mix": self.feature_mix_layer.out_channels,
+        }
+
+
+_KINDS: dict[str, type[_Config]] = {
+    "ProxylessNASNets": _ProxylessNAS,
+    "MobileNetV3": _MobileNetV3,
+}
 
 
 def import_config(path: str | Path) -> Architecture:
-    """The architecture in a configuration file of the ProxylessNAS release, named as the file is.
+    """The architecture in a file of the ProxylessNAS or once-for-all release, named as the file is.
 
     Raises:
         UserError: the file cannot be read, holds no mobile network, or asks for something that an
@@ -152,20 +252,10 @@ def import_config(path: str | Path) -> Architecture:
             f"{path} is a network of the CIFAR tree space, which is not supported yet; "
             "import a ProxylessNASNets"
         )
-    config = validate(_Config, value, str(path))
-    stem = config.first_conv
-    fields = {
-        "name": Path(path).stem,
-        "resolution": RESOLUTION,
-        "num_classes": config.classifier.out_features,
-        "stem": {
-            "in_channels": stem.in_channels,
-            "out_channels": stem.out_channels,
-            "stride": stem.stride,
-        },
-        "blocks": [block.fields() for block in config.blocks],
-        "feature_mix": config.feature_mix_layer.out_channels,
-        "dropout": config.classifier.dropout_rate,
-        "batch_norm": {"momentum": config.bn.momentum, "eps": config.bn.eps},
-    }
-    return validate(Architecture, fields, str(path))
+    kind = _KINDS.get(str(value.get("name")))
+    if kind is None:
+        raise UserError(
+            f"{path}: 'name' is {value.get('name')!r}; import one of {', '.join(_KINDS)}"
+        )
+    config = validate(kind, value, str(path))
+    return validate(Architecture, {"name": Path(path).stem, **config.fields()}, str(path))
