@@ -11,7 +11,6 @@ from pathlib import Path
 
 from matplotlib.ticker import PercentFormatter
 from scipy.stats import kendalltau, ttest_1samp
-from truth import Training, Truth, TruthNetwork
 
 from proxyless_ext.config import LatencyConfig
 from proxyless_ext.latency import LatencyTable
@@ -21,6 +20,8 @@ from proxyless_ext.runs import ScoredNetwork
 from proxyless_ext.search.finalists import rounds
 from proxyless_ext.search.short_list import best_first
 from proxyless_ext.spaces import Data, parse_operation
+
+from .truth import Training, Truth, TruthNetwork
 
 DRAWS = 2000
 """Of random rivals, for every search."""
