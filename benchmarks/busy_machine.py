@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 SPACE = Path(__file__).parent.parent / "configs" / "spaces" / "small.yaml"
-BEHAVIOURS = (
+BEHAVIOURS: tuple[dict[str, str], ...] = (
     {},
     {"GOMP_SPINCOUNT": "3000"},
     {"GOMP_SPINCOUNT": "1000"},

@@ -20,7 +20,7 @@ from ..training.networks import (
     run_training,
     validate_network,
 )
-from .app import app
+from .app import commands
 from .command import command, console
 from .options import (
     ConfigOption,
@@ -37,7 +37,7 @@ from .options import (
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
-@command(app, resumable=True)
+@command(commands, resumable=True)
 def train(
     network: Annotated[
         str | None,
@@ -76,7 +76,7 @@ def train(
     )
 
 
-@command(app)
+@command(commands)
 def evaluate(
     run: RunArgument,
     data: Annotated[
@@ -98,7 +98,7 @@ def evaluate(
     )
 
 
-@command(app)
+@command(commands)
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The ONNX file to write.")] = Path("network.onnx"),

@@ -54,6 +54,16 @@ def configuration(config: Path | None, assignments: list[str] | None, **values: 
     return load_config(config, {**overrides, **dict(map(parse_override, assignments or []))})
 
 
+def check_count(option: str, value: int) -> None:
+    """Refuse what counts nothing.
+
+    Raises:
+        UserError: says what to give.
+    """
+    if value < 1:
+        raise UserError(f"{option} is {value}; give at least 1")
+
+
 def resumed(
     command: str, out: Path | None, resume: Path | None, was_configured: bool
 ) -> Run | None:
