@@ -30,6 +30,7 @@ from proxyless_ext.bench.cases import cases
 from proxyless_ext.bench.records import Conditions
 from proxyless_ext.bench.text import table, with_spread
 from proxyless_ext.bench.timing import Timing
+from proxyless_ext.errors import UserError
 from proxyless_ext.spaces import imagenet
 
 from . import figures
@@ -161,4 +162,7 @@ def edges_table(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -35,6 +35,7 @@ from proxyless_ext.bench.steps import check_steps, time_gate_steps, time_weight_
 from proxyless_ext.bench.supernets import TRAINEES, Batch, Trainee, build
 from proxyless_ext.bench.text import table, with_spread
 from proxyless_ext.bench.timing import Timing
+from proxyless_ext.errors import UserError
 from proxyless_ext.spaces import imagenet
 
 from . import figures
@@ -178,4 +179,7 @@ def memory_table(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

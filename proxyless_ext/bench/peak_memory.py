@@ -44,6 +44,7 @@ def measure_apart(
         finished = subprocess.run(
             [sys.executable, "-m", f"{__package__}.peak_memory", trainee, step, *words],
             env={**os.environ, **_ALLOCATOR},
+            cwd=Path(__file__).parents[2],  # Python looks here first: for this package, no other.
             stdout=subprocess.PIPE,
             check=True,
         )

@@ -167,7 +167,7 @@ class Settings(Data):
     batch: Count = 32
     resolution: Count = 224
     width: Annotated[float, Field(gt=0)] = 1.0
-    rounds: Count = 7
+    rounds: Count = 5
     step_rounds: Count = 3
 
 

@@ -28,6 +28,8 @@ CHECKED_PICTURES = 8
 """At most, of steps: a check in float64 takes as long as several steps."""
 PICTURE_BYTES = 110e6
 """What PyTorch's layers need for a picture of 224 pixels at width 1: measured, rounded up."""
+PEAKS = ("fused", "plain")
+"""Whose peaks are measured on a CPU, each in a process; `channels_last` needs what `plain` does."""
 CALLS = {"cpu": 1, "cuda": 5}
 """Of a block in a timed run: on a GPU, starting kernels overlaps with running them."""
 SPREAD = 0.1
@@ -139,7 +141,7 @@ def _measure_steps(settings: Settings, bar: Bar) -> StepFigures:
     bar.note("peaks of memory")
     if settings.device == "cpu":
         sizes = settings.model_dump(include={"batch", "resolution", "width", "threads"})
-        peaks = peaks_apart(COMPARED, **sizes)
+        peaks = peaks_apart(PEAKS, **sizes)
     else:
         peaks = gpu_peaks(trainees)
     bar.advance()

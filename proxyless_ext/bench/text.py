@@ -56,8 +56,12 @@ def _time_row(what: str, seconds: Mapping[str, Timing]) -> list[str]:
 
 
 def _memory_row(what: str, sizes: Mapping[str, int]) -> list[str]:
-    return [what, *(f"{sizes[name] / 1e6:.4g}" for name in COMPARED), *_ratios(sizes)]
+    cells = [f"{sizes[name] / 1e6:.4g}" if name in sizes else "" for name in COMPARED]
+    return [what, *cells, *_ratios(sizes)]
 
 
 def _ratios(values: Mapping[str, float]) -> list[str]:
-    return [f"{values[rival] / values['fused']:.2f}" for rival in COMPARED[1:]]
+    return [
+        f"{values[rival] / values['fused']:.2f}" if rival in values else ""
+        for rival in COMPARED[1:]
+    ]

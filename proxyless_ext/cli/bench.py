@@ -17,7 +17,7 @@ from ..latency.conditions import DeviceName
 from ..runs import check_output
 from .app import commands
 from .command import command, console
-from .options import check_count
+from .options import BatchOption, check_count
 
 
 @command(commands)
@@ -25,7 +25,7 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(help="Threads on the CPU; as many as torch takes if absent.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures in one run.")] = 32,
+    batch_size: BatchOption = 32,
     device: Annotated[DeviceName, typer.Option(help="Where to measure.")] = "cpu",
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
 ) -> None:

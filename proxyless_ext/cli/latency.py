@@ -22,7 +22,7 @@ from ..zoo import build, names
 from .app import SUMMARIES, commands
 from .command import command, console
 from .network import read_architecture
-from .options import PluginOption, check_count
+from .options import BatchOption, PluginOption, check_count
 
 latency = typer.Typer(help=SUMMARIES["latency"]["latency"])
 commands.add_typer(latency, name="latency")
@@ -34,7 +34,6 @@ DeviceOption = Annotated[DeviceName, typer.Option(help="What it runs them on.")]
 PlainOption = Annotated[
     bool, typer.Option("--plain", help="Run MBConvs as plain layers where PyTorch would fuse them.")
 ]
-BatchOption = Annotated[int, typer.Option(help="Pictures in one run.")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of the backend on the CPU.")]
 WarmupOption = Annotated[int, typer.Option(help="Runs before timed ones.")]
 RepetitionsOption = Annotated[int, typer.Option(help="Timed runs of each layer or network.")]

@@ -31,6 +31,7 @@ PluginOption = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="Python file with operations of your own, may be repeated."),
 ]
+BatchOption = Annotated[int, typer.Option(help="Pictures in one run.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder; a new one in runs/ by default.")
 ]
