@@ -28,7 +28,7 @@ cuda: $(INSTALLED)  ## Build the operators for GPUs, for which no GPU is needed,
 	CMAKE_ARGS="$$CMAKE_ARGS -DPROXYLESS_CUDA=ON" \
 	  $(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 	$(BIN)/python -c 'from proxyless_ext import ops, _library; assert _library.cuda_ops_loaded()'
-	$(BIN)/python benchmarks/cuda_machine_code.py build/cuda_machine_code.md
+	$(BIN)/python -m benchmarks.cuda_machine_code build/cuda_machine_code.md
 
 search: $(INSTALLED)  ## Search an architecture for small digits, from nothing to a report
 	$(BIN)/proxyless search --config configs/digits.yaml
@@ -59,12 +59,12 @@ test-gpu: $(INSTALLED)  ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
 
 bench: $(INSTALLED)  ## Measure speed and memory, into build/bench
-	$(BIN)/python benchmarks/mbconv.py
-	$(BIN)/python benchmarks/supernet_step.py
+	$(BIN)/python -m benchmarks.mbconv
+	$(BIN)/python -m benchmarks.supernet_step
 
 bench-gpu: $(INSTALLED)  ## Measure speed and memory on a GPU, into build/bench-gpu
-	$(BIN)/python benchmarks/gpu.py --out build/bench-gpu
-	$(BIN)/python benchmarks/cuda_kernels.py --out build/bench-gpu
+	$(BIN)/python -m benchmarks.gpu --out build/bench-gpu
+	$(BIN)/python -m benchmarks.cuda_kernels --out build/bench-gpu
 
 lint: $(INSTALLED)  ## Check format, style and types
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)

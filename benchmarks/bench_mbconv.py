@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from edges import PEERS, Case, Edge, cases
-from mbconv import check
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from proxyless_ext.bench.agreement import check_block
+from proxyless_ext.bench.blocks import PEERS, Edge
+from proxyless_ext.bench.cases import Case, cases
 from proxyless_ext.spaces import imagenet
 
 
@@ -34,6 +35,6 @@ def test_forward_and_backward(benchmark: BenchmarkFixture, case: Case, name: str
     """Time one peer at the edges of one shape, after a look at its results."""
     edge = Edge(case)
     peer = edge.peer(name)
-    check(case, name, peer(), edge.expected())
+    check_block(name, peer(), edge.expected(), "bfloat16" if name == "fused_bf16" else "float32")
     benchmark.extra_info |= {"edges": case.edges, "flops": case.flops, "bytes": case.least_bytes}
     benchmark.pedantic(peer, rounds=5, warmup_rounds=1)

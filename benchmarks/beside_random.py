@@ -1,6 +1,6 @@
 """Networks that searches found, beside random ones of the same band, all trained alike.
 
-    python benchmarks/beside_random.py runs/a runs/b runs/c --config configs/cifar10_hour.yaml \\
+    python -m benchmarks.beside_random runs/a runs/b runs/c --config configs/cifar10_hour.yaml \\
         --set data.source=FOLDER --set latency.table=runs/a/latency.yaml --out build/beside.json
 
 Every network is trained with each of the seeds, as by `proxyless train`, and tested on all
@@ -18,8 +18,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scipy.stats import permutation_test
-from trainings import Trainer, train_all
-from truth import Truth
 
 from proxyless_ext.config import load_config, parse_override
 from proxyless_ext.errors import UserError
@@ -27,6 +25,9 @@ from proxyless_ext.runs import Run
 from proxyless_ext.search import Objective
 from proxyless_ext.search.candidates import Band, Choices
 from proxyless_ext.spaces import Space
+
+from .trainings import Trainer, train_all
+from .truth import Truth
 
 
 def found_in(folder: Path, space: Space) -> Choices:

@@ -1,6 +1,6 @@
 """How long a small supernet's step takes beside busy processes, by how waiting threads behave.
 
-    python benchmarks/busy_machine.py --busy 2
+    python -m benchmarks.busy_machine --busy 2
 
 For every behaviour (variables of the environment that OpenMP reads as it is loaded) a process of
 its own takes weight steps of the space of `make search`, batch 32; the behaviours take turns.
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 SPACE = Path(__file__).parent.parent / "configs" / "spaces" / "small.yaml"
-BEHAVIOURS = (
+BEHAVIOURS: tuple[dict[str, str], ...] = (
     {},
     {"GOMP_SPINCOUNT": "3000"},
     {"GOMP_SPINCOUNT": "1000"},

@@ -1,6 +1,6 @@
 """Single kernels on a GPU, without torch: compiled by NVRTC and timed through CuPy.
 
-    python benchmarks/cuda_kernels.py [--batch 32] [--out build/bench-gpu]
+    python -m benchmarks.cuda_kernels [--batch 32] [--out build/bench-gpu]
 
 For blocks k5 of stride 1 at shapes of the ImageNet space, in bfloat16 and float32, says what each
 kernel takes, and what it reaches of the device's own copy and matrix product, which are measured in
@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cuda_predictions
-import cuda_sources
 import numpy as np
-import results
 import torch
-from edges import Case, cases
 
+from proxyless_ext.bench.cases import Case, cases
+from proxyless_ext.bench.text import table
 from proxyless_ext.spaces import imagenet
+
+from . import cuda_predictions, cuda_sources, results
 
 INCLUDE = Path(torch.__file__).parents[1] / "nvidia" / "cu13" / "include"
 NUMBERS = {"bfloat16": "__nv_bfloat16", "float32": "float"}
@@ -259,7 +259,7 @@ def measure(device: Device, found: list[Case], dtype: str) -> str:
             ])  # fmt: skip
         device.arrays.clear()
     header = ["kernel", "us", "GB/s", "TFLOP/s", "of a copy", "of a matrix product"]
-    return f"{dtype}:\n\n{results.table(header, rows)}"
+    return f"{dtype}:\n\n{table(header, rows)}"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What the compiled kernels for GPUs need and consist of, read from the library without a GPU.
 
-    python benchmarks/cuda_machine_code.py out.md
+    python -m benchmarks.cuda_machine_code out.md
 
 writes a table: registers, shared memory, spills, tensor-core and 128-bit instructions of every
 kernel on every architecture, and the occupancy that CUDA's own calculator finds for it.
@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cuda_sources
 import torch
 
 from proxyless_ext._library import CUDA_OPS
+
+from . import cuda_sources
 
 CUDA = Path(torch.__file__).parents[1] / "nvidia" / "cu13"  # as pip installs it
 COUNTED = re.compile(
@@ -213,7 +214,7 @@ def _occupancies(kernels: Iterable[tuple[int, int, int, int]]) -> list[float]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("Name the file to write: python benchmarks/cuda_machine_code.py out.md")
+        sys.exit("Name the file to write: python -m benchmarks.cuda_machine_code out.md")
     kernels = read_kernels()
     Path(sys.argv[1]).write_text(table(kernels))
     architectures = ", ".join(f"sm_{arch}" for arch in sorted({kernel.arch for kernel in kernels}))

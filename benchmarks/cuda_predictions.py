@@ -1,6 +1,6 @@
 """Predicts what the blocks of the ImageNet space take on GPUs, from counts alone.
 
-    python benchmarks/cuda_predictions.py [--batch 256] [--operation k5e6] [--out FOLDER]
+    python -m benchmarks.cuda_predictions [--batch 256] [--operation k5e6] [--out FOLDER]
 
 For every kernel of a training step of an edge it counts the bytes that pass through the GPU's
 memory and the operations on tensor cores and others. A kernel is predicted to take as long as its
@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import results
-from edges import Case, cases
-
 from proxyless_ext import _C
+from proxyless_ext.bench.cases import Case, cases
+from proxyless_ext.bench.text import table
 from proxyless_ext.spaces import imagenet
 
 SHARE = 0.6  # of its peak that a kernel is predicted to reach
@@ -229,7 +228,7 @@ def kernels_table(found: list[Case], dtype: str, gpu: Gpu) -> str:
          f"{1e3 * row[3]:.2f}", f"{1e3 * row[4]:.2f}"]
         for name, row in rows.items()
     ]  # fmt: skip
-    return results.table(header, cells)
+    return table(header, cells)
 
 
 def edges_table(found: list[Case], dtype: str, gpu: Gpu) -> str:
@@ -250,7 +249,7 @@ def edges_table(found: list[Case], dtype: str, gpu: Gpu) -> str:
             f"{operations / 1e9:.1f}",
             *(f"{1e3 * time:.3f}" for time in times),
         ])  # fmt: skip
-    return results.table(header, rows)
+    return table(header, rows)
 
 
 def summary_table(found: list[Case]) -> str:
@@ -271,7 +270,7 @@ def summary_table(found: list[Case]) -> str:
                 f"{found_totals['eager' + both] / found_totals['fused' + both]:.2f}",
                 f"{found_totals['saved by layers'] / found_totals['saved']:.1f}",
             ])  # fmt: skip
-    return results.table(header, rows)
+    return table(header, rows)
 
 
 def main() -> None:

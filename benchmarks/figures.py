@@ -1,6 +1,6 @@
 """The figures of the benchmarks, from their results.
 
-    python benchmarks/figures.py build/bench
+    python -m benchmarks.figures build/bench
 
 draws again what the folder's JSON files hold, as SVG.
 """
@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edges import RIVALS
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from proxyless_ext.bench.blocks import RIVALS
 from proxyless_ext.report.colours import BLUE, GREY, INK, LINE, MUTED, ORANGE
 from proxyless_ext.report.plot import add_legend, new_figure, save, styled
 

@@ -1,8 +1,8 @@
 """Blocks and whole steps on a GPU, fused against PyTorch's layers: time and memory.
 
-    python benchmarks/gpu.py --out build/bench-gpu
-    python benchmarks/gpu.py --dtypes bfloat16 --edges 0 5 20 --rounds 30
-    python benchmarks/gpu.py --quick
+    python -m benchmarks.gpu --out build/bench-gpu
+    python -m benchmarks.gpu --dtypes bfloat16 --edges 0 5 20 --rounds 30
+    python -m benchmarks.gpu --quick
 
 First whole steps of the supernet (see supernet_step.py), then forward and backward of a block at
 the edges of the ImageNet space (see mbconv.py), in each type: float32 with products of TF32, and
@@ -31,21 +31,24 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from functools import partial
 from typing import Any
 
 import torch
-from edges import FLOAT_BYTES, PEERS, Case, Edge, Peer, cases
-from mbconv import check, describe, edges_table, summarise
-from measuring import DisagreementError, Roofs, alternate, describe_conditions, gpu_peak_bytes
-from options import new_parser, parse
-from results import gpu_line, write
-from steps import Batch, build
-from supernet_step import CHECKED, memory_table, times, times_table
-from supernet_step import check as check_steps
 
+from proxyless_ext.bench.agreement import DisagreementError
+from proxyless_ext.bench.blocks import PEERS, Edge, measure_block
+from proxyless_ext.bench.cases import FLOAT_BYTES, Case, cases
+from proxyless_ext.bench.records import COMPARED, Conditions, StepFigures
+from proxyless_ext.bench.steps import check_steps, gpu_peaks
+from proxyless_ext.bench.supernets import Batch, build
 from proxyless_ext.ops import has_kernels
 from proxyless_ext.spaces import imagenet
+
+from .mbconv import edges_table, summarise
+from .options import new_parser, parse
+from .results import write
+from .roofs import Roofs
+from .supernet_step import memory_table, times, times_table
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 TOLERANCES = {"bfloat16": "bfloat16", "float16": "float16", "float32": "tf32"}
@@ -95,7 +98,7 @@ def measure(arguments: argparse.Namespace, device: str = "cuda") -> dict[str, An
     failures: list[str] = []
     settings = ("operation", "batch", "resolution", "rounds", "paths", "gates", "minutes")
     results: dict[str, Any] = {
-        "conditions": {**describe_conditions(), "cuda": torch.version.cuda},
+        "conditions": Conditions.here().model_dump(mode="json"),
         "settings": {name: getattr(arguments, name) for name in settings},
         "steps": {},
     }
@@ -113,24 +116,17 @@ def _measure_steps(
     print(f"steps in {dtype}:", flush=True)
     space = imagenet()
     batch = Batch(space, arguments.batch, arguments.resolution, device)
-    trainees = build(CHECKED, space, batch)
+    trainees = build(COMPARED, space, batch)
     for trainee in trainees.values():
         trainee.take(batch, dtype)
-    found = {
-        "errors": check_steps(trainees, space, batch, arguments.gates),
-        "seconds": times(trainees, arguments, device),
-        "saved_bytes": {name: trainee.saved_bytes(seed=0) for name, trainee in trainees.items()},
-        "peak_bytes": {"weight": {}, "gate": {}},
-    }
-    for name, trainee in trainees.items():
-        steps = {
-            "weight": partial(trainee.weight_step, 0),
-            "gate": partial(trainee.gate_step, 0, "recompute"),
-        }
-        for step, run in steps.items():
-            trainee.model.zero_grad()
-            found["peak_bytes"][step][name] = gpu_peak_bytes(run)
-    return found
+    errors = check_steps(trainees, space, batch, arguments.gates)
+    figures = StepFigures(
+        errors=errors,
+        seconds=times(trainees, arguments, device),
+        saved_bytes={name: trainee.saved_bytes(seed=0) for name, trainee in trainees.items()},
+        peak_bytes=gpu_peaks(trainees),
+    )
+    return figures.model_dump(mode="json")
 
 
 def _measure_blocks(
@@ -164,22 +160,10 @@ def _measure_blocks(
 def _measure_edge(
     edge: Edge, expected: list[torch.Tensor], dtype_name: str, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    case, dtype = edge.case, DTYPES[dtype_name]
-    peers = {name: edge.peer(name, dtype) for name in arguments.peers}
-    differences = {
-        name: check(case, name, peer(), expected, TOLERANCES[dtype_name])
-        for name, peer in peers.items()
-    }
-    runs = {name: partial(_call, peer) for name, peer in peers.items()}
-    times = alternate(runs, arguments.rounds, steps=CALLS, device=edge.device)
-    found = describe(case, peers, differences, times)
-    found["least_bytes"] = _least_bytes(case, dtype)
-    return found
-
-
-def _call(peer: Peer) -> None:
-    for _ in range(CALLS):
-        peer()
+    dtype = DTYPES[dtype_name]
+    kind = TOLERANCES[dtype_name]
+    found = measure_block(edge, arguments.peers, arguments.rounds, dtype, kind, expected, CALLS)
+    return {**found.model_dump(mode="json"), "least_bytes": _least_bytes(edge.case, dtype)}
 
 
 def _least_bytes(case: Case, dtype: torch.dtype) -> int:
@@ -187,7 +171,7 @@ def _least_bytes(case: Case, dtype: torch.dtype) -> int:
 
 
 def _text(results: dict[str, Any]) -> str:
-    parts = ["# On a GPU", gpu_line(results["conditions"])]
+    parts = ["# On a GPU", Conditions(**results["conditions"]).describe()]
     for name, steps in results["steps"].items():
         parts += [f"## Whole steps, {name}", times_table(steps), memory_table(steps)]
     for name, blocks in results["blocks"].items():

@@ -1,6 +1,6 @@
 """Train every network of a small space, so that searches of it are scored by looking up networks.
 
-    python benchmarks/ground_truth.py --config benchmarks/ground_truth/fashion.yaml \\
+    python -m benchmarks.ground_truth --config benchmarks/ground_truth/fashion.yaml \\
         --set data.root=FOLDER --out build/fashion.json
 
 Trainings are those of `proxyless train`, in as many processes as there are cores, one thread each.
@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scipy.stats import kendalltau, pearsonr
-from trainings import Trainer, train_all
-from truth import Truth, TruthNetwork
 
 from proxyless_ext.config import load_config, parse_override
 from proxyless_ext.errors import UserError
 from proxyless_ext.spaces import Space
+
+from .trainings import Trainer, train_all
+from .truth import Truth, TruthNetwork
 
 
 def all_networks(space: Space) -> Iterator[tuple[int, ...]]:

@@ -1,8 +1,8 @@
 """The fused MBConv against PyTorch's layers, edge by edge.
 
-    python benchmarks/mbconv.py --out build/bench
-    python benchmarks/mbconv.py --edges 0 5 20 --peers fused channels_last --rounds 9
-    python benchmarks/mbconv.py --quick
+    python -m benchmarks.mbconv --out build/bench
+    python -m benchmarks.mbconv --edges 0 5 20 --peers fused channels_last --rounds 9
+    python -m benchmarks.mbconv --quick
 
 Forward and backward, with all gradients, of a block at the 21 edges of the ImageNet space in
 training mode. Edges of the same shapes are measured once and counted as often as they occur. Peers:
@@ -23,32 +23,20 @@ mbconv.json, mbconv.md and the figures mbconv_times.svg and mbconv_roofline.svg.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
-import figures
-from edges import PEERS, RIVALS, Case, Edge, Peer, cases
-from measuring import (
-    DisagreementError,
-    Roofs,
-    Timing,
-    alternate,
-    describe_conditions,
-    relative_difference,
-)
-from options import new_parser, parse
-from results import Bar, bars_table, conditions_line, table, with_spread, write
-from torch import Tensor
-
+from proxyless_ext.bench.blocks import PEERS, RIVALS, Edge, measure_block
+from proxyless_ext.bench.cases import cases
+from proxyless_ext.bench.records import Conditions
+from proxyless_ext.bench.text import table, with_spread
+from proxyless_ext.bench.timing import Timing
+from proxyless_ext.errors import UserError
 from proxyless_ext.spaces import imagenet
 
-# How far rounding may take the output and each gradient from float64, relatively. Where it moves a
-# value across a kink of ReLU6, a gradient is let through or not. PyTorch's layers in channels-last
-# need the most: their BatchNorms sum up in float32.
-# TF32 rounds factors as float16 does.
-OUTPUT_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2, "float16": 3e-3, "tf32": 3e-3}
-GRADIENT_TOLERANCE = {"float32": 5e-2, "bfloat16": 3e-1, "float16": 1e-1, "tf32": 1e-1}
+from . import figures
+from .options import new_parser, parse
+from .results import Bar, bars_table, write
+from .roofs import Roofs
 
 
 def main() -> None:
@@ -59,7 +47,7 @@ def main() -> None:
     text = "\n\n".join(
         [
             "# The fused MBConv, edge by edge",
-            conditions_line(results["conditions"]),
+            Conditions(**results["conditions"]).describe(),
             bars_table(bars),
             edges_table(results),
         ]
@@ -81,7 +69,7 @@ def _arguments() -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that goes into mbconv.json but the bars."""
-    conditions = describe_conditions()
+    conditions = Conditions.here()
     roofs = Roofs()
     space = imagenet(resolution=arguments.resolution)
     edges = []
@@ -90,10 +78,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         if case.edges:
             print(f"measuring {case.name} ...", flush=True)
             roofs.sample()
-            edges.append(_measure_case(case, arguments.peers, arguments.rounds))
+            found = measure_block(Edge(case), arguments.peers, arguments.rounds)
+            edges.append(found.model_dump(mode="json"))
     settings = ("operation", "batch", "resolution", "rounds", "peers")
     return {
-        "conditions": conditions,
+        "conditions": conditions.model_dump(mode="json"),
         "settings": {name: getattr(arguments, name) for name in settings},
         **summarise(edges, roofs),
     }
@@ -109,62 +98,6 @@ def summarise(edges: list[dict[str, Any]], roofs: Roofs) -> dict[str, Any]:
         "edges": edges,
         "totals": _totals(edges),
     }
-
-
-def _measure_case(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
-    edge = Edge(case)
-    expected = edge.expected()
-    peers = {name: edge.peer(name) for name in names}
-    kinds = {name: "bfloat16" if name == "fused_bf16" else "float32" for name in names}
-    differences = {
-        name: check(case, name, peer(), expected, kinds[name]) for name, peer in peers.items()
-    }
-    del expected
-    times = alternate(peers, rounds)
-    return describe(case, peers, differences, times)
-
-
-def describe(
-    case: Case,
-    peers: Mapping[str, Peer],
-    differences: dict[str, dict[str, float]],
-    times: Mapping[str, Timing],
-) -> dict[str, Any]:
-    """Everything about an edge that a table or a figure may show, but its floor."""
-    return {
-        "name": case.name,
-        "edges": case.edges,
-        **{key: getattr(case.layer, key) for key in ("in_channels", "out_channels", "in_size")},
-        "stride": case.layer.stride,
-        "flops": case.flops,
-        "least_bytes": case.least_bytes,
-        "layered_bytes": case.layered_bytes,
-        "differences": differences,
-        "saved_bytes": {name: peer.saved_bytes() for name, peer in peers.items()},
-        "seconds": {name: asdict(time) for name, time in times.items()},
-    }
-
-
-def check(
-    case: Case, name: str, result: list[Tensor], expected: list[Tensor], kind: str = "float32"
-) -> dict[str, float]:
-    """Relative differences from `expected` of the output, and of the gradient that differs most.
-
-    `kind` of numbers says how much may be rounded, see `OUTPUT_TOLERANCE`.
-
-    Raises:
-        DisagreementError: rounding does not explain them.
-    """
-    output, *gradients = (
-        relative_difference([one], [other]) for one, other in zip(result, expected, strict=True)
-    )
-    gradient = max(gradients)
-    if not (output <= OUTPUT_TOLERANCE[kind] and gradient <= GRADIENT_TOLERANCE[kind]):
-        raise DisagreementError(
-            f"{name} at {case.name} differs from float64: the output by {output:.1e}, "
-            f"a gradient by {gradient:.1e}"
-        )
-    return {"output": output, "gradient": gradient}
 
 
 def _totals(edges: list[dict[str, Any]]) -> dict[str, float]:
@@ -214,7 +147,7 @@ def edges_table(results: dict[str, Any]) -> str:
     peers = list(results["edges"][0]["seconds"])
     rows = []
     for edge in results["edges"]:
-        cells = [with_spread(edge["seconds"][name]) for name in peers]
+        cells = [with_spread(Timing(**edge["seconds"][name])) for name in peers]
         count = f" ({len(edge['edges'])}x)" if len(edge["edges"]) > 1 else ""
         rows.append([edge["name"] + count, *cells, f"{1e3 * edge['floor']:.4g}"])
     totals = results["totals"]
@@ -229,4 +162,7 @@ def edges_table(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -1,6 +1,6 @@
 """Gates, target and derivation alone: what they find when every loss they see is the truth's.
 
-    python benchmarks/oracle_gates.py benchmarks/ground_truth/fashion.json \\
+    python -m benchmarks.oracle_gates benchmarks/ground_truth/fashion.json \\
         --latency benchmarks/ground_truth/fashion_latency.yaml
 
 There is no supernet and no training. Gate gradients are differences of the true test losses of
@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from quality import KnownBand
-from truth import Truth
 
 from proxyless_ext import gates
 from proxyless_ext.config import DeriveConfig, LatencyConfig
@@ -31,6 +29,9 @@ from proxyless_ext.search.finalists import rounds
 from proxyless_ext.search.short_list import PARENTS
 from proxyless_ext.seeding import derive_seed, generator
 from proxyless_ext.spaces import read_model
+
+from .quality import KnownBand
+from .truth import Truth
 
 TARGETS = ("25%", "40%", "50%", "65%", "80%")
 TOLERANCE = 0.05

@@ -1,6 +1,6 @@
 """Accuracy against latency over several search runs: a table in Markdown and a figure.
 
-    python benchmarks/pareto.py runs/a runs/b runs/c --figure docs/images/pareto.svg
+    python -m benchmarks.pareto runs/a runs/b runs/c --figure docs/images/pareto.svg
 
 Each run gives its derived network and, where it trained any, the random networks of the same
 latency.

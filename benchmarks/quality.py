@@ -11,7 +11,6 @@ from pathlib import Path
 
 from matplotlib.ticker import PercentFormatter
 from scipy.stats import kendalltau, ttest_1samp
-from truth import Training, Truth, TruthNetwork
 
 from proxyless_ext.config import LatencyConfig
 from proxyless_ext.latency import LatencyTable
@@ -21,6 +20,8 @@ from proxyless_ext.runs import ScoredNetwork
 from proxyless_ext.search.finalists import rounds
 from proxyless_ext.search.short_list import best_first
 from proxyless_ext.spaces import Data, parse_operation
+
+from .truth import Training, Truth, TruthNetwork
 
 DRAWS = 2000
 """Of random rivals, for every search."""
@@ -282,8 +283,8 @@ def _part_cells(searches: Sequence[Found]) -> list[str]:
             )
         )
     *taus, precision, top, finalist = map(statistics.fmean, zip(*rows, strict=True))
-    places = [f"{100 * top:.0f}", f"{100 * finalist:.0f}"]
-    return [*(f"{tau:.2f}" for tau in taus), f"{precision:.0%}", *places]
+    percentiles = [f"{100 * top:.0f}", f"{100 * finalist:.0f}"]
+    return [*(f"{tau:.2f}" for tau in taus), f"{precision:.0%}", *percentiles]
 
 
 @styled
@@ -305,8 +306,8 @@ def draw(found: Mapping[str, Sequence[Found]], path: Path) -> None:
             heights = [row + shift] * len(chosen)
             axes.scatter(chosen, heights, s=34, color=colour, alpha=0.6, label=label)
         mean = statistics.fmean(places)
-        label = "mean" if row == 0 else None
-        axes.vlines(mean, row - 0.38, row + 0.38, INK, linewidth=2, label=label)
+        name = "mean" if row == 0 else ""
+        axes.vlines(mean, row - 0.38, row + 0.38, INK, linewidth=2, label=name)
     axes.set_yticks(range(len(found)), list(found), color=INK)
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)

@@ -1,6 +1,6 @@
 """Search a space whose every network is known, and say how good what was found is.
 
-    python benchmarks/search_quality.py benchmarks/ground_truth/fashion.json \\
+    python -m benchmarks.search_quality benchmarks/ground_truth/fashion.json \\
         --config benchmarks/ground_truth/fashion.yaml --set data.root=FOLDER
 
 Searches as `proxyless search` does, at three targets and with ten seeds, and looks up what the
@@ -25,9 +25,6 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
-from quality import SearchScore, describe, draw, look_up
-from truth import Truth, truth_settings
-
 from proxyless_ext.config import Config, load_config, parse_override
 from proxyless_ext.data import load_pictures
 from proxyless_ext.errors import UserError
@@ -39,6 +36,9 @@ from proxyless_ext.search.derivation import short_list
 from proxyless_ext.search.short_list import ShortList
 from proxyless_ext.search.stages import Stages
 from proxyless_ext.training.phase import run_phase
+
+from .quality import SearchScore, describe, draw, look_up
+from .truth import Truth, truth_settings
 
 
 def score_search(config: Config) -> SearchScore:

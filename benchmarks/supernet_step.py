@@ -1,8 +1,8 @@
 """Whole steps of the supernet search, fused against PyTorch's layers: time and memory.
 
-    python benchmarks/supernet_step.py --out build/bench
-    python benchmarks/supernet_step.py --gates recompute two_path full --rounds 5
-    python benchmarks/supernet_step.py --quick
+    python -m benchmarks.supernet_step --out build/bench
+    python -m benchmarks.supernet_step --gates recompute two_path full --rounds 5
+    python -m benchmarks.supernet_step --quick
 
 Weight steps (forward, loss, backward, SGD) on random paths that are the same for all, and gate
 steps (forward, loss, backward: the gates' gradients of all edges) on the ImageNet space. Peers:
@@ -18,35 +18,29 @@ the first two do, the gates' gradients over all candidates, in one way.
 
 First every result is compared with that of the layers in float64: `fused` may be at most four times
 as far from it as PyTorch's layers in float32. Then the peers take turns; a time is the median of
-all rounds. Peaks of memory come from fresh processes, see peak_memory.py. Writes
+all rounds. Peaks of memory come from fresh processes, see bench/peak_memory.py. Writes
 supernet_step.json, supernet_step.md and the figure supernet_step.svg.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, get_args
 
-import figures
-import torch
-from measuring import DisagreementError, alternate, describe_conditions, relative_difference
-from options import new_parser, parse
-from peak_memory import measure_apart
-from plain import GateMode
-from results import Bar, bars_table, conditions_line, table, with_spread, write
-from steps import TRAINEES, Batch, Trainee, build
-from torch import Tensor
+from proxyless_ext.bench.peak_memory import peaks_apart
+from proxyless_ext.bench.plain import GateMode
+from proxyless_ext.bench.records import Conditions, StepFigures
+from proxyless_ext.bench.steps import check_steps, time_gate_steps, time_weight_steps
+from proxyless_ext.bench.supernets import TRAINEES, Batch, Trainee, build
+from proxyless_ext.bench.text import table, with_spread
+from proxyless_ext.bench.timing import Timing
+from proxyless_ext.errors import UserError
+from proxyless_ext.spaces import imagenet
 
-from proxyless_ext.spaces import Space, imagenet
-
-# Whose results are checked: `checkpointed` computes what `channels_last` does.
-CHECKED = ("fused", "plain", "channels_last")
-# How many times farther from float64 than PyTorch's layers. Rounding moves values across the kinks
-# of ReLU6, and so changes gradients by chance, in a deep network by some percent.
-MARGIN = 4
-NEGLIGIBLE = 1e-6
+from . import figures
+from .options import new_parser, parse
+from .results import Bar, bars_table, write
 
 
 def main() -> None:
@@ -57,7 +51,7 @@ def main() -> None:
     text = "\n\n".join(
         [
             "# Whole steps of a supernet",
-            conditions_line(results["conditions"]),
+            Conditions(**results["conditions"]).describe(),
             bars_table(bars),
             times_table(results),
             memory_table(results),
@@ -88,91 +82,39 @@ def _arguments() -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that goes into supernet_step.json but the bars."""
-    conditions = describe_conditions()
+    conditions = Conditions.here()
     space = imagenet(width_mult=arguments.width)
     batch = Batch(space, arguments.batch, arguments.resolution)
     trainees = build(TRAINEES, space, batch)
+    print("checking ...", flush=True)
+    errors = check_steps(trainees, space, batch, arguments.gates)
+    seconds = times(trainees, arguments)
+    print("measuring memory ...", flush=True)
+    sizes = {name: getattr(arguments, name) for name in ("batch", "resolution", "width", "threads")}
+    steps = StepFigures(
+        errors=errors,
+        seconds=seconds,
+        saved_bytes={name: trainee.saved_bytes(seed=0) for name, trainee in trainees.items()},
+        peak_bytes=peaks_apart(arguments.peaks, **sizes),
+    )
     settings = ("batch", "resolution", "width", "rounds", "paths", "gates")
     return {
-        "conditions": conditions,
+        "conditions": conditions.model_dump(mode="json"),
         "settings": {name: getattr(arguments, name) for name in settings},
-        "errors": check(trainees, space, batch, arguments.gates),
-        "seconds": times(trainees, arguments),
-        "saved_bytes": {name: trainee.saved_bytes(seed=0) for name, trainee in trainees.items()},
-        "peak_bytes": _peaks(arguments),
-    }
-
-
-def check(
-    trainees: dict[str, Trainee], space: Space, batch: Batch, modes: list[GateMode]
-) -> dict[str, dict[str, float]]:
-    """Relative distances of every result from that in float64, by trainee.
-
-    Raises:
-        DisagreementError: the fused one is farther away than rounding explains.
-    """
-    print("checking ...", flush=True)
-    (exact,) = build(["plain"], space, batch).values()
-    exact.take(batch, torch.float64)
-    expected = _outcomes(exact, modes)
-    errors: dict[str, dict[str, float]] = {what: {} for what in expected}
-    for name in CHECKED:
-        for what, outcome in _outcomes(trainees[name], modes).items():
-            errors[what][name] = relative_difference(outcome, expected[what])
-    for what, by_name in errors.items():
-        limit = MARGIN * max(NEGLIGIBLE, *(by_name[name] for name in CHECKED[1:]))
-        if not by_name["fused"] <= limit:
-            raise DisagreementError(f"{what}: errors are {by_name}, and fused may have {limit:.1e}")
-    return errors
-
-
-def _outcomes(trainee: Trainee, modes: list[GateMode]) -> dict[str, list[Tensor]]:
-    return {
-        "gradients of weights": trainee.weight_gradients(seed=0),
-        "running statistics": trainee.statistics(),
-        **{f"gradients of gates, {mode}": [trainee.gate_step(0, mode)] for mode in modes},
+        **steps.model_dump(mode="json"),
     }
 
 
 def times(
-    trainees: dict[str, Trainee], arguments: argparse.Namespace, device: str = "cpu"
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Seconds of a weight step, the mean of all paths, and of a gate step in each mode."""
+    trainees: Mapping[str, Trainee], arguments: argparse.Namespace, device: str = "cpu"
+) -> dict[str, dict[str, Timing]]:
+    """Seconds of a weight step, and of a gate step in each mode."""
     print("measuring weight steps ...", flush=True)
-    paths = arguments.paths
-    weight_steps = {
-        name: partial(_weight_steps, trainee, paths) for name, trainee in trainees.items()
-    }
-    found = {"weight": alternate(weight_steps, arguments.rounds, steps=paths, device=device)}
+    found = {"weight": time_weight_steps(trainees, arguments.rounds, arguments.paths, device)}
     for mode in arguments.gates:
         print(f"measuring gate steps, {mode} ...", flush=True)
-        gate_steps = {
-            name: partial(trainee.gate_step, 0, mode)
-            for name, trainee in trainees.items()
-            if name != "checkpointed"
-        }
-        found[mode] = alternate(gate_steps, arguments.rounds, device=device)
-    return {
-        step: {name: asdict(time) for name, time in by_name.items()}
-        for step, by_name in found.items()
-    }
-
-
-def _weight_steps(trainee: Trainee, paths: int) -> None:
-    for seed in range(paths):
-        trainee.weight_step(seed)
-
-
-def _peaks(arguments: argparse.Namespace) -> dict[str, dict[str, int]]:
-    """Peak bytes of a weight step and of a gate step, by trainee."""
-    print("measuring memory ...", flush=True)
-    sizes = {name: getattr(arguments, name) for name in ("batch", "resolution", "width", "threads")}
-    peaks: dict[str, dict[str, int]] = {"weight": {}, "gate": {}}
-    for name in arguments.peaks:
-        peaks["weight"][name] = measure_apart(name, "weight", **sizes)
-        if name != "checkpointed":
-            peaks["gate"][name] = measure_apart(name, "gate", **sizes)
-    return peaks
+        found[mode] = time_gate_steps(trainees, arguments.rounds, mode, device)
+    return found
 
 
 def judge(results: dict[str, Any]) -> list[Bar]:
@@ -213,7 +155,7 @@ def times_table(results: dict[str, Any]) -> str:
     rows = [
         [
             "weight step" if step == "weight" else f"gate step, {step}",
-            *(with_spread(by_name.get(name)) for name in names),
+            *(with_spread(Timing(**by_name[name])) if name in by_name else "" for name in names),
         ]
         for step, by_name in results["seconds"].items()
     ]
@@ -237,4 +179,7 @@ def memory_table(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

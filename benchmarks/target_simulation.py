@@ -1,6 +1,6 @@
 """How near the argmax of a search ends to its latency target, without training anything.
 
-    python benchmarks/target_simulation.py
+    python -m benchmarks.target_simulation
 
 Alphas of 16 edges with 7 candidates learn by Adam from noisy gate gradients in which slower
 candidates tend to be the better ones, under `LatencyTarget`. Prints, per length of the search and

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from truth import CURVE, Training, Truth, TruthNetwork, truth_settings
-
 from proxyless_ext.config import Config
 from proxyless_ext.data import Pictures, load_pictures
 from proxyless_ext.errors import UserError
@@ -26,6 +24,8 @@ from proxyless_ext.training.evaluation import evaluate
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.networks import for_data, fresh_network, network_size
 from proxyless_ext.training.train import Train
+
+from .truth import CURVE, Training, Truth, TruthNetwork, truth_settings
 
 Job = tuple[Choices, int]
 """Choices and seed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 SPINS = "1000"
 """How often a waiting OpenMP thread looks before it sleeps (docs/results.md has the figures)."""
@@ -15,11 +14,8 @@ def main() -> None:
     # and where other programs want it, every step waits for a thread that was put aside.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    # While modules are loaded nothing has begun, so that Ctrl-C need not say anything.
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
     from .cli import main as command_line
 
-    signal.signal(signal.SIGINT, interrupt)
     command_line()
 
 

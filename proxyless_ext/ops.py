@@ -111,8 +111,17 @@ def _transform() -> str | None:
     return None
 
 
-# Dynamo can trace neither warnings nor what follows, and calls these once instead.
-@torch.compiler.assume_constant_result
+def _constant(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Have Dynamo call a function once, instead of tracing it.
+
+    As `torch.compiler.assume_constant_result` does, which takes a second to import the compiler.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+# Dynamo can trace neither warnings nor what follows.
+@_constant
 def _warn_of_plain_layers(problem: str) -> None:
     warnings.warn(
         f"{problem}. So fused blocks run as plain layers on this GPU, slower and with more memory.",
@@ -120,7 +129,7 @@ def _warn_of_plain_layers(problem: str) -> None:
     )
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
@@ -266,7 +275,7 @@ def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
     return gradient
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _allows_tf32() -> bool:
     conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     return bool(conv.fp32_precision == "tf32")

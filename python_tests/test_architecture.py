@@ -21,7 +21,7 @@ LAYERS = [
     {"gates"},
     {"nn", "data", "runs"},
     {"latency", "zoo"},
-    {"config", "report"},
+    {"bench", "config", "report"},
     {"runtime"},
     {"training"},
     {"search"},

@@ -8,16 +8,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import mbconv
-import plain
 import pytest
-import supernet_step
 import torch
-from edges import Edge, cases
-from measuring import SavedTensors, Timing, alternate, relative_difference
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import mbconv, supernet_step
+from proxyless_ext.bench import plain
+from proxyless_ext.bench.agreement import DisagreementError, check_block, relative_difference
+from proxyless_ext.bench.blocks import Edge
+from proxyless_ext.bench.cases import cases
+from proxyless_ext.bench.memory import SavedTensors
+from proxyless_ext.bench.timing import Timing, alternate
 from proxyless_ext.spaces import BatchNorm, BlockConfig, imagenet
 
 SMALL = imagenet(width_mult=0.25, resolution=32)
@@ -30,10 +32,11 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Runs a benchmark at tiny sizes into `tmp_path`; gives its results."""
 
     def run(benchmark: ModuleType, *options: str) -> dict[str, Any]:
-        command = [benchmark.__name__, "--quick", "--threads=1", f"--out={tmp_path}", *options]
+        name = benchmark.__name__.removeprefix("benchmarks.")
+        command = [name, "--quick", "--threads=1", f"--out={tmp_path}", *options]
         monkeypatch.setattr(sys, "argv", command)
         benchmark.main()
-        results: dict[str, Any] = json.loads((tmp_path / f"{command[0]}.json").read_text())
+        results: dict[str, Any] = json.loads((tmp_path / f"{name}.json").read_text())
         return results
 
     return run
@@ -89,10 +92,10 @@ def test_a_wrong_result_is_not_timed() -> None:
     case = cases(SMALL, "k5e6", batch=2)[0]
     result = Edge(case).peer("plain")()
     wrong = [*result[:-1], result[-1] * 1.1]
-    with pytest.raises(SystemExit, match="a gradient by 1"):
-        mbconv.check(case, "fused", wrong, result)
-    with pytest.raises(SystemExit, match="differ"):
-        mbconv.check(case, "fused", [each * math.nan for each in result], result)
+    with pytest.raises(DisagreementError, match="a gradient by 1"):
+        check_block("fused", wrong, result)
+    with pytest.raises(DisagreementError, match="differ"):
+        check_block("fused", [each * math.nan for each in result], result)
 
 
 def test_layers_save_their_inputs_and_a_copy_where_relu6_works_in_place() -> None:

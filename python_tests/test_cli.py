@@ -29,7 +29,7 @@ from proxyless_ext.spaces import Architecture
 from proxyless_ext.training.evaluation import Accuracy
 from proxyless_ext.training.networks import load_network
 
-COMMANDS = ("search", "derive", "train", "evaluate", "export", "report", "latency")
+COMMANDS = ("search", "derive", "train", "evaluate", "export", "report", "latency", "bench")
 
 
 def proxyless(*arguments: str | Path) -> Result:

@@ -37,7 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     # They take longer than all the rest.
     monkeypatch.setattr("proxyless_ext.training.networks.export_onnx", lambda *_: 0.0)
-    monkeypatch.setattr("proxyless_ext.report.write_report", lambda folder: folder)
+    monkeypatch.setattr("proxyless_ext.cli.search.write_report", lambda folder: folder)
     return tmp_path
 
 

@@ -2,13 +2,12 @@
 
 from collections import Counter
 
-import cuda_machine_code
-import cuda_sources
 import pytest
 import torch
-from cuda_machine_code import Kernel
 from mbconv_cases import CASES
 
+from benchmarks import cuda_machine_code, cuda_sources
+from benchmarks.cuda_machine_code import Kernel
 from proxyless_ext import ops
 from proxyless_ext._library import CUDA_OPS, cuda_ops_loaded
 

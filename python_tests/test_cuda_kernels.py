@@ -1,15 +1,15 @@
 """The kernels' arguments as CuPy passes them, and what the benchmarks for GPUs say without one."""
 
 import ctypes
-import runpy
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
-import cuda_kernels
-import cuda_sources
 import pytest
 import torch
+
+from benchmarks import cuda_kernels, cuda_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 EMULATOR = ROOT / "csrc" / "tests" / "cuda" / "emulator"
@@ -42,8 +42,7 @@ def test_structs_lie_in_memory_as_the_compiler_lays_them_out(tmp_path: Path) -> 
 def test_benchmarks_need_a_gpu_and_say_so(
     script: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(ROOT / "benchmarks" / f"{script}.py")
-    monkeypatch.setattr(sys, "argv", [path])
+    monkeypatch.setattr(sys, "argv", [script])
     with pytest.raises(SystemExit, match=r"^This needs a GPU, .*\.$"):
-        runpy.run_path(path, run_name="__main__")
+        importlib.import_module(f"benchmarks.{script}").main()
     assert capfd.readouterr().err == ""

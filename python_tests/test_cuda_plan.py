@@ -1,13 +1,13 @@
 """The plan for GPUs and the predictions that rest on it, for which no GPU is needed."""
 
-import cuda_predictions
 import pytest
-from cuda_predictions import GPUS, Block, fused, layers, predict
-from edges import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import cuda_predictions
+from benchmarks.cuda_predictions import GPUS, Block, fused, layers, predict
 from proxyless_ext import _C
+from proxyless_ext.bench.cases import cases
 from proxyless_ext.spaces import imagenet
 
 MIB = 1 << 20

@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-import cuda_sources
 import pytest
 import torch
+
+from benchmarks import cuda_sources
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="torch is built without CUDA")
 

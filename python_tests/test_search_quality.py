@@ -9,16 +9,13 @@ import statistics
 import sys
 from pathlib import Path
 
-import beside_random
-import oracle_gates
 import pytest
-import search_quality
-import trainings
 import yaml
-from quality import Found, KnownBand, SearchScore, describe, look_up
 from tiny_runs import SPACE, begin, table_of
-from truth import Training, Truth, TruthNetwork, truth_settings
 
+from benchmarks import beside_random, oracle_gates, search_quality, trainings
+from benchmarks.quality import Found, KnownBand, SearchScore, describe, look_up
+from benchmarks.truth import Training, Truth, TruthNetwork, truth_settings
 from proxyless_ext.config import Config, LatencyConfig, load_config
 from proxyless_ext.data import load_pictures
 from proxyless_ext.errors import UserError

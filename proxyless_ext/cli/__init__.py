@@ -1,10 +1,9 @@
 """The command line: ``proxyless search``, ``train``, ``latency`` and the others."""
 
-import io  # noqa: I001  (the imports below register commands, in this order)
+import io
 import sys
 import warnings
 
-from . import search, network, latency  # noqa: F401
 from .app import app
 
 

@@ -19,13 +19,13 @@ from ..report import check_format, draw_comparison, draw_prediction
 from ..runs import check_output
 from ..spaces import BUILTIN, Architecture, Space, load_plugins, validate
 from ..zoo import build, names
-from .app import app
+from .app import SUMMARIES, commands
 from .command import command, console
 from .network import read_architecture
-from .options import PluginOption
+from .options import BatchOption, PluginOption, check_count
 
-latency = typer.Typer(help="Latencies of this machine: measure, show, check, compare.")
-app.add_typer(latency, name="latency")
+latency = typer.Typer(help=SUMMARIES["latency"]["latency"])
+commands.add_typer(latency, name="latency")
 
 TableArgument = Annotated[Path, typer.Argument(help="Latency table.")]
 SpaceArgument = Annotated[str, typer.Argument(help=f"{', '.join(BUILTIN)}, or a YAML file.")]
@@ -34,7 +34,6 @@ DeviceOption = Annotated[DeviceName, typer.Option(help="What it runs them on.")]
 PlainOption = Annotated[
     bool, typer.Option("--plain", help="Run MBConvs as plain layers where PyTorch would fuse them.")
 ]
-BatchOption = Annotated[int, typer.Option(help="Pictures in one run.")]
 ThreadsOption = Annotated[int, typer.Option(help="Threads of the backend on the CPU.")]
 WarmupOption = Annotated[int, typer.Option(help="Runs before timed ones.")]
 RepetitionsOption = Annotated[int, typer.Option(help="Timed runs of each layer or network.")]
@@ -110,7 +109,7 @@ def check(
 ) -> None:
     """Measure random whole networks and compare them with what the table predicts."""
     load_plugins(plugin or ())
-    _check_count("--networks", networks)
+    check_count("--networks", networks)
     _check_figure(figure)
     result = check_table(
         LatencyTable.load(table), _space(space, width_mult, resolution, classes), networks, seed
@@ -143,7 +142,7 @@ def compare_networks(
 ) -> None:
     """Latencies of published networks, yardsticks and your own ones on this machine."""
     load_plugins(plugin or ())
-    _check_count("--resolution", resolution)
+    check_count("--resolution", resolution)
     _check_figure(figure)
     if table:
         check_output(table)
@@ -173,11 +172,6 @@ def compare_networks(
             "networks": [{**asdict(row), "latency": row.latency.model_dump()} for row in rows],
         }
         write_atomically(table, json.dumps(content, indent=2) + "\n")
-
-
-def _check_count(option: str, value: int) -> None:
-    if value < 1:
-        raise UserError(f"{option} is {value}; give at least 1")
 
 
 def _check_figure(figure: Path | None) -> None:

@@ -15,7 +15,7 @@ from ..spaces import Architecture
 from ..training.continuity import held_out_pictures
 from ..training.networks import export_network, load_network, validate_network
 from ..training.run import TrainingTask, run_training
-from .app import app
+from .app import commands
 from .command import command, console
 from .options import (
     ConfigOption,
@@ -32,7 +32,7 @@ from .options import (
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
-@command(app, resumable=True)
+@command(commands, resumable=True)
 def train(
     network: Annotated[
         str | None,
@@ -71,7 +71,7 @@ def train(
     )
 
 
-@command(app)
+@command(commands)
 def evaluate(
     run: RunArgument,
     data: Annotated[
@@ -93,7 +93,7 @@ def evaluate(
     )
 
 
-@command(app)
+@command(commands)
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="The ONNX file to write.")] = Path("network.onnx"),

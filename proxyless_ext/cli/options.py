@@ -32,6 +32,7 @@ PluginOption = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="Python file with operations of your own, may be repeated."),
 ]
+BatchOption = Annotated[int, typer.Option(help="Pictures in one run.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder; a new one in runs/ by default.")
 ]
@@ -53,6 +54,16 @@ def configuration(config: Path | None, assignments: list[str] | None, **values: 
         key.replace("__", "."): value for key, value in values.items() if value is not None
     }
     return load_config(config, {**overrides, **dict(map(parse_override, assignments or []))})
+
+
+def check_count(option: str, value: int) -> None:
+    """Refuse what counts nothing.
+
+    Raises:
+        UserError: says what to give.
+    """
+    if value < 1:
+        raise UserError(f"{option} is {value}; give at least 1")
 
 
 def resumed(

@@ -23,7 +23,7 @@ from ..search import (
     plan_search,
     run_search,
 )
-from .app import app
+from .app import commands
 from .command import command, console
 from .options import (
     ConfigOption,
@@ -44,7 +44,7 @@ TargetOption = Annotated[
 ]
 
 
-@command(app, resumable=True)
+@command(commands, resumable=True)
 def search(
     config: ConfigOption = None,
     data: DataOption = None,
@@ -89,7 +89,7 @@ def search(
     _print_result(result, report)
 
 
-@command(app)
+@command(commands)
 def verify(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished search.")],
     networks: Annotated[
@@ -110,7 +110,7 @@ def verify(
     console.print(f"report: {write_report(run)}")
 
 
-@command(app)
+@command(commands)
 def derive(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished search.")],
     target: TargetOption = None,
@@ -130,14 +130,14 @@ def derive(
     console.print(f"{out}: predicted latency {predicted_ms:.3f} ms")
 
 
-@command(app)
+@command(commands)
 def status(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Where a run stands, and its curves so far."""
     for line in describe_status(Run.open(run)):
         console.print(line)
 
 
-@command(app)
+@command(commands)
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the report of a run again."""
     console.print(f"report: {write_report(Run.open(run).folder)}")

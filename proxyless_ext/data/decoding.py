@@ -8,9 +8,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from .bad_pictures import PictureError
 
@@ -48,7 +48,7 @@ def decode(path: Path) -> Tensor:
                 raise PictureError(path, "it is no file")
             with Image.open(path, formats=FORMATS) as image:
                 image.load()
-                pixels: Tensor = functional.pil_to_tensor(_rgb(_upright(image)))
+                pixels = torch.from_numpy(np.array(_rgb(_upright(image)))).permute(2, 0, 1)
         except PictureError:
             raise
         except UnidentifiedImageError as error:

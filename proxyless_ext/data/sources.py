@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ..errors import UserError
@@ -144,6 +142,8 @@ def _file_part(listing: Listing, classes: Sequence[str], folder: Path) -> Part:
 
 
 def _digits(config: DataConfig) -> Source:
+    from sklearn.datasets import load_digits  # Here, because it takes long to import.
+
     data = load_digits()
     images = torch.from_numpy(data.images * (255 / 16)).round().to(torch.uint8)[:, None]
     classes = tuple(str(name) for name in data.target_names)
@@ -151,7 +151,7 @@ def _digits(config: DataConfig) -> Source:
 
 
 def _cifar10(config: DataConfig) -> Source:
-    train, val = _torchvision_parts(torchvision.datasets.CIFAR10, config)
+    train, val = _torchvision_parts("CIFAR10", config)
     return Source(
         tuple(train.classes),
         _memory_part(torch.from_numpy(train.data).permute(0, 3, 1, 2), train.targets),
@@ -161,7 +161,7 @@ def _cifar10(config: DataConfig) -> Source:
 
 
 def _fashion_mnist(config: DataConfig) -> Source:
-    train, val = _torchvision_parts(torchvision.datasets.FashionMNIST, config)
+    train, val = _torchvision_parts("FashionMNIST", config)
     return Source(
         tuple(train.classes),
         _memory_part(train.data[:, None], train.targets),
@@ -177,8 +177,11 @@ NAMED: dict[str, Callable[[DataConfig], Source]] = {
 }
 
 
-def _torchvision_parts(dataset: Callable[..., Any], config: DataConfig) -> tuple[Any, Any]:
+def _torchvision_parts(name: str, config: DataConfig) -> tuple[Any, Any]:
     """The training and the validation part of a torchvision data set in `config.root`."""
+    from torchvision import datasets  # Here, because it takes long to import.
+
+    dataset = getattr(datasets, name)
     try:
         return (
             dataset(config.root, train=True, download=config.download),

@@ -1,16 +1,25 @@
-"""Transforms to square pictures: deterministic, augmenting, normalising."""
+"""Transforms to square pictures: deterministic, augmenting, normalising.
+
+torchvision is imported when one is made, because that takes long.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torchvision.transforms import v2
 
 from ..spaces import SMALL, Normalisation, short_side
 from .config import Augmentation
 
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
+
 
 def fit(resolution: int) -> v2.Transform:
     """uint8 [3, H, W] -> [3, R, R]: the short side resized, then the centre cropped."""
+    from torchvision.transforms import v2
+
     return v2.Compose([v2.Resize(short_side(resolution)), v2.CenterCrop(resolution)])
 
 
@@ -21,6 +30,8 @@ def augment(augmentation: Augmentation, resolution: int, mirrors: bool) -> v2.Tr
     it is of random size and aspect ratio: the usual recipes for CIFAR and ImageNet. Pictures are
     mirrored only if `mirrors`.
     """
+    from torchvision.transforms import v2
+
     if augmentation == "none":
         return fit(resolution)
     if resolution <= SMALL:
@@ -33,6 +44,8 @@ def augment(augmentation: Augmentation, resolution: int, mirrors: bool) -> v2.Tr
 
 def normalise(normalisation: Normalisation) -> v2.Transform:
     """uint8 [..., 3, R, R] -> float32, normalised."""
+    from torchvision.transforms import v2
+
     return v2.Compose(
         [
             v2.ToDtype(torch.float32, scale=True),

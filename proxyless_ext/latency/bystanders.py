@@ -1,4 +1,4 @@
-"""How busy other programs keep the machine while latencies are measured on it."""
+"""How busy other programs keep the machine while something is timed on it."""
 
 from __future__ import annotations
 
@@ -34,15 +34,22 @@ class Bystanders:
         seconds, all_busy, own = (late - early for late, early in zip(after, before, strict=True))
         return max(0.0, (all_busy - own) / seconds)
 
-    def warn(self, threads: int) -> None:
-        """Warn if they left too few cores for so many threads."""
+    def problem(self, threads: int) -> str | None:
+        """Why what was timed meanwhile on so many threads is not to be trusted; None if they left
+        enough cores for them.
+        """
         busy, cores = self.cores(), os.cpu_count() or 1
-        if busy is not None and busy + threads > cores + SLACK:
-            warnings.warn(
-                f"other programs kept {busy:.1f} of the {cores} cores busy meanwhile, so these "
-                "latencies are not to be trusted; measure again when the machine is idle",
-                stacklevel=2,
-            )
+        if busy is None or busy + threads <= cores + SLACK:
+            return None
+        return (
+            f"other programs kept {busy:.1f} of the {cores} cores busy meanwhile, so these "
+            "times are not to be trusted; measure again when the machine is idle"
+        )
+
+    def warn(self, threads: int) -> None:
+        """Warn if there is such a problem."""
+        if sentence := self.problem(threads):
+            warnings.warn(sentence, stacklevel=2)
 
 
 def _now() -> tuple[float, float, float] | None:

@@ -63,7 +63,7 @@ def time_chains(
     """
     samples: dict[Hashable, list[float]] = {}
     total = sum(map(len, rounds))
-    with _torch_threads(conditions.threads), progress_bar("timing", total) as bar:
+    with torch_threads(conditions.threads), progress_bar("timing", total) as bar:
         for chains in rounds:
             for chain in rng.sample(chains, len(chains)):
                 for _ in range(conditions.warmup):
@@ -84,7 +84,8 @@ def summarise(times: Sequence[float]) -> Entry:
 
 
 @contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
+def torch_threads(threads: int) -> Iterator[None]:
+    """Within it, torch computes on so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -11,8 +11,6 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from scipy import stats
-
 from ..runs import Comparison, Competitor
 from .words import percent, points
 
@@ -33,6 +31,8 @@ def verdict(derived: Competitor, comparison: Comparison, trainings: float | None
     random, listed = _accuracies(comparison.random), _accuracies(comparison.short_list)
     if derived.accuracy is None or len(random) < 2:
         return None
+    from scipy import stats  # Here, because it takes long to import.
+
     mean, deviation = statistics.fmean(random), statistics.stdev(random)
     difference = round(derived.accuracy - mean, 9)  # Of equals there is none.
     # Of one more network from the same distribution, as chance would have given it.

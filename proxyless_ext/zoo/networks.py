@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch import nn
-from torchvision import models
 
 from ..errors import UserError
 from ..nn import Network
 from ..spaces import Architecture, validate
 
 NETWORKS = ("proxyless_gpu", "proxyless_cpu", "proxyless_mobile", "proxyless_mobile_14")
-YARDSTICKS = {"mobilenet_v2": models.mobilenet_v2, "mnasnet1_0": models.mnasnet1_0}
+YARDSTICKS = ("mobilenet_v2", "mnasnet1_0")
 
 
 def names() -> list[str]:
@@ -52,7 +51,9 @@ def build(name: str, num_classes: int = 1000) -> nn.Module:
         return Network(architecture(name, num_classes))
     if num_classes < 1:
         raise UserError(f"{name} needs at least 1 class, not {num_classes}")
-    network: nn.Module = YARDSTICKS[name](num_classes=num_classes)
+    from torchvision import models  # Here, because it takes long to import.
+
+    network: nn.Module = models.get_model(name, num_classes=num_classes)
     return network
 
 

@@ -20,12 +20,12 @@ from mbconv_cases import (
     plain_mbconv,
     relative_error,
 )
-from measuring import SavedTensors
 from precisions import FLOAT32, PRECISIONS, Precision
 from test_ops import LAYOUTS, assert_same, grad_of, rounding_errors, run_all
 from torch import Tensor
 
 from proxyless_ext import MBConv, UserError, ops, reference
+from proxyless_ext.bench.memory import SavedTensors
 
 pytestmark = pytest.mark.gpu
 

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import plain
 import torch
-from measuring import SavedTensors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from proxyless_ext import gates
-from proxyless_ext.nn import GateMode, SuperNet
-from proxyless_ext.seeding import generator
-from proxyless_ext.spaces import Space
+from .. import gates
+from ..nn import GateMode, SuperNet
+from ..seeding import generator
+from ..spaces import Space
+from . import plain
+from .memory import SavedTensors
 
 
 class Batch:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from proxyless_ext.spaces import BatchNorm, BlockConfig, MBConvSpec, Space, parse_operation
+from ..spaces import BatchNorm, BlockConfig, MBConvSpec, Space, parse_operation
 
 GateMode = Literal["full", "two_path", "recompute"]
 

@@ -1,7 +1,7 @@
 """Peak memory of one training step in a fresh process, in bytes.
 
-    python benchmarks/peak_memory.py fused weight
-    python benchmarks/peak_memory.py plain gate --batch 8 --resolution 128
+    python -m proxyless_ext.bench.peak_memory fused weight
+    python -m proxyless_ext.bench.peak_memory plain gate --batch 8 --resolution 128
 
 What is measured: the growth of the resident memory (VmHWM after the step minus VmRSS before it) of
 a process that holds the supernet, the batch, and everything that an earlier step at a tiny size
@@ -16,13 +16,15 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
-from measuring import resident_bytes
-from steps import TRAINEES, Batch, Trainee, build
 
-from proxyless_ext.spaces import imagenet
+from ..errors import UserError
+from ..spaces import imagenet
+from .supernets import TRAINEES, Batch, Trainee, build
 
 _BLOCK = str(128 << 10)
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": _BLOCK, "MALLOC_TRIM_THRESHOLD_": _BLOCK}
@@ -31,20 +33,46 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": _BLOCK, "MALLOC_TRIM_THRESHOLD_": _BLOCK
 def measure_apart(
     trainee: str, step: str, batch: int, resolution: int, width: float, threads: int
 ) -> int:
-    """Run this file in a process of its own.
+    """The same from a process of its own.
 
     Raises:
-        subprocess.CalledProcessError: the step failed; it has said why on stderr.
+        UserError: the step failed, and has said why on stderr if it could.
     """
     options = {"batch": batch, "resolution": resolution, "width": width, "threads": threads}
     words = [f"--{name}={value}" for name, value in options.items()]
-    finished = subprocess.run(
-        [sys.executable, __file__, trainee, step, *words],
-        env={**os.environ, **_ALLOCATOR},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-m", f"{__package__}.peak_memory", trainee, step, *words],
+            env={**os.environ, **_ALLOCATOR},
+            cwd=Path(__file__).parents[2],  # Python looks here first: for this package, no other.
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        raise UserError(
+            f"the peak of a {step} step of {trainee} could not be measured: its process ended with "
+            f"status {error.returncode}; where that is -9, memory did not suffice, so give a "
+            "smaller batch"
+        ) from error
     return int(finished.stdout)
+
+
+def peaks_apart(
+    trainees: Iterable[str], batch: int, resolution: int, width: float, threads: int
+) -> dict[str, dict[str, int]]:
+    """Peaks of a ``weight`` and of a ``gate`` step by trainee; `checkpointed` has no gate steps.
+
+    Raises:
+        UserError: a step failed.
+    """
+    measure = partial(
+        measure_apart, batch=batch, resolution=resolution, width=width, threads=threads
+    )
+    names = list(trainees)
+    return {
+        "weight": {name: measure(name, "weight") for name in names},
+        "gate": {name: measure(name, "gate") for name in names if name != "checkpointed"},
+    }
 
 
 def main() -> None:
@@ -69,10 +97,19 @@ def main() -> None:
     _run(trainee, arguments.step)
     trainee.take(batch)
     trainee.model.zero_grad()
-    before = resident_bytes("VmRSS")
+    before = _resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here.
     _run(trainee, arguments.step)
-    print(resident_bytes("VmHWM") - before)
+    print(_resident_bytes("VmHWM") - before)
+
+
+def _resident_bytes(field: str) -> int:
+    """A field of /proc/self/status: ``VmRSS``, the memory in use, or ``VmHWM``, its peak."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    raise KeyError(field)
 
 
 def _run(trainee: Trainee, step: str) -> None:

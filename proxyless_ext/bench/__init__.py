@@ -1,0 +1,1 @@
+"""Speed and memory of the fused blocks beside PyTorch's layers: how they are measured."""
