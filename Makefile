@@ -68,7 +68,7 @@ bench-gpu: $(INSTALLED)  ## Measure speed and memory on a GPU, into build/bench-
 	$(BIN)/python benchmarks/cuda_kernels.py --out build/bench-gpu
 
 docs: $(DOCS_INSTALLED)  ## Build the site of guides and reference, into build/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 lint: $(INSTALLED)  ## Check format, style and types
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from typer.cli import get_docs_for_click
 
@@ -18,6 +20,9 @@ from proxyless_ext.documents import write_document
 
 ROOT = Path(__file__).parent.parent.parent
 LINK = re.compile(r"(?<=]\()(?!https?:|#)[^)#]+")
+FORMULA = re.compile(r"<\w[^<>=]*,[^<>=]*>")
+
+log = logging.getLogger("mkdocs.hooks")
 
 SETTINGS = """# Settings
 
@@ -56,6 +61,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in {link for link in LINK.findall(readme) if not link.startswith("docs/")}:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files
+
+
+def on_page_content(html: str, page: Page, **_: Any) -> None:
+    """Warn of formulas such as <a, b> that a browser would take for tags and not show."""
+    for formula in FORMULA.findall(html):
+        log.warning(f"{page.file.src_uri}: '{formula}' is not shown; write it as code")
 
 
 def command_line() -> str:
