@@ -36,7 +36,8 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Image.new("RGB", (8, 8), (index, 200 * (name == "b"), 0)).save(folder / f"{index}.png")
     inputs, spaces = tmp_path / "inputs", tmp_path / "configs" / "spaces"
     inputs.mkdir(), spaces.mkdir(parents=True)
-    config = tiny_config(inputs)
+    measured = {"table": None, "backend": "eager", "repetitions": 3}
+    config = tiny_config(inputs, {f"latency.{key}": value for key, value in measured.items()})
     SPACE.save(spaces / "small.yaml")
     for name in ("digits", "cifar10_hour"):
         text = write_document(config.model_dump(mode="json"))
@@ -48,6 +49,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = Path(sys.executable).parent
     (tmp_path / ".venv" / "bin").symlink_to(programs)
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    (tmp_path / "docs" / "images").mkdir(parents=True)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
