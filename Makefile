@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+DOCS_INSTALLED := .venv/installed-docs
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
 CXX_SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 # Builds the C++ tests in the folder $(1) with the CMake option $(2), and runs them.
@@ -17,7 +18,7 @@ MINIMUM_TESTS := $(foreach name,config cli_errors cli spaces runs_* report_* dat
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install cuda search test test-slow test-emulator test-minimum test-native test-gpu \
-  bench bench-gpu lint format clean
+  bench bench-gpu docs lint format clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -66,6 +67,9 @@ bench-gpu: $(INSTALLED)  ## Measure speed and memory on a GPU, into build/bench-
 	$(BIN)/python -m benchmarks.gpu --out build/bench-gpu
 	$(BIN)/python -m benchmarks.cuda_kernels --out build/bench-gpu
 
+docs: $(DOCS_INSTALLED)  ## Build the site of guides and reference, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 lint: $(INSTALLED)  ## Check format, style and types
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	$(BIN)/ruff check
@@ -89,4 +93,9 @@ $(INSTALLED): $(BUILD_INPUTS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --constraint constraints.txt cmake ninja pybind11 setuptools torch
 	$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $@
+
+# The package is there, so that this adds what its extra names.
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --constraint constraints.txt 'proxyless_ext[docs]'
 	touch $@

@@ -83,7 +83,8 @@ class LatencyConfig(Data):
 
     Attributes:
         table: a latency table to use; when absent, one is measured on this machine.
-        backend, blocks, device, batch_size, threads, warmup, repetitions: how it is measured.
+        backend: what runs the layers when they are measured; `blocks`, `device`, `batch_size`,
+            `threads`, `warmup` and `repetitions` say how.
         target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
             space's cheapest to its dearest network, such as ``40%``.
         reference_ms: `ref` of ``add#linear`` and ``mul#log``; the uniform network's latency when

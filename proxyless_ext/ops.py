@@ -235,7 +235,7 @@ def mbconv_gate_probe(
     stride: int = 1,
     expand_stride: int = 1,
 ) -> Tensor:
-    """<grad, y> for the y of `mbconv` without residual, without making y.
+    """`<grad, y>` for the y of `mbconv` without residual, without making y.
 
     This is the gradient of the gate of a candidate that did not run (ProxylessNAS, section 3.2).
 

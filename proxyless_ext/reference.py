@@ -189,7 +189,7 @@ def mbconv_gate_probe(
     expand_stride: int,
     tf32: bool = False,
 ) -> Tensor:
-    """The gradient of the block's gate, <G, Y>, without Y (ProxylessNAS, section 3.2).
+    """The gradient of the block's gate, `<G, Y>`, without Y (ProxylessNAS, section 3.2).
 
     It is the sum over the channels of scale3 (S - mean3 T) / sqrt(var3 + eps) + shift3 T, where
     T = sum(G) and S = sum(G P) over the pixels of a channel.

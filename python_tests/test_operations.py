@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pages import blocks
 from tiny_runs import SPACE, tiny_config
 from torch import nn
 from torchvision.models.mobilenetv3 import InvertedResidual, InvertedResidualConfig
@@ -204,9 +204,8 @@ def test_a_users_operations_take_part_in_everything(tmp_path: Path, plugin: Path
 
 
 def test_the_guides_example(tmp_path: Path) -> None:
-    guide = (Path(__file__).parents[1] / "docs/operations.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    (tmp_path / "ops.py").write_text(code)
+    (example,) = blocks("python", "docs/operations.md")
+    (tmp_path / "ops.py").write_text(example.code)
     load_plugins([tmp_path / "ops.py"])
     for name in ("bottleneck2", "resnet"):
         assert parse_operation(name).fits(8, 8, 1)

@@ -47,7 +47,7 @@ def run_fused(x: Tensor, layers: Layers, residual: bool = False) -> Tensor:
 
 
 def probe_fused(grad: Tensor, x: Tensor, layers: Layers, moments: Callable[[], Tensor]) -> Tensor:
-    """<grad, y> for the y of `run_fused`, which is not made; running statistics stay as they are.
+    """`<grad, y>` for the y of `run_fused`, which is not made; running statistics stay as they are.
 
     Args:
         grad: dL/dy [N, O, Ho, Wo].

@@ -115,7 +115,7 @@ class MBConv(nn.Module):
         return y
 
     def gate_probe(self, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor | None:
-        """<grad, self(x)> without self(x), in training mode without moving statistics.
+        """`<grad, self(x)>` without self(x), in training mode without moving statistics.
 
         Args:
             grad: dL/dy [N, O, Ho, Wo].

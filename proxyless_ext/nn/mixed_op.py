@@ -1,7 +1,7 @@
 """MixedOp: an edge with candidate operations, of which only the active one runs.
 
 Its gates' gradients come from an identity function behind the active candidate: on the way back it
-meets G = dL/dy and computes dL/dg_j = <G, o_j(x)> (paper, section 3.2). Candidates that are not
+meets G = dL/dy and computes dL/dg_j = `<G, o_j(x)>` (paper, section 3.2). Candidates that are not
 active run there, one at a time, without graphs and without moving BatchNorm statistics, so a gate
 step needs the memory of one path. Those that have a `gate_probe` need not even make o_j(x).
 """
@@ -26,10 +26,10 @@ ALPHA_STD = 1e-3
 
 @runtime_checkable
 class Probed(Protocol):
-    """A candidate that can tell <grad, o(x)> without o(x)."""
+    """A candidate that can tell `<grad, o(x)>` without o(x)."""
 
     def gate_probe(self, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor | None:
-        """<grad, o(x)> [], or None if the candidate has to run.
+        """`<grad, o(x)>` [], or None if the candidate has to run.
 
         It leaves BatchNorm statistics alone. `moments` gives `ops.mbconv_moments` of x, computed
         once for all candidates, on the first call.
@@ -105,7 +105,7 @@ class MixedOp(nn.Module):
         return result
 
     def probe(self, index: int, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor:
-        """<grad, o(x)> [] of one candidate, in float32 at least; `moments` are those of `Probed`.
+        """`<grad, o(x)>` [] of one candidate, in float32 at least; `moments` are those of `Probed`.
 
         Raises:
             UserError: o(x) has not the shape of grad, or what `run_candidate` raises.
@@ -181,5 +181,5 @@ class _GateGradient(torch.autograd.Function):
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> in float32 at least: in float16 the products of small gradients would underflow."""
+    """`<a, b>` in float32 at least: in float16 the products of small gradients would underflow."""
     return (a.to(torch.promote_types(a.dtype, torch.float32)) * b).sum()

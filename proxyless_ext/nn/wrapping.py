@@ -18,13 +18,20 @@ Rule = Callable[[str, nn.Module], Iterable[nn.Module] | None]
 def wrap(model: Model, rule: Rule) -> Model:
     """A copy of a network in which a rule puts MixedOps in the place of modules.
 
-    ::
+    ```python
+    from torch import nn
+    from torchvision.models import resnet18
+    from torchvision.models.resnet import BasicBlock
+    from proxyless_ext import wrap
 
-        def rule(name, module):
-            if isinstance(module, BasicBlock):
-                return [module, nn.Identity()] if module.downsample is None else None
 
-        supernet = wrap(resnet18(weights="DEFAULT"), rule)
+    def rule(name, module):
+        if isinstance(module, BasicBlock):
+            return [module, nn.Identity()] if module.downsample is None else None
+
+
+    supernet = wrap(resnet18(), rule)
+    ```
 
     The network is left as it is; a candidate that is a module of it is copied, weights included.
 

@@ -22,14 +22,7 @@ from .objective import Objective
 class Search:
     """A search over any model that has MixedOps, under a latency target or without one.
 
-    ::
-
-        search = Search(model, pictures[:1], target="40%")
-        for (x, y), (held_out, theirs) in batches:
-            search.weight_step()  # Draws the paths that the next forward runs.
-            optimizer.zero_grad(), loss(model(x), y).backward(), optimizer.step()
-            search.gate_step(lambda: loss(model(held_out), theirs))
-        network = search.derive()
+    The README has an example.
 
     Args:
         model: with MixedOps, on the device where it is searched.

@@ -50,13 +50,17 @@ def operation(
 ) -> Callable[[Build], Build]:
     """Register a function that makes modules as an operation, which then takes part in everything.
 
-    ::
+    ```python
+    from torch import nn
+    from proxyless_ext import operation
 
-        @operation("ghost{ratio}")
-        def ghost(in_channels, out_channels, stride, ratio):
-            return GhostModule(in_channels, out_channels, stride=stride, ratio=ratio)
 
-    Spaces call it ``ghost2``, ``ghost4`` and so on.
+    @operation("dilated{rate}")
+    def dilated(in_channels, out_channels, stride, rate):
+        return nn.Conv2d(in_channels, out_channels, 3, stride, padding=rate, dilation=rate)
+    ```
+
+    Spaces call it ``dilated2``, ``dilated3`` and so on.
 
     Args:
         name: letters, digits and underscores; whole numbers stand in the place of ``{parameters}``.

@@ -1,0 +1,76 @@
+"""Every code block of the README, the guides and the docstrings runs, or says why it does not."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+from pages import FENCE, blocks, pages, run_python
+
+import proxyless_ext
+from proxyless_ext.nn import MixedOp
+from proxyless_ext.spaces import registry
+
+NOT_RUN = {
+    "README.md": 4,
+    "docs/deploy.md": 1,
+    "docs/operations.md": 1,
+    "docs/quick_start.md": 1,
+    "docs/search.md": 2,
+}
+"""How many blocks of each page say why they are not run."""
+
+NEED_HEADERS = "run where: the compiler finds onnxruntime_cxx_api.h, which no Python package brings"
+"""The mark of blocks that CI cannot run."""
+
+LANGUAGES = {"python", "sh", "text", "cpp", "kotlin"}
+CHECKED_MORE_CLOSELY = {"README.md", "docs/deploy.md"}
+
+
+def test_every_exception_is_counted() -> None:
+    marked = [block for block in blocks() if block.mark and block.mark != NEED_HEADERS]
+    assert all(re.fullmatch("not run: .{10,}", block.mark or "") for block in marked)
+    assert Counter(block.page for block in marked) == NOT_RUN
+    assert [b.language for b in blocks() if b.mark == NEED_HEADERS] == ["cpp", "sh"]
+
+
+def test_every_block_has_a_language_and_stands_between_fences() -> None:
+    found = blocks()
+    assert {block.language for block in found} == LANGUAGES
+    for page, text in pages().items():
+        rest = FENCE.sub("", text)
+        assert "```" not in rest, page
+        if page.endswith(".md"):
+            rest = re.sub(r"^:::.*\n(    .*\n)*", "", rest, flags=re.M)  # With its options.
+            assert not re.search(r"^    ", rest, re.M), page
+
+
+@pytest.mark.parametrize(
+    "page", sorted({block.page for block in blocks("python")} - CHECKED_MORE_CLOSELY)
+)
+def test_python_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_makers", dict(registry._makers))
+    run_python(page)
+
+
+@pytest.mark.filterwarnings("ignore:whole models deviate", "ignore:other programs kept")
+def test_the_readmes_examples_search(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all(len(block.code.splitlines()) <= 25 for block in blocks("python", "README.md"))
+    variables = run_python("README.md")
+    alpha = variables["layer"].alpha
+    assert alpha.isfinite().all()
+    # Ten steps of Adam, from a standard deviation of 1e-3.
+    assert (alpha - alpha.mean()).abs().max() > 3e-3
+    cost, target = map(float, re.findall(r"[\d.]+", capsys.readouterr().out))
+    assert cost == pytest.approx(target, rel=0.06)  # 5 % and what rounding may add.
+    network = variables["network"].eval()
+    assert not any(isinstance(module, MixedOp) for module in network.modules())
+    assert network(variables["pictures"]).shape == (16, 10)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = "".join(text for page, text in pages().items() if page.startswith("docs/reference/"))
+    listed = set(re.findall(r"^::: proxyless_ext\.(\w+)$", text, re.M))
+    elsewhere = {"spaces", "__version__"}  # The names of the one have entries of their own.
+    assert set(proxyless_ext.__all__) - elsewhere <= listed
