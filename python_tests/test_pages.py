@@ -6,15 +6,17 @@ import re
 from collections import Counter
 
 import pytest
+import yaml
 from pages import FENCE, blocks, pages, run_python
 
 import proxyless_ext
 from proxyless_ext.nn import MixedOp
-from proxyless_ext.spaces import registry
+from proxyless_ext.spaces import Space, registry
 
 NOT_RUN = {
     "README.md": 4,
     "docs/deploy.md": 1,
+    "docs/latency.md": 1,
     "docs/operations.md": 1,
     "docs/quick_start.md": 1,
     "docs/search.md": 2,
@@ -24,7 +26,10 @@ NOT_RUN = {
 NEED_HEADERS = "run where: the compiler finds onnxruntime_cxx_api.h, which no Python package brings"
 """The mark of blocks that CI cannot run."""
 
-LANGUAGES = {"python", "sh", "text", "cpp", "kotlin"}
+LEFT_OUT = {"name": "page", "resolution": 32}
+"""What pages do not say of the spaces in them."""
+
+LANGUAGES = {"python", "sh", "text", "yaml", "cpp", "kotlin"}
 CHECKED_MORE_CLOSELY = {"README.md", "docs/deploy.md"}
 
 
@@ -52,6 +57,11 @@ def test_every_block_has_a_language_and_stands_between_fences() -> None:
 def test_python_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_makers", dict(registry._makers))
     run_python(page)
+
+
+def test_spaces_in_yaml_are_spaces() -> None:
+    found = [Space.model_validate({**LEFT_OUT, **yaml.safe_load(b.code)}) for b in blocks("yaml")]
+    assert [len(space.edges) for space in found] == [5]
 
 
 @pytest.mark.filterwarnings("ignore:whole models deviate", "ignore:other programs kept")
