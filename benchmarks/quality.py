@@ -19,7 +19,7 @@ from proxyless_ext.report.plot import add_legend, new_figure, save, styled
 from proxyless_ext.runs import ScoredNetwork
 from proxyless_ext.search.finalists import rounds
 from proxyless_ext.search.short_list import best_first
-from proxyless_ext.spaces import Data, parse_operation
+from proxyless_ext.spaces import StrictModel, parse_operation
 
 from .truth import Training, Truth, TruthNetwork
 
@@ -40,7 +40,7 @@ PARTS = (
 )
 
 
-class SearchScore(Data):
+class SearchScore(StrictModel):
     """What one search came to.
 
     Attributes:

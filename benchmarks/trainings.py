@@ -22,7 +22,7 @@ from proxyless_ext.search.candidates import Choices
 from proxyless_ext.spaces import Space, load_plugins
 from proxyless_ext.training.evaluation import evaluate
 from proxyless_ext.training.meter import Meter
-from proxyless_ext.training.networks import for_data, fresh_network, network_size
+from proxyless_ext.training.networks import for_data, network_size, seeded_network
 from proxyless_ext.training.train import Train
 
 from .truth import CURVE, Training, Truth, TruthNetwork, truth_settings
@@ -66,7 +66,7 @@ class Trainer:
         """Train one network as a run of this seed does; the split of the pictures stays."""
         config = self.config.model_copy(update={"seed": seed})
         architecture = for_data(self.space.architecture(choices), config, self.data)
-        network = fresh_network(architecture, config, self.runtime, "train")
+        network = seeded_network(architecture, config, self.runtime, "train")
         phase = Train(network, config, self.runtime, self.data)
         meters = [Meter() for _ in range(CURVE)]
         steps = phase.epochs * phase.num_batches
@@ -174,7 +174,7 @@ def train_all(
 
 def _network(trainer: Trainer, choices: Choices, trainings: list[Training]) -> TruthNetwork:
     architecture = trainer.space.architecture(choices)
-    network = fresh_network(architecture, trainer.config, trainer.runtime, "size")
+    network = seeded_network(architecture, trainer.config, trainer.runtime, "size")
     return TruthNetwork(
         choices=choices,
         **network_size(network, trainer.space.resolution),

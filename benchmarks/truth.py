@@ -15,13 +15,13 @@ from proxyless_ext.config import Config
 from proxyless_ext.data import Inventory
 from proxyless_ext.errors import UserError
 from proxyless_ext.files import write_atomically
-from proxyless_ext.spaces import Data, Space, read_model
+from proxyless_ext.spaces import Space, StrictModel, read_model
 
 CURVE = 8
 """Parts of a training whose mean losses are kept."""
 
 
-class Training(Data):
+class Training(StrictModel):
     """One training of one network.
 
     Attributes:
@@ -39,7 +39,7 @@ class Training(Data):
         return sum(parts) / len(parts)
 
 
-class TruthNetwork(Data):
+class TruthNetwork(StrictModel):
     """A network: the candidate at every edge, its size, and its trainings, one per seed."""
 
     choices: tuple[int, ...]
@@ -54,7 +54,7 @@ class TruthNetwork(Data):
         return sum(training.accuracy for training in self.trainings) / len(self.trainings)
 
 
-class Truth(Data):
+class Truth(StrictModel):
     """All networks of a space, trained.
 
     Attributes:

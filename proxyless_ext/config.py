@@ -17,13 +17,13 @@ from .documents import parse_document
 from .errors import UserError
 from .latency import Conditions
 from .latency.conditions import BackendName, BlocksName, DeviceName, usual_blocks
-from .spaces import BUILTIN, Data, Space, load_plugins, read_mapping, validate
+from .spaces import BUILTIN, Space, StrictModel, load_plugins, read_mapping, validate
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class RuntimeConfig(Data):
+class RuntimeConfig(StrictModel):
     """Where a run computes, and how exactly; `runtime.Runtime` is made from it.
 
     Attributes:
@@ -38,7 +38,7 @@ class RuntimeConfig(Data):
     threads: Count | None = None
 
 
-class SpaceConfig(Data):
+class SpaceConfig(StrictModel):
     """Which space to search: one that comes with the package, or a YAML file of your own.
 
     `width_mult` and `resolution` adjust a built-in space; a file says its own.
@@ -78,7 +78,7 @@ class SpaceConfig(Data):
         return Space.load(self.name)
 
 
-class LatencyConfig(Data):
+class LatencyConfig(StrictModel):
     """Where latencies come from and how they enter the search.
 
     Attributes:
@@ -135,7 +135,7 @@ class LatencyConfig(Data):
         return value if match[2] == "ms" else cheapest + value / 100 * (dearest - cheapest)
 
 
-class OptimizerConfig(Data):
+class OptimizerConfig(StrictModel):
     """SGD with momentum 0.9 (Nesterov), cosine rate per batch and label smoothing."""
 
     epochs: Annotated[int, Field(ge=0)]
@@ -166,7 +166,7 @@ class SearchConfig(OptimizerConfig):
     paths: Literal["uniform", "sampled"] = "uniform"
 
 
-class GatesConfig(Data):
+class GatesConfig(StrictModel):
     """Gate steps: how the alphas learn.
 
     Attributes:
@@ -187,7 +187,7 @@ class GatesConfig(Data):
     baseline_decay: float = Field(0.99, ge=0, lt=1)
 
 
-class DeriveConfig(Data):
+class DeriveConfig(StrictModel):
     """From the supernet to the network that is handed over.
 
     Attributes:
@@ -233,7 +233,7 @@ class TrainConfig(OptimizerConfig):
     ema_decay: float = Field(0.999, ge=0, lt=1)
 
 
-class ComparisonConfig(Data):
+class ComparisonConfig(StrictModel):
     """What the derived network is compared with, given the same training.
 
     Attributes:
@@ -248,7 +248,7 @@ class ComparisonConfig(Data):
     yardsticks: bool = True
 
 
-class Config(Data):
+class Config(StrictModel):
     """A whole run.
 
     Attributes:

@@ -16,7 +16,7 @@ from pydantic import Field
 from .._library import selected_isa
 from ..environment import describe_environment
 from ..latency.conditions import Count, DeviceName
-from ..spaces import Data
+from ..spaces import StrictModel
 from .cases import Case
 from .timing import Timing
 
@@ -24,7 +24,7 @@ COMPARED = ("fused", "plain", "channels_last")
 """Whose results are checked, and whose figures are among `Results`."""
 
 
-class Conditions(Data):
+class Conditions(StrictModel):
     """What times depend on: the machine, the versions, and how busy it was.
 
     Attributes:
@@ -79,7 +79,7 @@ class Conditions(Data):
         )
 
 
-class BlockFigures(Data):
+class BlockFigures(StrictModel):
     """Forward and backward of one block, with all gradients, in training mode.
 
     Attributes:
@@ -135,7 +135,7 @@ class BlockFigures(Data):
         )
 
 
-class StepFigures(Data):
+class StepFigures(StrictModel):
     """Whole steps of a supernet.
 
     Attributes:
@@ -151,7 +151,7 @@ class StepFigures(Data):
     peak_bytes: dict[str, dict[str, int]]
 
 
-class Settings(Data):
+class Settings(StrictModel):
     """What `proxyless bench` measures.
 
     Attributes:
@@ -171,7 +171,7 @@ class Settings(Data):
     step_rounds: Count = 3
 
 
-class Results(Data):
+class Results(StrictModel):
     """What `proxyless bench` found.
 
     Attributes:

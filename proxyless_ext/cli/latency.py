@@ -9,20 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import SpaceConfig
-from ..errors import UserError
 from ..files import write_atomically
 from ..latency import Conditions, LatencyTable, check_table, compare, measure_layers, measure_table
 from ..latency.conditions import BackendName, DeviceName, usual_blocks
 from ..nn import Network
 from ..report import check_format, draw_comparison, draw_prediction
 from ..runs import check_output
-from ..spaces import BUILTIN, Architecture, Space, load_plugins, validate
+from ..spaces import BUILTIN, Space, load_plugins, validate
 from ..zoo import build, names
 from .app import SUMMARIES, commands
 from .command import command, console
-from .network import read_architecture
 from .options import BatchOption, PluginOption, check_count
+from .sources import read_architecture, read_space, read_space_or_network
 
 latency = typer.Typer(help=SUMMARIES["latency"]["latency"])
 commands.add_typer(latency, name="latency")
@@ -68,7 +66,7 @@ def measure(
     load_plugins(plugin or ())
     check_output(out)
     conditions = _conditions(backend, plain, device, batch_size, threads, warmup, repetitions)
-    networks = _space_or_network(space, width_mult, resolution, classes)
+    networks = read_space_or_network(space, width_mult, resolution, classes)
     if isinstance(networks, Space):
         table = measure_table(networks, conditions)
     else:
@@ -92,7 +90,7 @@ def show(
 ) -> None:
     """What networks of a space take by a table, measured here or published elsewhere."""
     load_plugins(plugin or ())
-    _print_reach(LatencyTable.load(table), _space(space, width_mult, resolution, classes))
+    _print_reach(LatencyTable.load(table), read_space(space, width_mult, resolution, classes))
 
 
 @command(latency)
@@ -112,7 +110,7 @@ def check(
     check_count("--networks", networks)
     _check_figure(figure)
     result = check_table(
-        LatencyTable.load(table), _space(space, width_mult, resolution, classes), networks, seed
+        LatencyTable.load(table), read_space(space, width_mult, resolution, classes), networks, seed
     )
     console.print(f"networks:     {networks}")
     console.print(f"R^2:          {result.r2:.4f}")
@@ -199,23 +197,6 @@ def _conditions(
         "repetitions": repetitions,
     }
     return validate(Conditions, fields, "options")
-
-
-def _space(name: str, width_mult: float, resolution: int | None, classes: int | None) -> Space:
-    fields = {"name": name, "width_mult": width_mult, "resolution": resolution}
-    space = validate(SpaceConfig, fields, "options").build()
-    return space if classes is None else space.with_classes(classes)
-
-
-def _space_or_network(
-    name: str, width_mult: float, resolution: int | None, classes: int | None
-) -> Space | Architecture:
-    path = Path(name)
-    if name in BUILTIN or path.suffix in (".yaml", ".yml"):
-        return _space(name, width_mult, resolution, classes)
-    if width_mult != 1.0 or resolution is not None or classes is not None:
-        raise UserError("a network says its own width, resolution and classes; leave them out")
-    return read_architecture(name)
 
 
 def _print_reach(table: LatencyTable, space: Space) -> None:

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .. import zoo
 from ..errors import UserError
 from ..runs import Run, check_output
 from ..runtime import Runtime
-from ..spaces import Architecture
 from ..training.continuity import held_out_pictures
 from ..training.networks import export_network, load_network, validate_network
 from ..training.run import TrainingTask, run_training
@@ -28,6 +26,7 @@ from .options import (
     configuration,
     resumed,
 )
+from .sources import read_architecture
 
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 
@@ -103,22 +102,3 @@ def export(
     network = load_network(Run.open(run))
     difference = export_network(network, network.architecture, out)
     console.print(f"{out}: differs from PyTorch by at most {difference:.2g}")
-
-
-def read_architecture(source: str) -> Architecture:
-    """The architecture of a run folder, a file of ours, a published file, or the zoo.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    if source in zoo.NETWORKS:
-        return zoo.architecture(source)
-    path = Path(source)
-    if path.is_dir():
-        path = Run.open(path).outcome.architecture_path
-    if not path.exists():
-        raise UserError(
-            f"'{source}' is no run folder, no file, and no network of the zoo "
-            f"({', '.join(zoo.NETWORKS)})"
-        )
-    return zoo.import_config(path) if path.suffix == ".config" else Architecture.load(path)

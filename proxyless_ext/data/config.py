@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..spaces import Data
+from ..spaces import StrictModel
 
 Augmentation = Literal["none", "crop", "standard"]
 BadPicturePolicy = Literal["fatal", "skip"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class DataConfig(Data):
+class DataConfig(StrictModel):
     """Which pictures, and how they are split and augmented.
 
     Attributes:

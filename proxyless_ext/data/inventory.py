@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..spaces import Data
+from ..spaces import StrictModel
 from .parts import Part
 
 _SHOWN = 3
@@ -14,14 +14,14 @@ _SHOWN = 3
 _LISTED_CLASSES = 12
 
 
-class ClassInventory(Data):
+class ClassInventory(StrictModel):
     """The pictures of one class: how many, and a digest of what tells them apart."""
 
     count: int
     digest: str
 
 
-class Inventory(Data):
+class Inventory(StrictModel):
     """The pictures of a source, wherever it lies and in whatever order they are found.
 
     Attributes:

@@ -5,11 +5,11 @@ from .conditions import Conditions
 from .costs import Costs
 from .measure import measure_layers, measure_table
 from .models import CostName, StandingCandidates
-from .networks import NetworkRow, compare, measure_network
 from .reference import Reference
 from .regularizers import add_linear, mul_log
 from .sampling import most_probable_within, sample_within
 from .table import Entry, LatencyTable
+from .whole_networks import NetworkRow, compare, measure_network
 
 __all__ = [
     "Check",

@@ -12,9 +12,9 @@ from torch import Tensor
 from ..errors import UserError
 from ..seeding import derive_seed
 from ..spaces import Space
-from .networks import measure_each, with_pictures
 from .sampling import draw_uniform
 from .table import LatencyTable
+from .whole_networks import measure_each, with_pictures
 
 
 @dataclass(frozen=True)

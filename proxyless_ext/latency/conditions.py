@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from ..errors import UserError
 from ..processor import cpu_name
-from ..spaces import Data, validate
+from ..spaces import StrictModel, validate
 from .reference import Reference
 
 BackendName = Literal["eager", "onnxruntime"]
@@ -20,7 +20,7 @@ DeviceName = Literal["cpu", "cuda"]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Conditions(Data):
+class Conditions(StrictModel):
     """How to measure, and where and when that is done: made without the latter, here and now.
 
     Attributes:

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from ..spaces import Architecture, Layer
-from .networks import fresh_network, random_input
 from .table import Entry
+from .whole_networks import fresh_network, random_input
 
 
 class Frame(NamedTuple):

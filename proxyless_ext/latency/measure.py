@@ -33,11 +33,11 @@ from ..spaces import Architecture, Space
 from .bystanders import Bystanders
 from .conditions import Conditions
 from .frames import chain, framed_layers, unframe
-from .networks import with_pictures
 from .reference import Reference
 from .sampling import draw_uniform
 from .table import Entry, LatencyTable
 from .timing import build_runs, count_rounds, time_chains
+from .whole_networks import with_pictures
 
 WHOLE_NETWORKS = 12
 REFERENCES = 6

@@ -17,8 +17,8 @@ from ..errors import UserError
 from ..nn import Edges, MixedOp, count_parameters, derive
 from .conditions import Conditions
 from .costs import Costs
-from .networks import measure_each
 from .sampling import draw_uniform
+from .whole_networks import measure_each
 
 CostName = Literal["latency", "macs", "parameters"]
 

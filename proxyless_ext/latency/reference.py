@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from ..errors import UserError
-from ..spaces import Architecture, Data, Space
+from ..spaces import Architecture, Space, StrictModel
 
 
-class Reference(Data):
+class Reference(StrictModel):
     """Whole networks of a space and the mean of their latencies.
 
     Attributes:

@@ -13,14 +13,14 @@ from pydantic import ConfigDict, Field
 from ..documents import write_document
 from ..errors import UserError
 from ..files import write_atomically
-from ..spaces import BUILTIN, Architecture, Data, Layer, Space, read_mapping, validate
+from ..spaces import BUILTIN, Architecture, Layer, Space, StrictModel, read_mapping, validate
 from .conditions import Conditions
 from .costs import Costs
 
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Entry(Data):
+class Entry(StrictModel):
     """A measured latency.
 
     Attributes:
@@ -36,7 +36,7 @@ class Entry(Data):
     var: Finite
 
 
-class _Spread(Data):
+class _Spread(StrictModel):
     """An entry of a table of once-for-all's: with the standard deviation, in ms."""
 
     model_config = ConfigDict(strict=True)

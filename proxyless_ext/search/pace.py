@@ -15,7 +15,7 @@ from ..config import Config
 from ..nn import SuperNet, batch_statistics
 from ..seeding import derive_seed, generator
 from ..training.meter import Meter
-from ..training.networks import for_data, fresh_network
+from ..training.networks import for_data, seeded_network
 from ..training.phase import Batch
 from ..training.train import Train
 from ..training.weight_phase import WeightPhase
@@ -74,7 +74,7 @@ class Pace:
         trainings = []
         for choices in band[:3]:
             architecture = for_data(task.space.architecture(choices), config, data)
-            network = fresh_network(architecture, config, runtime, "pace")
+            network = seeded_network(architecture, config, runtime, "pace")
             trainings.append(Train(network, config, runtime, data, "pace"))
         return cls(
             weight=_per_picture(_weight_steps([warm_up]), config.warmup.batch_size),

@@ -24,9 +24,9 @@ from ..training.continuity import keep_settings
 from ..training.evaluation import recalibrate
 from ..training.networks import (
     for_data,
-    fresh_network,
     network_size,
     publish_network,
+    seeded_network,
     train_network,
     validate_network,
 )
@@ -128,7 +128,7 @@ class Stages:
     def fresh(self, choices: Choices, name: str) -> Network:
         """The network of `choices` with the initial weights that `name` gives."""
         architecture = self.architecture(choices, name)
-        return fresh_network(architecture, self.config, self.runtime, name)
+        return seeded_network(architecture, self.config, self.runtime, name)
 
     def finish(self, network: nn.Module, choices: Choices) -> Result:
         """Evaluate, measure and publish the trained network."""

@@ -34,7 +34,7 @@ from .operations import (
 )
 from .registry import load_plugins, parse_operation
 from .space import Edge, FirstBlock, Space, Stage
-from .validation import Data, read_mapping, read_model, validate
+from .validation import StrictModel, read_mapping, read_model, validate
 
 __all__ = [
     "BUILTIN",
@@ -46,7 +46,6 @@ __all__ = [
     "BlockConfig",
     "ConvSpec",
     "CustomOperation",
-    "Data",
     "Edge",
     "FirstBlock",
     "IdentitySpec",
@@ -59,6 +58,7 @@ __all__ = [
     "Space",
     "Stage",
     "Stem",
+    "StrictModel",
     "ZeroSpec",
     "cifar_mbconv",
     "imagenet",

@@ -13,19 +13,19 @@ from ..files import write_atomically
 from .layers import Layer
 from .operations import Activation
 from .registry import parse_operation
-from .validation import Data, read_model
+from .validation import StrictModel, read_model
 
 Count = Annotated[int, Field(ge=1)]
 
 
-class BatchNorm(Data):
+class BatchNorm(StrictModel):
     """Parameters of every BatchNorm of a network."""
 
     momentum: float = Field(0.1, gt=0, le=1)
     eps: float = Field(1e-3, gt=0)
 
 
-class Stem(Data):
+class Stem(StrictModel):
     """The first 3x3 convolution with BatchNorm and the activation of the network."""
 
     in_channels: Count = 3
@@ -33,14 +33,14 @@ class Stem(Data):
     stride: Literal[1, 2] = 2
 
 
-class Normalisation(Data):
+class Normalisation(StrictModel):
     """Per-channel mean and standard deviation of pixels in 0..1."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
-class BlockConfig(Data):
+class BlockConfig(StrictModel):
     """One block: an operation, and whether its input is added to its output."""
 
     operation: str
@@ -79,7 +79,7 @@ def short_side(resolution: int) -> int:
     return resolution if resolution <= SMALL else round(resolution * 256 / 224)
 
 
-class Architecture(Data):
+class Architecture(StrictModel):
     """A network: stem, blocks, feature mix, classifier.
 
     The layout is the one of the paper (section 3, `imagenet` space): a 3x3 stem, the blocks in

@@ -17,19 +17,19 @@ from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem
 from .layers import Layer
 from .operations import Activation
 from .registry import parse_operation
-from .validation import Data, read_model, validate
+from .validation import StrictModel, read_model, validate
 
 Candidates = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class FirstBlock(Data):
+class FirstBlock(StrictModel):
     """The fixed block between the stem and the first searched one."""
 
     operation: str = "k3e1"
     channels: Count
 
 
-class Stage(Data):
+class Stage(StrictModel):
     """Blocks of one width; the first of them changes the width and the resolution.
 
     Attributes:
@@ -45,7 +45,7 @@ class Stage(Data):
     candidates: Candidates | None = None
 
 
-class Edge(Data):
+class Edge(StrictModel):
     """One searched block: its shapes and its candidates, those that fit, in order."""
 
     in_channels: Count
@@ -74,8 +74,8 @@ class Edge(Data):
         )
 
 
-class Space(Data):
-    """A search space of sequential networks (paper, section 3; `algorithm.md` of the design).
+class Space(StrictModel):
+    """A search space of sequential networks (ProxylessNAS, arXiv 1812.00332, section 3).
 
     A candidate of the list that cannot fit an edge (``zero`` or ``identity`` where shapes change)
     is left out there.

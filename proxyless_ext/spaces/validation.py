@@ -14,7 +14,7 @@ from ..errors import UserError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Data(BaseModel):
+class StrictModel(BaseModel):
     """Base of all that is read from JSON or YAML: immutable; unknown keys and NaN are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

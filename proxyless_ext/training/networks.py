@@ -32,7 +32,7 @@ def for_data(architecture: Architecture, config: Config, data: Pictures) -> Arch
     return architecture.model_copy(update=fields)
 
 
-def fresh_network(
+def seeded_network(
     architecture: Architecture, config: Config, runtime: Runtime, name: str
 ) -> Network:
     """A network with the initial weights that the run's seed and `name` give."""

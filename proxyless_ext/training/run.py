@@ -14,9 +14,9 @@ from .batch_norm import check_batch
 from .continuity import check_continuity, keep_settings
 from .networks import (
     for_data,
-    fresh_network,
     network_size,
     publish_network,
+    seeded_network,
     train_network,
     validate_network,
 )
@@ -68,7 +68,7 @@ def run_training(run: Run, config: Config, task: TrainingTask) -> Result:
     keep_settings(run, config)
     architecture, data, runtime = task.architecture, task.data, task.runtime
     architecture.save(run.outcome.architecture_path)
-    fresh = fresh_network(architecture, config, runtime, "train")
+    fresh = seeded_network(architecture, config, runtime, "train")
     network, seconds = train_network(fresh, run, config, runtime, data)
     result = Result(
         **validate_network(network, config, runtime, data.val).as_dict(),

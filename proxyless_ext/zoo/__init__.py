@@ -1,6 +1,6 @@
 """Networks to compare with: the published ProxylessNAS networks, and yardsticks beside them."""
 
-from .networks import NETWORKS, YARDSTICKS, architecture, build, names
+from .catalogue import NETWORKS, YARDSTICKS, architecture, build, names
 from .published import import_config
 from .results import RESULTS, PublishedResult
 

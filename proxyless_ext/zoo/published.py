@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ..errors import UserError
-from ..spaces import Activation, Architecture, Data, MBConvSpec, read_mapping, validate
+from ..spaces import Activation, Architecture, MBConvSpec, StrictModel, read_mapping, validate
 
 RESOLUTION = 224
 """In pixels. The files do not say it; ProxylessNAS's networks were searched and trained for it."""
@@ -32,12 +32,12 @@ def _only(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-class _BatchNorm(Data):
+class _BatchNorm(StrictModel):
     momentum: float
     eps: float
 
 
-class _Convolution(Data):
+class _Convolution(StrictModel):
     name: Literal["ConvLayer"]
     dilation: Literal[1]
     groups: Literal[1]
@@ -69,7 +69,7 @@ class _PooledMix(_Pointwise):
     use_bn: Literal[False]
 
 
-class _Classifier(Data):
+class _Classifier(StrictModel):
     name: Literal["LinearLayer"]
     in_features: int
     out_features: int
@@ -80,7 +80,7 @@ class _Classifier(Data):
     ops_order: Literal["weight_bn_act"]
 
 
-class _MBConv(Data):
+class _MBConv(StrictModel):
     name: Literal["MBInvertedConvLayer"]
     in_channels: int
     out_channels: int
@@ -110,12 +110,12 @@ class _MBConv(Data):
         return spec.name
 
 
-class _Zero(Data):
+class _Zero(StrictModel):
     name: Literal["ZeroLayer"]
     stride: Literal[1]
 
 
-class _Identity(Data):
+class _Identity(StrictModel):
     name: Literal["IdentityLayer"]
     in_channels: Annotated[int, BeforeValidator(_only)]
     out_channels: Annotated[int, BeforeValidator(_only)]
@@ -125,7 +125,7 @@ class _Identity(Data):
     ops_order: Literal["weight_bn_act"]
 
 
-class _Block(Data):
+class _Block(StrictModel):
     name: Literal["MobileInvertedResidualBlock"]
     mobile_inverted_conv: Annotated[_MBConv | _Zero, Field(discriminator="name")]
     shortcut: _Identity | None
@@ -162,7 +162,7 @@ class _Block(Data):
         }
 
 
-class _Config(Data):
+class _Config(StrictModel):
     """What both kinds of network have; each has a chain of layers behind its blocks."""
 
     bn: _BatchNorm

@@ -1,6 +1,6 @@
 """Accuracy and latency as published, to print beside what this machine measures.
 
-Source: the ProxylessNAS paper (arXiv 1812.00332), and algorithm.md for the networks as released.
+Source: the ProxylessNAS paper (arXiv 1812.00332), and the release for the networks in it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def names() -> list[str]:
 def architecture(name: str, num_classes: int = 1000) -> Architecture:
     """The architecture of a published network, for pictures of 224 pixels.
 
-    Source: algorithm.md, "Published networks".
+    Source: the configurations in the ProxylessNAS release (arXiv 1812.00332).
 
     Raises:
         UserError: it is not one of `NETWORKS`, or `num_classes` is below 1.
