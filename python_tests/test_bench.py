@@ -135,7 +135,7 @@ def test_a_gpu_has_to_be_there_and_to_have_operators(monkeypatch: pytest.MonkeyP
 
 
 def test_times_that_spread_are_doubted() -> None:
-    steady, wild = Timing(1.0, 0.95, 1.05), Timing(1.0, 0.8, 1.4)
+    steady, wild = Timing(1.0, 0.95, 1.05, 3), Timing(1.0, 0.8, 1.4, 3)
     assert spread_problem([{"a": steady, "b": steady}, {"a": wild}]) is None
     sentence = spread_problem([{"a": steady, "b": wild}, {"a": wild}])
     assert sentence is not None

@@ -152,7 +152,13 @@ def test_runs_take_turns_and_all_come_first_once() -> None:
     times = alternate(runs, rounds=3)
     assert "".join(order) == "abc" + "abc" + "bca" + "cab"
     assert all(time.low <= time.median <= time.high for time in times.values())
-    assert Timing.of([3, 1, 2, 5, 4]) == Timing(median=3, low=2, high=4)
+    assert Timing.of([3, 1, 2, 5, 4]) == Timing(median=3, low=2, high=4, rounds=5)
+
+
+def test_no_round_begins_after_the_limit_but_the_second() -> None:
+    times = alternate({"a": lambda: None}, rounds=9, limit=0)
+    assert times["a"].rounds == 2
+    assert alternate({"a": lambda: None}, rounds=9)["a"].rounds == 9
 
 
 def test_relative_difference_is_over_all_tensors_together() -> None:

@@ -159,7 +159,7 @@ class Settings(StrictModel):
         threads: of torch.
         batch: pictures.
         resolution, width: of the ImageNet space; blocks of small pictures have this width, too.
-        rounds, step_rounds: timed runs of each peer, of a block and of a step.
+        rounds, step_rounds: timed runs of each peer, of a block and of a step, the latter at most.
     """
 
     device: DeviceName = "cpu"

@@ -24,8 +24,10 @@ from .supernets import Batch, build
 from .timing import Timing
 
 OPERATION, SMALL_OPERATION = "k5e6", "k3e3"
-CHECKED_PICTURES = 8
+CHECKED_PICTURES = 4
 """At most, of steps: a check in float64 takes as long as several steps."""
+LIMIT = 15.0
+"""Seconds after which no further round of steps begins, so that slow machines take no longer."""
 PICTURE_BYTES = 110e6
 """What PyTorch's layers need for a picture of 224 pixels at width 1: measured, rounded up."""
 PEAKS = ("fused", "plain")
@@ -132,11 +134,11 @@ def _measure_steps(settings: Settings, bar: Bar) -> StepFigures:
     for trainee in trainees.values():
         trainee.take(batch)
     bar.note("weight steps")
-    weight = time_weight_steps(trainees, settings.step_rounds, 1, settings.device)
+    weight = time_weight_steps(trainees, settings.step_rounds, 1, settings.device, LIMIT)
     saved = {name: trainee.saved_bytes(seed=0) for name, trainee in trainees.items()}
     bar.advance()
     bar.note("gate steps")
-    gate = time_gate_steps(trainees, settings.step_rounds, "recompute", settings.device)
+    gate = time_gate_steps(trainees, settings.step_rounds, "recompute", settings.device, LIMIT)
     bar.advance()
     bar.note("peaks of memory")
     if settings.device == "cpu":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -52,15 +53,26 @@ def _outcomes(trainee: Trainee, modes: Sequence[GateMode]) -> dict[str, list[Ten
 
 
 def time_weight_steps(
-    trainees: Mapping[str, Trainee], rounds: int, paths: int, device: str = "cpu"
+    trainees: Mapping[str, Trainee],
+    rounds: int,
+    paths: int,
+    device: str = "cpu",
+    limit: float = math.inf,
 ) -> dict[str, Timing]:
-    """Of a weight step, the mean of so many random paths, which are the same for all."""
+    """Of a weight step, the mean of so many random paths, which are the same for all.
+
+    The other arguments are those of `alternate`.
+    """
     runs = {name: partial(_weight_steps, trainee, paths) for name, trainee in trainees.items()}
-    return alternate(runs, rounds, steps=paths, device=device)
+    return alternate(runs, rounds, steps=paths, device=device, limit=limit)
 
 
 def time_gate_steps(
-    trainees: Mapping[str, Trainee], rounds: int, mode: GateMode, device: str = "cpu"
+    trainees: Mapping[str, Trainee],
+    rounds: int,
+    mode: GateMode,
+    device: str = "cpu",
+    limit: float = math.inf,
 ) -> dict[str, Timing]:
     """Of a gate step in a mode; `checkpointed` is left out, whose gate steps are the others'."""
     runs = {
@@ -68,7 +80,7 @@ def time_gate_steps(
         for name, trainee in trainees.items()
         if name != "checkpointed"
     }
-    return alternate(runs, rounds, device=device)
+    return alternate(runs, rounds, device=device, limit=limit)
 
 
 def _weight_steps(trainee: Trainee, paths: int) -> None:

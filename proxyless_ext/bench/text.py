@@ -45,7 +45,8 @@ def describe(results: Results) -> str:
         f"{results.conditions.describe()}\n"
         f"Batches of {settings.batch}; blocks: forward and backward by channels, input size and "
         f"stride; steps: of the ImageNet supernet at {settings.resolution} px; medians of "
-        f"{settings.rounds} and {settings.step_rounds} rounds ± half the distance of the quartiles."
+        f"{settings.rounds} rounds, of steps at most {settings.step_rounds}, ± half the distance "
+        "of the quartiles."
         f"\n\n{table(['', *COMPARED, *ratios], rows)}"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,11 +17,12 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of several runs of one thing: the median, and the quartiles around it."""
+    """Seconds of several runs of one thing: the median, the quartiles around it, how many runs."""
 
     median: float
     low: float
     high: float
+    rounds: int
 
     @property
     def spread(self) -> float:
@@ -31,9 +33,9 @@ class Timing:
     def of(cls, seconds: list[float]) -> Timing:
         """Summarise the times of at least one run."""
         if len(seconds) == 1:
-            return cls(seconds[0], seconds[0], seconds[0])
+            return cls(seconds[0], seconds[0], seconds[0], 1)
         low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
-        return cls(median, low, high)
+        return cls(median, low, high, len(seconds))
 
 
 def host_seconds(run: Run) -> float:
@@ -58,7 +60,11 @@ CLOCKS = {"cpu": host_seconds, "cuda": gpu_seconds}
 
 
 def alternate(
-    runs: Mapping[str, Run], rounds: int, steps: int = 1, device: str = "cpu"
+    runs: Mapping[str, Run],
+    rounds: int,
+    steps: int = 1,
+    device: str = "cpu",
+    limit: float = math.inf,
 ) -> dict[str, Timing]:
     """Time each of `runs` once in every one of `rounds` rounds, after a first run of each.
 
@@ -69,6 +75,7 @@ def alternate(
         rounds: how often.
         steps: that one run consists of; the result is the time of one step.
         device: where they run, one of `CLOCKS`.
+        limit: seconds after which no round begins, but for the second.
     """
     clock = CLOCKS[device]
     for run in runs.values():
@@ -76,7 +83,10 @@ def alternate(
     names = list(runs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     with _no_collection():
+        started = time.monotonic()
         for index in range(rounds):
+            if index > 1 and time.monotonic() - started > limit:
+                break
             shift = index % len(names)
             for name in names[shift:] + names[:shift]:
                 seconds[name].append(clock(runs[name]) / steps)
