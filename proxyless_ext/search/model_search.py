@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .. import ranks
 from ..config import GatesConfig, LatencyConfig
 from ..errors import UserError
 from ..latency import Conditions, CostName, Costs, StandingCandidates
@@ -31,8 +32,13 @@ class Search:
             search.gate_step(lambda: loss(model(held_out), theirs))
         network = search.derive()
 
+    Where torch.distributed has several ranks, each makes one, of the same seed: so paths are the
+    same on all. Costs are those that the first one finds, and gradients of gates, or rewards, are
+    averaged.
+
     Args:
-        model: with MixedOps, on the device where it is searched.
+        model: with MixedOps, on the device where it is searched; not what DistributedDataParallel,
+            fully_shard or torch.compile have made of it, which the training loop calls.
         example_input: a tensor that the model is called with, or several in a tuple: what networks
             cost is found out with it.
         target: to end at: such as ``12.5ms``, ``40%`` of the way from the cheapest to the dearest
@@ -45,6 +51,7 @@ class Search:
         networks: sampled by each step of REINFORCE.
         tolerance: by which the derived network may miss the target, as a part of it.
         conditions: how latencies are measured; by PyTorch on one thread of this CPU without them.
+        scaler: for gate steps that compute in float16; it may be that of the weight steps.
         seed: of the paths that are drawn.
 
     Attributes:
@@ -70,6 +77,7 @@ class Search:
         networks: int = 10,
         tolerance: float = 0.05,
         conditions: Conditions | None = None,
+        scaler: torch.amp.GradScaler | None = None,
         seed: int = 0,
     ) -> None:
         self.model = model
@@ -80,7 +88,9 @@ class Search:
                 f"the costs are of {list(costs.counts)} candidates and the model's MixedOps have "
                 f"{list(candidates.counts)}; give one for each"
             )
-        self.costs = costs or candidates.costs(cost, conditions or Conditions())
+        self.costs = ranks.of_first(
+            lambda: costs or candidates.costs(cost, conditions or Conditions())
+        )
         latency: dict[str, Any] = {"tolerance": tolerance, "regularizer": "none"}
         if target is not None:
             aim = target if isinstance(target, str) else f"{target}ms"
@@ -92,6 +102,8 @@ class Search:
         )
         runtime = Runtime(self.edges.alphas[0].device)
         self._learner = gate_learner(self.edges, self.objective, self.config, runtime)
+        if scaler is not None:
+            self._learner.scaler = scaler
         self._generator = torch.Generator().manual_seed(seed)
 
     @property
