@@ -59,7 +59,12 @@ def search_over(model: nn.Module, mode: Any = "full", **options: Any) -> Search:
     counts = [len(each.candidates) for each in model.modules() if isinstance(each, MixedOp)]
     costs = Costs.of([list(map(float, range(1, count + 1))) for count in counts], 0.0)
     settings = {"target": "40%", "costs": costs, "lr": 0.1, "networks": 3, **options}
-    return Search(model, PICTURES[:2], mode=mode, **settings)
+    return Search(model, pictures(model)[:2], mode=mode, **settings)
+
+
+def pictures(model: nn.Module) -> Tensor:
+    """In the model's type."""
+    return PICTURES.to(next(model.parameters()).dtype)
 
 
 def search_steps(
@@ -89,7 +94,7 @@ def search_steps(
     run = model if called is None else called
 
     def loss() -> Tensor:
-        return cross_entropy(run(PICTURES[rows]), LABELS[rows])
+        return cross_entropy(run(pictures(model)[rows]), LABELS[rows])
 
     model.zero_grad()
     found: dict[str, Tensor] = {}

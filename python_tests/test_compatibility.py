@@ -163,6 +163,21 @@ def test_a_scaler_leaves_alphas_as_they_are(mode: str) -> None:
     assert_same(search_steps(Net(), mode=mode, scaler=scaler), search_steps(Net(), mode=mode))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_whole_steps_may_stand_within_autocast(mode: str) -> None:
+    model, other = Net().float(), Net().float()
+
+    def run(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits: Tensor = model(x)
+        return logits.float()
+
+    # A cache would keep rounded weights until the context ends, whatever optimizers do.
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        found = search_steps(other, mode=mode)
+    assert_same(found, search_steps(model, run, mode))
+
+
 def test_gate_gradients_that_float16_cannot_hold_need_the_scaler() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(MixedOp([nn.Linear(8, 8), nn.Linear(8, 8)]), nn.Linear(8, 8))

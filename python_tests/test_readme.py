@@ -50,6 +50,15 @@ def test_search_over_a_model_of_ones_own(capsys: pytest.CaptureFixture[str]) -> 
     assert network(variables["pictures"]).shape == (16, 10)
 
 
+def test_what_was_tried_has_tests() -> None:
+    table = (README.parent / "docs" / "compatibility.md").read_text()
+    sources = [path.read_text() for path in Path(__file__).parent.glob("test_*.py")]
+    defined = {name for source in sources for name in re.findall(r"def (test_\w+)", source)}
+    named = set(re.findall(r"`(test_\w+)`", table))
+    assert len(named) > 20
+    assert named <= defined
+
+
 def test_deploying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """The example's logits are those of the network for the picture as a run reads it."""
     guide = README.parent / "docs" / "deploy.md"

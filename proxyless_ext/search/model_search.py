@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..latency import Conditions, CostName, Costs, StandingCandidates
 from ..nn import Edges, derive
 from ..runtime import Runtime
+from ..seeding import generator
 from ..spaces import validate
 from .candidates import Band, Choices
 from .gate_steps import gate_learner
@@ -104,7 +105,8 @@ class Search:
         self._learner = gate_learner(self.edges, self.objective, self.config, runtime)
         if scaler is not None:
             self._learner.scaler = scaler
-        self._generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+        self._draws = 0
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -113,7 +115,7 @@ class Search:
 
     def weight_step(self) -> None:
         """Draw the paths, all being equally probable, that the model runs from now on."""
-        self.edges.sample(self._generator, uniformly=True)
+        self.edges.sample(self._next_generator(), uniformly=True)
 
     def gate_step(self, run: Callable[[], Tensor | float]) -> None:
         """Move the architecture parameters, and pay what keeps the expected cost on the target.
@@ -129,7 +131,7 @@ class Search:
             value = run()
             return torch.as_tensor(value), value if is_reward else 0.0, None
 
-        self._learner.step(told, self._generator)
+        self._learner.step(told, self._next_generator())
 
     @property
     def choices(self) -> Choices:
@@ -151,12 +153,16 @@ class Search:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model's own state and its optimizer's."""
-        return {"learner": self._learner.state_dict(), "generator": self._generator.get_state()}
+        return {"learner": self._learner.state_dict(), "seed": self.seed, "draws": self._draws}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a `state_dict`."""
         self._learner.load_state_dict(state["learner"])
-        self._generator.set_state(state["generator"])
+        self.seed, self._draws = state["seed"], state["draws"]
+
+    def _next_generator(self) -> torch.Generator:
+        self._draws += 1
+        return generator(self.seed, "paths", self._draws)
 
 
 def _tensors(example: Any) -> tuple[Tensor, ...]:
