@@ -31,8 +31,9 @@ def mean(values: Tensor, *common: Tensor) -> Tensor:
     """
     if not are_several():
         return values
-    own = torch.cat([each.detach().flatten().to(values) for each in common])
-    both = torch.cat([values.flatten(), own]) / distributed.get_world_size()
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    own = torch.cat([each.detach().flatten().to(dtype) for each in common])
+    both = torch.cat([values.flatten().to(dtype), own]) / distributed.get_world_size()
     distributed.all_reduce(both)
     averaged, theirs = both.split([values.numel(), own.numel()])
     if not torch.allclose(theirs, own, rtol=1e-3, atol=1e-5):
@@ -40,7 +41,7 @@ def mean(values: Tensor, *common: Tensor) -> Tensor:
             "the ranks of torch.distributed have drawn different paths or have different alphas; "
             "give all of them generators of one seed, the same alphas and the same costs"
         )
-    return averaged.view_as(values)
+    return averaged.view_as(values).to(values.dtype)
 
 
 def of_first(make: Callable[[], Made]) -> Made:

@@ -255,11 +255,10 @@ def test_an_average_of_a_supernet(use_buffers: bool) -> None:
     model = Net()
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=use_buffers)
     kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    for _ in range(2):
+    for share in (0.0, 0.9):  # The first update is a copy.
         search_steps(model, steps=1)
         average.update_parameters(model)
         for name, parameter in model.named_parameters():
-            share = 0.0 if _ == 0 else 0.9  # The first update is a copy.
             kept[name] = share * kept[name] + (1 - share) * parameter.detach()
     edges = Edges(average.module)
     for name, parameter in average.module.named_parameters():

@@ -24,8 +24,7 @@ Steps = dict[str, Tensor]
 
 def net(share: bool = False) -> Net:
     """In eval mode, because BatchNorms have the statistics of the rank's own pictures."""
-    model = Net(share).eval()
-    return model
+    return Net(share).eval()
 
 
 def in_ddp(rows: slice, mode: str, share: bool, **options: Any) -> Steps:

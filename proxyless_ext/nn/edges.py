@@ -52,7 +52,7 @@ class Edges:
             UserError: they are sharded over the ranks of torch.distributed.
         """
         alphas: list[Tensor] = [*self.alphas]
-        if any(hasattr(alpha, "device_mesh") for alpha in alphas):
+        if any(hasattr(alpha, "device_mesh") for alpha in alphas):  # As a DTensor has.
             raise UserError(
                 "the alphas are sharded and every rank needs all of them; give fully_shard "
                 "ignored_params=set(Edges(model).alphas)"

@@ -86,7 +86,7 @@ class MixedOp(nn.Module):
                 return self._run_with_gates(x, self._gates)
         return self._check_kind(self.active, self.candidates[self.active](x))
 
-    # A compiler that traced through it would make one graph of every combination of paths.
+    # A compiler that traced through this would make a graph of every combination of paths.
     _run_uncompiled = torch.compiler.disable(
         _run, recursive=False, reason="the active candidate of a MixedOp changes"
     )

@@ -105,7 +105,7 @@ class Search:
         self._learner = gate_learner(self.edges, self.objective, self.config, runtime)
         if scaler is not None:
             self._learner.scaler = scaler
-        self.seed = seed
+        self._seed = seed
         self._draws = 0
 
     @property
@@ -153,16 +153,16 @@ class Search:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model's own state and its optimizer's."""
-        return {"learner": self._learner.state_dict(), "seed": self.seed, "draws": self._draws}
+        return {"learner": self._learner.state_dict(), "seed": self._seed, "draws": self._draws}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a `state_dict`."""
         self._learner.load_state_dict(state["learner"])
-        self.seed, self._draws = state["seed"], state["draws"]
+        self._seed, self._draws = state["seed"], state["draws"]
 
     def _next_generator(self) -> torch.Generator:
         self._draws += 1
-        return generator(self.seed, "paths", self._draws)
+        return generator(self._seed, "paths", self._draws)
 
 
 def _tensors(example: Any) -> tuple[Tensor, ...]:
