@@ -77,7 +77,8 @@ def reinforce_gradient(probabilities: Tensor, samples: Tensor, advantages: Tenso
         [E, N]
     """
     chosen = torch.nn.functional.one_hot(samples, probabilities.shape[1]).to(probabilities.dtype)
-    return torch.einsum("k,ken->en", advantages, probabilities - chosen) / len(samples)
+    # A product of matrices would be rounded where this is called under autocast.
+    return (advantages[:, None, None] * (probabilities - chosen)).mean(0)
 
 
 def rescale_shift(before: Tensor, after: Tensor, pair: Tensor) -> Tensor:

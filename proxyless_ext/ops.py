@@ -111,17 +111,8 @@ def _transform() -> str | None:
     return None
 
 
-def _constant(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Have Dynamo call a function once, instead of tracing it.
-
-    As `torch.compiler.assume_constant_result` does, which takes a second to import the compiler.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
-
-
 # Dynamo can trace neither warnings nor what follows.
-@_constant
+@torch.compiler.assume_constant_result
 def _warn_of_plain_layers(problem: str) -> None:
     warnings.warn(
         f"{problem}. So fused blocks run as plain layers on this GPU, slower and with more memory.",
@@ -129,7 +120,7 @@ def _warn_of_plain_layers(problem: str) -> None:
     )
 
 
-@_constant
+@torch.compiler.assume_constant_result
 def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
@@ -275,7 +266,7 @@ def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
     return gradient
 
 
-@_constant
+@torch.compiler.assume_constant_result
 def _allows_tf32() -> bool:
     conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     return bool(conv.fp32_precision == "tf32")

@@ -16,7 +16,8 @@ PACKAGE = Path(proxyless_ext.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"_library", "_registrations", "documents", "files", "processor", "progress", "seeding"},
+    {"_library", "_registrations", "documents", "files", "processor", "progress"}
+    | {"ranks", "seeding"},
     {"environment", "export", "ops", "reference", "spaces"},
     {"gates"},
     {"nn", "data", "runs"},

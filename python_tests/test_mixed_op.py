@@ -11,7 +11,6 @@ import torch
 from explicit_gates import explicit_gates
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.checkpoint import checkpoint
 
 from proxyless_ext import Edges, MBConv, MixedOp, Space, SuperNet, UserError, Zero
 from proxyless_ext.nn import GateMode
@@ -320,18 +319,6 @@ def test_edges_of_one_candidate_stand_beside_others(mode: GateMode) -> None:
     model = nn.Sequential(MixedOp([nn.Conv2d(2, 2, 1)]), MixedOp([nn.Tanh(), nn.Sigmoid()]))
     assert_gates_agree(model.double(), double_input(2), mode)
     assert_gates_agree(nn.Sequential(MixedOp([nn.Tanh()])).double(), double_input(2), mode)
-
-
-def test_gates_work_under_activation_checkpointing() -> None:
-    torch.manual_seed(0)
-
-    class Checkpointed(nn.Sequential):
-        def forward(self, x: Tensor) -> Tensor:
-            output: Tensor = checkpoint(super().forward, x, use_reentrant=False)
-            return output
-
-    edge = MixedOp([nn.Conv2d(2, 2, 1), MBConv(2, 2, 3), nn.Identity()])
-    assert_gates_agree(Checkpointed(edge, nn.Tanh()).double(), double_input(2))
 
 
 def test_an_edge_that_is_not_run_gets_zeros() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import yaml
-from pages import FENCE, blocks, pages, run_python
+from pages import FENCE, ROOT, blocks, pages, run_python
 
 import proxyless_ext
 from proxyless_ext.nn import MixedOp
@@ -84,3 +84,11 @@ def test_every_public_name_is_in_the_reference() -> None:
     listed = set(re.findall(r"^::: proxyless_ext\.(\w+)$", text, re.M))
     elsewhere = {"spaces", "__version__"}  # The names of the one have entries of their own.
     assert set(proxyless_ext.__all__) - elsewhere <= listed
+
+
+def test_what_was_tried_has_tests() -> None:
+    named = set(re.findall(r"`(test_\w+)`", pages()["docs/compatibility.md"]))
+    sources = [path.read_text() for path in (ROOT / "python_tests").glob("test_*.py")]
+    defined = {name for source in sources for name in re.findall(r"def (test_\w+)", source)}
+    assert len(named) > 20
+    assert named <= defined

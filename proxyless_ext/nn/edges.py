@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from .. import gates
+from .. import gates, ranks
 from ..errors import UserError
 from .mixed_op import MixedOp
 from .statistics import frozen_statistics
@@ -46,8 +46,17 @@ class Edges:
         return [weight for weight in self.model.parameters() if id(weight) not in alphas]
 
     def alpha_matrix(self) -> Tensor:
-        """All alphas [E, N], differentiable, -inf where an edge has no such candidate."""
+        """All alphas [E, N], differentiable, -inf where an edge has no such candidate.
+
+        Raises:
+            UserError: they are sharded over the ranks of torch.distributed.
+        """
         alphas: list[Tensor] = [*self.alphas]
+        if any(hasattr(alpha, "device_mesh") for alpha in alphas):  # As a DTensor has.
+            raise UserError(
+                "the alphas are sharded and every rank needs all of them; give fully_shard "
+                "ignored_params=set(Edges(model).alphas)"
+            )
         return pad_sequence(alphas, batch_first=True, padding_value=-torch.inf)
 
     def probabilities(self) -> Tensor:
@@ -188,30 +197,23 @@ class GateStep:
             optimizer_step: such as ``optimizer.step``, or ``lambda: scaler.step(optimizer)``.
 
         Raises:
-            UserError: backward has not run within the step, or ranks have drawn different paths.
+            UserError: backward has not run within the step, or not reached a MixedOp that ran in
+                it, or ranks have drawn different paths.
         """
         if self.gates.grad is None:
             raise UserError("the gates have no gradient; call loss.backward() within gate_step")
-        self._average(self.gates.grad)
-        self.edges.add_gradients(gates.alpha_gradient(self._alpha, self.gates.grad))
+        if any(mixed.ran_without_graph for mixed in self.edges.mixed_ops):
+            raise UserError(
+                "a MixedOp ran without a graph in the gate step, so its gates have no gradient; "
+                "call it outside of torch.no_grad, and in checkpoints with use_reentrant=False and "
+                "backward within gate_step"
+            )
+        finite = self._alpha.isfinite()
+        gradient = ranks.mean(self.gates.grad, self.gates, finite, self._alpha.where(finite, 0))
+        self.edges.add_gradients(gates.alpha_gradient(self._alpha, gradient))
         optimizer_step()
         if self.pair is not None:
             self._rescale(self.pair.to(self._before.device))
-
-    def _average(self, gradient: Tensor) -> None:
-        """Average over the ranks in place, and see to it that all have drawn the same."""
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return
-        ranks = distributed.get_world_size()
-        drawn = torch.stack([self.gates.detach(), self._alpha.isfinite().to(gradient)])
-        both = torch.cat([gradient[None], drawn.to(gradient)]) / ranks
-        distributed.all_reduce(both)
-        if not both[1:].mul(ranks).round().eq(drawn.mul(ranks)).all():
-            raise UserError(
-                "the ranks of torch.distributed have drawn different paths; give gate_step a "
-                "generator of one seed on all of them, and all the same alphas"
-            )
-        gradient.copy_(both[0])
 
     @torch.no_grad()
     def _rescale(self, pair: Tensor) -> None:

@@ -8,7 +8,9 @@ step needs the memory of one path. Those that have a `gate_probe` need not even 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,12 +73,28 @@ class MixedOp(nn.Module):
         self.active = 0
         self._gates: Tensor | None = None
         self._involved: Sequence[int] = ()
+        self._graphs: set[bool] = set()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._gates is None or not torch.is_grad_enabled():
-            return self._check_kind(self.active, self.candidates[self.active](x))
+        # An export is of the active path alone.
+        return self._run(x) if torch.compiler.is_exporting() else self._run_uncompiled(x)
+
+    def _run(self, x: Tensor) -> Tensor:
+        if self._gates is not None:
+            self._graphs.add(torch.is_grad_enabled())
+            if torch.is_grad_enabled():
+                return self._run_with_gates(x, self._gates)
+        return self._check_kind(self.active, self.candidates[self.active](x))
+
+    # A compiler that traced through this would make a graph of every combination of paths.
+    _run_uncompiled = torch.compiler.disable(
+        _run, recursive=False, reason="the active candidate of a MixedOp changes"
+    )
+
+    @torch.compiler.disable
+    def _run_with_gates(self, x: Tensor, gates: Tensor) -> Tensor:
         output = self.run_candidate(self.active, x)
-        result: Tensor = _GateGradient.apply(output, self._gates, x.detach(), self, self.active)
+        result: Tensor = _GateGradient.apply(output, gates, x.detach(), self, self.active)
         return result
 
     def run_candidate(self, index: int, x: Tensor) -> Tensor:
@@ -115,7 +133,7 @@ class MixedOp(nn.Module):
             product = candidate.gate_probe(grad, x, moments)
             if product is not None:
                 return product
-        with frozen_statistics(candidate):
+        with frozen_statistics(candidate), _closed_gates(candidate):
             output = self.run_candidate(index, x)
         if output.shape != grad.shape:
             raise UserError(
@@ -133,11 +151,17 @@ class MixedOp(nn.Module):
         """
         self._gates = gates
         self._involved = involved
+        self._graphs = set()
 
     @property
     def gates_are_open(self) -> bool:
         """Whether this is between `open_gates` and `close_gates`."""
         return self._gates is not None
+
+    @property
+    def ran_without_graph(self) -> bool:
+        """Whether it ran since `open_gates`, but never so that backward could reach its gates."""
+        return self._graphs == {False}
 
     def close_gates(self) -> None:
         """End `open_gates`."""
@@ -146,6 +170,11 @@ class MixedOp(nn.Module):
 
     def extra_repr(self) -> str:
         return f"active={self.active}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.gates_are_open:
+            raise UserError("a model cannot be copied or pickled within a gate step; do it after")
+        return self.__dict__
 
 
 class _GateGradient(torch.autograd.Function):
@@ -158,6 +187,7 @@ class _GateGradient(torch.autograd.Function):
         ctx.save_for_backward(output, x)
         ctx.mixed, ctx.active, ctx.involved = mixed, active, mixed._involved
         ctx.num_gates = gates.numel()
+        ctx.others = _tensors_beside(mixed, active)
         device = x.device.type
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         return output.view_as(output)
@@ -170,6 +200,11 @@ class _GateGradient(torch.autograd.Function):
         gate_grad = grad.new_zeros(
             ctx.num_gates, dtype=torch.promote_types(grad.dtype, torch.float32)
         )
+        if not all(map(operator.is_, ctx.others, _tensors_beside(ctx.mixed, ctx.active))):
+            raise UserError(
+                "the weights of a MixedOp were exchanged between forward and backward of a gate "
+                "step, as by torch.func.functional_call; load them into the model instead"
+            )
         moments = cache(partial(ops.mbconv_moments, x))
         for index in ctx.involved:
             if index == ctx.active:
@@ -178,6 +213,33 @@ class _GateGradient(torch.autograd.Function):
             with torch.autocast(device, dtype, enabled):
                 gate_grad[index] = ctx.mixed.probe(index, grad, x, moments)
         return grad, gate_grad, None, None, None
+
+
+def _tensors_beside(mixed: MixedOp, active: int) -> list[Tensor | None]:
+    """What candidates other than the active one compute with: parameters and buffers."""
+    others = [each for index, each in enumerate(mixed.candidates) if index != active]
+    if mixed.shared is not None:
+        others.append(mixed.shared)
+    return [
+        tensor
+        for other in others
+        for module in other.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+    ]
+
+
+@contextmanager
+def _closed_gates(candidate: nn.Module) -> Iterator[None]:
+    """Within it, MixedOps inside the candidate run as if there were no gate step."""
+    inner = [module for module in candidate.modules() if isinstance(module, MixedOp)]
+    gates = [mixed._gates for mixed in inner]
+    for mixed in inner:
+        mixed._gates = None
+    try:
+        yield
+    finally:
+        for mixed, row in zip(inner, gates, strict=True):
+            mixed._gates = row
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from .. import gates
+from .. import gates, ranks
 from ..config import GatesConfig
 from ..nn import Edges, GateMode, frozen_statistics
 from ..runtime import Runtime
@@ -123,17 +123,19 @@ class ReinforceLearner(GateLearner[Measured]):
             for paths in samples.tolist():
                 self.edges.activate(paths)
                 results.append(run())
-        plain = torch.stack([torch.as_tensor(reward) for _, reward, _ in results]).tolist()
+        plain = torch.stack([torch.as_tensor(reward) for _, reward, _ in results]).to(alpha.device)
+        samples = samples.to(alpha.device)
+        plain = ranks.mean(plain, samples, alpha.nan_to_num(neginf=0))
         rewards = [
             self.objective.reward(reward, paths)
-            for reward, paths in zip(plain, samples.tolist(), strict=True)
+            for reward, paths in zip(plain.tolist(), samples.tolist(), strict=True)
         ]
         mean = sum(rewards) / len(rewards)
         if self.baseline is None:
             self.baseline = mean
         advantages = alpha.new_tensor(rewards) - self.baseline
         self.edges.add_gradients(
-            gates.reinforce_gradient(alpha.softmax(dim=1), samples.to(alpha.device), advantages)
+            gates.reinforce_gradient(alpha.softmax(dim=1), samples, advantages)
         )
         self.optimizer.step()
         decay = self.config.baseline_decay

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .. import ranks
 from ..config import GatesConfig, LatencyConfig
 from ..errors import UserError
 from ..latency import Conditions, CostName, Costs, StandingCandidates
 from ..nn import Edges, derive
 from ..runtime import Runtime
+from ..seeding import generator
 from ..spaces import validate
 from .candidates import Band, Choices
 from .gate_steps import gate_learner
@@ -24,8 +26,13 @@ class Search:
 
     The README has an example.
 
+    Where torch.distributed has several ranks, each makes one, of the same seed: so paths are the
+    same on all. Costs are those that the first one finds, and gradients of gates, or rewards, are
+    averaged.
+
     Args:
-        model: with MixedOps, on the device where it is searched.
+        model: with MixedOps, on the device where it is searched; not what DistributedDataParallel,
+            fully_shard or torch.compile have made of it, which the training loop calls.
         example_input: a tensor that the model is called with, or several in a tuple: what networks
             cost is found out with it.
         target: to end at: such as ``12.5ms``, ``40%`` of the way from the cheapest to the dearest
@@ -38,6 +45,7 @@ class Search:
         networks: sampled by each step of REINFORCE.
         tolerance: by which the derived network may miss the target, as a part of it.
         conditions: how latencies are measured; by PyTorch on one thread of this CPU without them.
+        scaler: for gate steps that compute in float16; it may be that of the weight steps.
         seed: of the paths that are drawn.
 
     Attributes:
@@ -63,6 +71,7 @@ class Search:
         networks: int = 10,
         tolerance: float = 0.05,
         conditions: Conditions | None = None,
+        scaler: torch.amp.GradScaler | None = None,
         seed: int = 0,
     ) -> None:
         self.model = model
@@ -73,7 +82,9 @@ class Search:
                 f"the costs are of {list(costs.counts)} candidates and the model's MixedOps have "
                 f"{list(candidates.counts)}; give one for each"
             )
-        self.costs = costs or candidates.costs(cost, conditions or Conditions())
+        self.costs = ranks.of_first(
+            lambda: costs or candidates.costs(cost, conditions or Conditions())
+        )
         latency: dict[str, Any] = {"tolerance": tolerance, "regularizer": "none"}
         if target is not None:
             aim = target if isinstance(target, str) else f"{target}ms"
@@ -85,7 +96,10 @@ class Search:
         )
         runtime = Runtime(self.edges.alphas[0].device)
         self._learner = gate_learner(self.edges, self.objective, self.config, runtime)
-        self._generator = torch.Generator().manual_seed(seed)
+        if scaler is not None:
+            self._learner.scaler = scaler
+        self._seed = seed
+        self._draws = 0
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -94,7 +108,7 @@ class Search:
 
     def weight_step(self) -> None:
         """Draw the paths, all being equally probable, that the model runs from now on."""
-        self.edges.sample(self._generator, uniformly=True)
+        self.edges.sample(self._next_generator(), uniformly=True)
 
     def gate_step(self, run: Callable[[], Tensor | float]) -> None:
         """Move the architecture parameters, and pay what keeps the expected cost on the target.
@@ -110,7 +124,7 @@ class Search:
             value = run()
             return torch.as_tensor(value), value if is_reward else 0.0, None
 
-        self._learner.step(told, self._generator)
+        self._learner.step(told, self._next_generator())
 
     @property
     def choices(self) -> Choices:
@@ -132,12 +146,16 @@ class Search:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model's own state and its optimizer's."""
-        return {"learner": self._learner.state_dict(), "generator": self._generator.get_state()}
+        return {"learner": self._learner.state_dict(), "seed": self._seed, "draws": self._draws}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a `state_dict`."""
         self._learner.load_state_dict(state["learner"])
-        self._generator.set_state(state["generator"])
+        self._seed, self._draws = state["seed"], state["draws"]
+
+    def _next_generator(self) -> torch.Generator:
+        self._draws += 1
+        return generator(self._seed, "paths", self._draws)
 
 
 def _tensors(example: Any) -> tuple[Tensor, ...]:
