@@ -64,6 +64,7 @@ def test_commands_run(page: str) -> None:
     run_shell(page)
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("block", blocks("sh"), ids=str)
 def test_commands_are_understood(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command names what is there and has options that its program has, run or not."""
@@ -104,11 +105,12 @@ def understand_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> 
         assert not unknown
         raise Parsed
 
-    script = arguments[0]
-    monkeypatch.setattr(sys, "argv", arguments)
+    option, module, *_ = arguments
+    assert option == "-m"
+    monkeypatch.setattr(sys, "argv", arguments[1:])
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     with pytest.raises(Parsed):
-        runpy.run_path(script, run_name="__main__")
+        runpy.run_module(module, run_name="__main__")
 
 
 class Parsed(Exception):  # noqa: N818
