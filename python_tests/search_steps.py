@@ -58,7 +58,14 @@ def search_over(model: nn.Module, mode: Any = "full", **options: Any) -> Search:
     """Under a target, at costs that are given."""
     counts = [len(each.candidates) for each in model.modules() if isinstance(each, MixedOp)]
     costs = Costs.of([list(map(float, range(1, count + 1))) for count in counts], 0.0)
-    settings = {"target": "40%", "costs": costs, "lr": 0.1, "networks": 3, **options}
+    settings = {
+        "target": "40%",
+        "costs": costs,
+        "lr": 0.1,
+        "networks": 3,
+        "tolerance": 0.5,
+        **options,
+    }
     return Search(model, pictures(model)[:2], mode=mode, **settings)
 
 

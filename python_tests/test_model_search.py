@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,6 +43,18 @@ class Branching(nn.Module):
         return result
 
 
+class Listing(nn.Module):
+    """Gives its MixedOp a list, as torchvision's DenseNet gives its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edge = MixedOp([nn.Identity()])
+
+    def forward(self, x: Tensor) -> Any:
+        return self.edge([x])
+
+
+LAYER = nn.Linear(2, 2)
 INPUTS = (torch.randn(2, 4, 8, 8), torch.randn(2, 4, 4, 4))
 
 
@@ -162,6 +175,7 @@ def test_a_search_goes_on_where_its_state_says() -> None:
         assert torch.equal(value, then.student.state_dict()[name]), name
 
 
+@pytest.mark.filterwarnings("ignore:no network of 'Branching'")
 def test_expected_cost_stays_on_the_target() -> None:
     model = Branching()
     search = Search(model, INPUTS, "30%", cost="parameters", lr=0.5)
@@ -211,11 +225,77 @@ def test_torchvisions_resnet_is_wrapped() -> None:
             torch.ones(1, 2),
             "candidate 1 of a MixedOp changes its input in place",
         ),
+        (
+            nn.Sequential(MixedOp([nn.Sequential(MixedOp([nn.ReLU()])), nn.Identity()])),
+            torch.ones(1, 2),
+            "MixedOp '0.candidates.0.0' is within a candidate of MixedOp '0'",
+        ),
+        (Listing(), torch.ones(1, 2), "MixedOp 'edge' is given list, and it takes one tensor"),
+        (
+            nn.Sequential(MixedOp([LAYER, nn.Identity()]), MixedOp([LAYER, nn.Identity()])),
+            torch.ones(1, 2),
+            "MixedOps '0' and '1' share weights, so that parameters do not add up",
+        ),
+        (
+            nn.Sequential(MixedOp([nn.ReLU(), nn.Identity()])).half(),
+            torch.ones(1, 2),
+            "the alphas are float16",
+        ),
     ],
 )
 def test_models_that_cannot_be_searched(model: nn.Module, given: Any, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         Search(model, given, cost="parameters")
+
+
+def test_macs_of_attention_are_counted_and_of_recurrent_layers_refused() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    candidates = [layer, nn.Linear(8, 8)]
+    search = Search(nn.Sequential(MixedOp(candidates)), torch.randn(1, 5, 8), cost="macs")
+    # Queries, keys, values and output; two layers behind; and what attention itself multiplies.
+    assert search.costs.edges.tolist() == [[5 * (4 * 8 * 8 + 2 * 8 * 16) + 2 * 5 * 5 * 8, 5 * 64]]
+
+    class Recurrent(nn.LSTM):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x)[0]
+
+    model = nn.Sequential(MixedOp([Recurrent(8, 8), nn.Identity()]))
+    with pytest.raises(UserError, match="nobody counts the MACs of recurrent layers"):
+        Search(model, torch.randn(1, 5, 8), cost="macs")
+
+
+@pytest.mark.parametrize("mode", ["full", "reinforce"])
+@pytest.mark.parametrize("value", [math.nan, -math.inf, None, "good", torch.ones(2)])
+def test_what_is_no_loss_leaves_the_alphas_alone(mode: Any, value: Any) -> None:
+    model = Branching()
+    search = Search(model, INPUTS, cost="macs", mode=mode)
+    before = search.edges.alpha_matrix().clone()
+
+    def run() -> Any:
+        total = model(*INPUTS).sum()
+        return value * total if isinstance(value, float) else value
+
+    with pytest.raises(UserError, match="a gate step"):
+        search.gate_step(run)
+    assert torch.equal(search.edges.alpha_matrix(), before)
+    search.gate_step(lambda: model(*INPUTS).sum() if mode == "full" else 1.0)
+    assert search.edges.alpha_matrix()[0].isfinite().all()
+
+
+def test_the_state_of_another_search_is_refused() -> None:
+    search = Search(Branching(), INPUTS, cost="macs")
+    for settings in ({"cost": "parameters"}, {"cost": "macs", "mode": "two_path"}):
+        other = Search(Branching(), INPUTS, **settings)
+        with pytest.raises(UserError, match=r"the state is of a search over \[3, 2\] candidates"):
+            search.load_state_dict(other.state_dict())
+    with pytest.raises(UserError, match="the state is of a search over None"):
+        search.load_state_dict({})
+
+
+def test_a_target_that_no_network_is_near_is_warned_of() -> None:
+    costs = Costs.of([[1.0, 5.0, 9.0], [0.0, 0.0]], 0.0)
+    with pytest.warns(UserWarning, match="no network of 'Branching' is within 5% of the target"):
+        Search(Branching(), INPUTS, 3.0, costs=costs)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +305,9 @@ def test_models_that_cannot_be_searched(model: nn.Module, given: Any, sentence: 
             {"target": 1e9},
             r"the target of 1e\+09 parameters is out of reach: networks of 'Branching'",
         ),
-        ({"target": "soon"}, "target 'soon' is not a latency"),
+        ({"target": "soon"}, "the target 'soon' is no part of the way, as 40% is; a target in p"),
+        ({"target": "3ms"}, "the target '3ms' is no part of the way"),
+        ({"target": "many%"}, "target 'many%' is not a latency"),
         ({"cost": "joule"}, "'joule' is no cost; use one of latency, macs, parameters"),
         ({"mode": "darts"}, "'mode' is 'darts'"),
         ({"lr": 0}, "'lr' is 0"),
@@ -249,6 +331,11 @@ def test_derivations_and_rules_that_cannot_be() -> None:
         wrap(nn.Linear(2, 2), lambda name, module: None)
     with pytest.raises(UserError, match="the rule replaces the whole model"):
         wrap(nn.Linear(2, 2), lambda name, module: [module])
+    model = nn.Sequential(nn.ReLU())
+    with pytest.raises(UserError, match="the rule gives one Identity for '0'; give a list"):
+        wrap(model, lambda name, module: nn.Identity() if name else None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="candidate 1 of a MixedOp is no module but of type int"):
+        wrap(model, lambda name, module: [module, 3] if name else None)  # type: ignore[list-item]
 
 
 def test_public_names() -> None:

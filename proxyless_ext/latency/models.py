@@ -6,11 +6,13 @@ import random
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import permutations
 from statistics import fmean, median
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
@@ -38,7 +40,7 @@ class StandingCandidates:
 
     Raises:
         UserError: the model cannot take the example, does not reach one of its MixedOps with it, or
-            candidates give different shapes or change their input.
+            candidates give different shapes, change their input or hold other MixedOps.
     """
 
     def __init__(self, model: nn.Module, example: Sequence[Tensor]) -> None:
@@ -47,6 +49,12 @@ class StandingCandidates:
         self.mixed_ops = Edges(model).mixed_ops
         names = {module: name for name, module in model.named_modules()}
         self.names = [names[mixed] for mixed in self.mixed_ops]
+        for outer, inner in permutations(self.names, 2):
+            if inner.startswith(f"{outer}."):
+                raise UserError(
+                    f"MixedOp '{inner}' is within a candidate of MixedOp '{outer}'; a search knows "
+                    "no choice within a choice, so put one beside the other"
+                )
         self.inputs = self._find_inputs()
         with _evaluating(model):
             for name, mixed, inputs in zip(self.names, self.mixed_ops, self.inputs, strict=True):
@@ -69,6 +77,8 @@ class StandingCandidates:
             known = ", ".join(get_args(CostName))
             raise UserError(f"'{cost}' is no cost; use one of {known}, or give costs of your own")
         count, unit = (self._macs, "MACs") if cost == "macs" else (self._parameters, "parameters")
+        if cost == "parameters":
+            self._check_separate()
         rows = [
             [count(self.candidate(edge, choice), inputs) for choice in range(number)]
             for edge, (number, inputs) in enumerate(zip(self.counts, self.inputs, strict=True))
@@ -117,9 +127,25 @@ class StandingCandidates:
             )
         return costs
 
+    def _check_separate(self) -> None:
+        """That what MixedOps have adds up."""
+        owners: dict[int, str] = {}
+        for name, mixed in zip(self.names, self.mixed_ops, strict=True):
+            for weight in mixed.parameters():
+                if owners.setdefault(id(weight), name) != name:
+                    raise UserError(
+                        f"MixedOps '{owners[id(weight)]}' and '{name}' share weights, so that "
+                        "parameters do not add up; give costs of your own"
+                    )
+
     @torch.no_grad()
     def _macs(self, module: nn.Module, inputs: Sequence[tuple[Tensor, ...]]) -> int:
-        with _evaluating(module), FlopCounterMode(display=False) as counter:
+        if any(isinstance(each, nn.RNNBase) for each in module.modules()):
+            raise UserError(
+                "nobody counts the MACs of recurrent layers; take the latency, or give costs of "
+                "your own"
+            )
+        with _evaluating(module), _layers_of_attention(), FlopCounterMode(display=False) as counter:
             for each in inputs:
                 module(*each)
         flops: int = counter.get_total_flops()
@@ -133,8 +159,15 @@ class StandingCandidates:
     def _find_inputs(self) -> list[list[tuple[Tensor, ...]]]:
         """What every MixedOp is given, each time that the model calls it."""
         found: dict[nn.Module, list[tuple[Tensor, ...]]] = {each: [] for each in self.mixed_ops}
+        names: dict[nn.Module, str] = dict(zip(self.mixed_ops, self.names, strict=True))
 
         def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
+                kinds = ", ".join(type(each).__name__ for each in inputs)
+                raise UserError(
+                    f"MixedOp '{names[module]}' is given {kinds}, and "
+                    "it takes one tensor; choose among modules that do"
+                )
             found[module].append((inputs[0].detach().clone(),))
 
         handles = [mixed.register_forward_pre_hook(note) for mixed in self.mixed_ops]
@@ -180,6 +213,18 @@ def _check_shapes(name: str, mixed: MixedOp, inputs: Sequence[tuple[Tensor, ...]
                     f"candidate {index} of MixedOp '{name}' gives {shape} where candidate 0 gives "
                     f"{shapes[0]}; make all give the same"
                 )
+
+
+@contextmanager
+def _layers_of_attention() -> Iterator[None]:
+    """Within it attention runs as the products it is, since its fused operators are not counted."""
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
 
 
 @contextmanager

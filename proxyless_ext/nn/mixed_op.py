@@ -60,14 +60,20 @@ class MixedOp(nn.Module):
         active: index of the candidate that runs.
 
     Raises:
-        UserError: there are no candidates; when called, one gives something else than a tensor.
+        UserError: there are no candidates, or one is no module; when called, one gives something
+            else than a tensor.
     """
 
     def __init__(self, candidates: Iterable[nn.Module], share: bool = False) -> None:
         super().__init__()
-        self.candidates = nn.ModuleList(candidates)
-        if not self.candidates:
+        given: list[Any] = [*candidates]
+        for index, candidate in enumerate(given):
+            if not isinstance(candidate, nn.Module):
+                kind = type(candidate).__name__
+                raise UserError(f"candidate {index} of a MixedOp is no module but of type {kind}")
+        if not given:
             raise UserError("MixedOp needs at least one candidate")
+        self.candidates = nn.ModuleList(given)
         self.shared = share_weights(self.candidates) if share else None
         self.alpha = nn.Parameter(ALPHA_STD * torch.randn(len(self.candidates)))
         self.active = 0

@@ -41,7 +41,8 @@ def wrap(model: Model, rule: Rule) -> Model:
             stand in its place, or None. What lies within a replaced module is not asked of.
 
     Raises:
-        UserError: the rule replaces nothing, or the network itself.
+        UserError: the rule replaces nothing, or the network itself, or gives anything but a list of
+            modules.
     """
     copies: dict[int, Any] = {}
     replaced: list[str] = []
@@ -52,6 +53,11 @@ def wrap(model: Model, rule: Rule) -> Model:
             continue
         if not name:
             raise UserError("the rule replaces the whole model; let it give None for that")
+        if isinstance(candidates, nn.Module) or not isinstance(candidates, Iterable):
+            raise UserError(
+                f"the rule gives one {type(candidates).__name__} for '{name}'; give a list of "
+                "candidates, or None"
+            )
         replaced.append(name)
         # What deepcopy finds in its memo it takes for the copy.
         copies[id(module)] = MixedOp([copy.deepcopy(candidate) for candidate in candidates])

@@ -110,8 +110,8 @@ def warn_of_narrow_band(objective: Objective) -> None:
     if len(found) < 2 < objective.costs.num_networks:
         number = "only one network" if found else "no network"
         warnings.warn(
-            f"{number} of '{objective.name}' is within {objective.config.tolerance:.0%} of "
-            f"the target of {objective.target_ms:.4g} ms, so that there is nothing to choose; "
-            "widen latency.tolerance or move the target",
+            f"{number} of '{objective.name}' is within {objective.config.tolerance:.0%} of the "
+            f"target of {objective.target_ms:.4g} {objective.costs.unit}, so that there is nothing "
+            "to choose; widen the tolerance or move the target",
             stacklevel=2,
         )

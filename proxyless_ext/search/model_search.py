@@ -16,7 +16,7 @@ from ..nn import Edges, derive
 from ..runtime import Runtime
 from ..seeding import generator
 from ..spaces import validate
-from .candidates import Band, Choices
+from .candidates import Band, Choices, warn_of_narrow_band
 from .gate_steps import gate_learner
 from .objective import Objective
 
@@ -76,6 +76,11 @@ class Search:
     ) -> None:
         self.model = model
         self.edges = Edges(model)
+        if any(alpha.dtype == torch.float16 for alpha in self.edges.alphas):
+            raise UserError(
+                "the alphas are float16, in which their optimizer divides by 0; keep the model in "
+                "float32 and run it under torch.autocast"
+            )
         candidates = StandingCandidates(model, _tensors(example_input))
         if costs is not None and costs.counts != candidates.counts:
             raise UserError(
@@ -87,6 +92,11 @@ class Search:
         )
         latency: dict[str, Any] = {"tolerance": tolerance, "regularizer": "none"}
         if target is not None:
+            if isinstance(target, str) and not target.endswith("%") and self.costs.unit != "ms":
+                raise UserError(
+                    f"the target '{target}' is no part of the way, as 40% is; a target in "
+                    f"{self.costs.unit} is a number"
+                )
             aim = target if isinstance(target, str) else f"{target}ms"
             latency |= {"regularizer": "target", "target": aim}
         gates = {"mode": mode, "lr": lr, "networks": networks}
@@ -94,6 +104,7 @@ class Search:
         self.objective = Objective.build(
             type(model).__name__, self.costs, validate(LatencyConfig, latency, "Search")
         )
+        warn_of_narrow_band(self.objective)
         runtime = Runtime(self.edges.alphas[0].device)
         self._learner = gate_learner(self.edges, self.objective, self.config, runtime)
         if scaler is not None:
@@ -117,12 +128,16 @@ class Search:
             run: calls the model on a batch that weights are not trained on, and gives its loss [];
                 in mode ``reinforce`` a reward, of which more is better, such as the accuracy. Only
                 then it is called more than once.
-        """
-        is_reward = self.config.mode == "reinforce"
 
-        def told() -> tuple[Tensor, Tensor | float, None]:
-            value = run()
-            return torch.as_tensor(value), value if is_reward else 0.0, None
+        Raises:
+            UserError: what `run` gives is no loss that has a graph, no reward, or not finite; the
+                alphas stay as they are.
+        """
+        check = _checked_reward if self.config.mode == "reinforce" else _checked_loss
+
+        def told() -> tuple[Tensor, Tensor, None]:
+            value = check(run())
+            return value, value.detach(), None
 
         self._learner.step(told, self._next_generator())
 
@@ -146,16 +161,62 @@ class Search:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model's own state and its optimizer's."""
-        return {"learner": self._learner.state_dict(), "seed": self._seed, "draws": self._draws}
+        return {
+            "learner": self._learner.state_dict(),
+            "searched": self._searched,
+            "seed": self._seed,
+            "draws": self._draws,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a `state_dict`."""
+        """Go back to a `state_dict`.
+
+        Raises:
+            UserError: it is of a search with other candidates, another mode or other costs.
+        """
+        if (theirs := state.get("searched")) != self._searched:
+            raise UserError(
+                f"the state is of a search over {theirs}, and this one is over {self._searched}; "
+                "make it with the same model and settings"
+            )
         self._learner.load_state_dict(state["learner"])
         self._seed, self._draws = state["seed"], state["draws"]
+
+    @property
+    def _searched(self) -> str:
+        return f"{list(self.costs.counts)} candidates by {self.costs.unit}, mode {self.config.mode}"
 
     def _next_generator(self) -> torch.Generator:
         self._draws += 1
         return generator(self._seed, "paths", self._draws)
+
+
+def _checked_loss(value: Any) -> Tensor:
+    """Raises UserError where it is none."""
+    if not (isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad):
+        raise UserError(
+            "a gate step needs a function that gives a loss: a tensor of one number, of which "
+            "nobody has called backward or detach"
+        )
+    return _finite(value)
+
+
+def _checked_reward(value: Any) -> Tensor:
+    """Raises UserError where it is none."""
+    try:
+        return _finite(torch.tensor(float(value), dtype=torch.float64))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            "a gate step of mode 'reinforce' needs a function that gives a reward: one number"
+        ) from error
+
+
+def _finite(value: Tensor) -> Tensor:
+    if not value.isfinite():
+        raise UserError(
+            f"the loss or reward of a gate step is {value.item()}; the alphas stay as they are"
+        )
+    return value
 
 
 def _tensors(example: Any) -> tuple[Tensor, ...]:

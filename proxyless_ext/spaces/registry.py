@@ -78,7 +78,7 @@ def load_plugins(paths: Iterable[str | Path]) -> None:
         before = dict(_makers)
         try:
             _import(file)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _makers.clear()
             _makers.update(before)
             if isinstance(error, UserError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from ..errors import UserError
 from ..spaces import Activation, Architecture, MBConvSpec, StrictModel, read_mapping, validate
@@ -89,7 +89,7 @@ class _MBConv(StrictModel):
     expand_ratio: Literal[1, 2, 3, 4, 5, 6]
     mid_channels: int | None = None
     act_func: ActivationName = "relu6"
-    use_se: bool = False
+    use_se: StrictBool = False
 
     @model_validator(mode="after")
     def _check(self) -> _MBConv:
