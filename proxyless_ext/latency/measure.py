@@ -32,6 +32,7 @@ from ..seeding import derive_seed
 from ..spaces import Architecture, Space
 from .bystanders import Bystanders
 from .conditions import Conditions
+from .correction import Errors, correct
 from .frames import chain, framed_layers, unframe
 from .reference import Reference
 from .sampling import draw_uniform
@@ -43,14 +44,8 @@ WHOLE_NETWORKS = 12
 REFERENCES = 6
 """So many of the whole networks are named in the table, to be measured again by a check."""
 
-LAYER_ERROR = 0.05
-"""Relative standard error of each layer's latency before whole networks correct it."""
-SHARED_ERROR = 0.1
-"""Of the error that all layers share."""
-COMMON_ERROR = 0.1
-"""Standard error of the layers that all networks have, relative to a whole network."""
-NETWORK_ERROR = 0.02
-"""Relative standard error of a whole network's latency."""
+ERRORS = Errors(part=0.05, shared=0.1, common=0.1)
+"""Of layers in frames and chains."""
 
 
 def measure_table(space: Space, conditions: Conditions, seed: int = 0) -> LatencyTable:
@@ -138,26 +133,12 @@ def _cover(space: Space, rng: random.Random) -> list[Architecture]:
 def _correct(
     entries: Mapping[str, Entry], networks: Sequence[Architecture], measured: Sequence[float]
 ) -> dict[str, Entry]:
-    """Correct the layers' latencies by those of whole networks, in ms.
-
-    With t ~ N(t0, V) and the networks' y ~ N(X t, s^2), X counting the layers of each, the mean of
-    t given y is t0 + V X' (X V X' + s^2)^-1 (y - X t0). V holds three errors: one of each layer,
-    one that all layers share, and one of the layers that all networks have.
-    """
+    """Correct the layers' latencies by those of whole networks, in ms."""
     occurrences = [Counter(layer.key for layer in network.layers()) for network in networks]
     counts = torch.tensor([[each[key] for key in entries] for each in occurrences]).double()
     prior = torch.tensor([entry.mean for entry in entries.values()], dtype=torch.float64)
     totals = torch.tensor(measured, dtype=torch.float64)
-    common = (counts > 0).all(dim=0) * prior
-    offset = COMMON_ERROR * totals.mean() * common / common.sum()
-    variance = (
-        torch.diag((LAYER_ERROR * prior).square())
-        + (SHARED_ERROR * prior).outer(SHARED_ERROR * prior)
-        + offset.outer(offset)
-    )
-    noise = (NETWORK_ERROR * totals.mean()).square() * torch.eye(len(networks))
-    misfit = torch.linalg.solve(counts @ variance @ counts.T + noise, totals - counts @ prior)
-    corrected = (prior + variance @ counts.T @ misfit).clamp(min=0).tolist()
+    corrected = correct(prior, counts, totals, ERRORS).tolist()
     return {
         key: entry.model_copy(update={"mean": mean})
         for (key, entry), mean in zip(entries.items(), corrected, strict=True)
