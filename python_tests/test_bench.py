@@ -130,6 +130,7 @@ def test_mistakes_are_sentences_before_the_work(
 def test_a_gpu_has_to_be_there_and_to_have_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no usable CUDA device" in fails("bench", "--device", "cuda")
     monkeypatch.setattr(run, "processor_name", lambda device: "a GPU")
+    monkeypatch.setattr(run, "has_kernels", lambda device: False)
     with pytest.raises(UserError, match="not built"):
         run.check_device(Settings(device="cuda", threads=1))
 

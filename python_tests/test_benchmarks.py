@@ -62,6 +62,7 @@ def test_compiled_edges_agree_with_the_others(run: Run) -> None:
     assert run(mbconv, "--peers", "fused", "compiled")["totals"]["compiled"] > 0
 
 
+@pytest.mark.slow
 def test_whole_steps_are_checked_timed_judged_and_drawn(run: Run, tmp_path: Path) -> None:
     results = run(supernet_step)
     assert set(results["seconds"]) == {"weight", "recompute", "two_path"}

@@ -123,9 +123,8 @@ def test_latencies_are_measured_where_candidates_stand() -> None:
     assert search.cost((1, 0)) == pytest.approx(search.costs.fixed + slow + small)
 
 
-@pytest.mark.parametrize(
-    "mode", ["full", *(pytest.param(mode, marks=pytest.mark.slow) for mode in MODES[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
 def test_the_planted_network_is_found_at_its_latency(mode: Any) -> None:
     found = [planted(seed, mode) == tuple(PLANTED) for seed in range(10)]
     assert sum(found) >= 9

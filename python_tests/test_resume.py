@@ -62,9 +62,14 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[s
 
 
 Expected = Callable[[str], dict[str, Any]]
+SOME_SEARCHES = [
+    name if name in ("target", "shared", "fp16") else pytest.param(name, marks=pytest.mark.slow)
+    for name in SEARCHES
+]
+"""What all others have in common with these need not be killed every time."""
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", SOME_SEARCHES)
 def test_killed_in_every_phase(name: str, expected: Expected, tmp_path: Path) -> None:
     rng = random.Random(name)
     run = new_run(tmp_path, name)
@@ -133,7 +138,7 @@ def crashing_at(number: int) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", SOME_SEARCHES)
 def test_crashed_between_any_two_steps(name: str, expected: Expected, tmp_path: Path) -> None:
     rng = random.Random(name)
     run = new_run(tmp_path, name, data__workers=0)
