@@ -18,6 +18,7 @@ from torchvision.models.resnet import BasicBlock
 import proxyless_ext
 from proxyless_ext import Costs, Edges, MBConv, MixedOp, Search, UserError, Zero, derive, wrap
 from proxyless_ext.latency import Conditions
+from proxyless_ext.latency.models import _corrected
 
 QUICK = Conditions(repetitions=3)
 WARM_UP, SEARCH_STEPS = 60, 100
@@ -341,3 +342,14 @@ def test_public_names() -> None:
     for name in proxyless_ext.__all__:
         assert getattr(proxyless_ext, name) is not None
     assert proxyless_ext.__version__[0].isdigit()
+
+
+def test_whole_models_correct_what_candidates_take_alone() -> None:
+    truth = Costs.of([[2.0, 4.0, 0.0], [3.0, 1.0], [6.0, 2.0, 5.0]], 4.0)
+    alone = [[1.0, 2.2, 0.0], [1.6, 0.5], [3.0, 1.1, 2.4]]  # About half, unevenly.
+    networks = list(itertools.product(range(3), range(2), range(3)))
+    seen, others = networks[::2], networks[1::2]
+    costs = _corrected(alone, seen, [truth.network(each) for each in seen])
+    for each in others:
+        assert costs.network(each) == pytest.approx(truth.network(each), rel=0.03)
+    assert costs.edges[0, 2] == 0  # What takes no time alone takes none.
