@@ -12,6 +12,7 @@ import argparse
 import statistics
 from pathlib import Path
 
+from proxyless_ext.errors import UserError
 from proxyless_ext.report import SearchedPoint, draw_pareto
 from proxyless_ext.runs import Figures, Result, Run, SearchEpoch, read_metrics
 from proxyless_ext.spaces import Architecture, parse_operation
@@ -29,22 +30,27 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for run in map(Run.open, arguments.runs):
         result = run.outcome.result
-        print(_row(run, result))
         target = f"{result.target_ms:.3f} ms"
         label = "" if any(point.name == target for point in points) else target
-        points.append(_point(label, result, "searched"))
+        points.append(_point(run, label, result, "searched"))
         rivals = run.outcome.comparison.random
-        points += [_point("", rival, "random") for rival in rivals]
+        points += [_point(run, "", rival, "random") for rival in rivals]
         if rivals:
             accuracies = [rival.accuracy or 0.0 for rival in rivals]
             comparisons.append(_against(run, result, accuracies))
+        print(_row(run, result))
     print("\n" + "\n".join(comparisons))
     if arguments.figure:
         draw_pareto(points, arguments.figure)
 
 
-def _point(label: str, figures: Figures, group: str) -> SearchedPoint:
-    return SearchedPoint(label, figures.accuracy or 0.0, figures.measured_ms or 0.0, group)
+def _point(run: Run, label: str, figures: Figures, group: str) -> SearchedPoint:
+    if figures.accuracy is None or figures.measured_ms is None:
+        raise UserError(
+            f"{run.folder} has a network without accuracy or measured latency, which has no place "
+            "in the figure; leave this run out, or search with a latency table of this machine"
+        )
+    return SearchedPoint(label, figures.accuracy, figures.measured_ms, group)
 
 
 def _row(run: Run, result: Result) -> str:
@@ -76,4 +82,7 @@ def _against(run: Run, result: Result, accuracies: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from error

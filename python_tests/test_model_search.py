@@ -17,8 +17,7 @@ from torchvision.models.resnet import BasicBlock
 
 import proxyless_ext
 from proxyless_ext import Costs, Edges, MBConv, MixedOp, Search, UserError, Zero, derive, wrap
-from proxyless_ext.latency import Conditions
-from proxyless_ext.latency.models import _corrected
+from proxyless_ext.latency import Conditions, MeasuredCosts, StandingCandidates
 
 QUICK = Conditions(repetitions=3)
 WARM_UP, SEARCH_STEPS = 60, 100
@@ -349,7 +348,37 @@ def test_whole_models_correct_what_candidates_take_alone() -> None:
     alone = [[1.0, 2.2, 0.0], [1.6, 0.5], [3.0, 1.1, 2.4]]  # About half, unevenly.
     networks = list(itertools.product(range(3), range(2), range(3)))
     seen, others = networks[::2], networks[1::2]
-    costs = _corrected(alone, seen, [truth.network(each) for each in seen])
+    costs = MeasuredCosts(alone, [(each, truth.network(each)) for each in seen]).costs
     for each in others:
         assert costs.network(each) == pytest.approx(truth.network(each), rel=0.03)
     assert costs.edges[0, 2] == 0  # What takes no time alone takes none.
+
+
+@pytest.mark.parametrize("error", [-0.2, 0.15])
+def test_what_is_derived_meets_the_target_as_a_whole(
+    error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near the target, models take less or more than the sums that fit all others."""
+    sums = Costs.of([[1.0, 2.0, 3.0], [1.5, 1.0, 0.5]], 2.0)
+    seen = [(each, sums.network(each)) for each in [(0, 0), (0, 2), (2, 0), (2, 1), (1, 2)]]
+    asked: list[tuple[int, ...]] = []
+
+    def latency(candidates: object, choices: tuple[int, ...], conditions: object) -> float:
+        asked.append(choices)
+        return sums.network(choices) * (1 + error)
+
+    monkeypatch.setattr(StandingCandidates, "latency", latency)
+    monkeypatch.setattr(
+        StandingCandidates, "latencies", lambda *_: MeasuredCosts(sums.edges.tolist(), seen)
+    )
+    mixed = [MixedOp([nn.Identity(), nn.Tanh(), nn.ReLU()]) for _ in range(2)]
+    search = Search(nn.Sequential(*mixed), torch.randn(1, 3), "4.5ms", tolerance=0.1)
+    assert search.cost() == pytest.approx(4.5, rel=0.11)
+    found = search.settle()
+    assert sums.network(found) * (1 + error) == pytest.approx(4.5, rel=0.1)
+    assert found == asked[-1]
+    assert len(asked) == len(set(asked)) > 1
+    assert search.cost(found) == pytest.approx(sums.network(found) * (1 + error), rel=0.1)
+    monkeypatch.setattr(StandingCandidates, "latency", lambda *_: 100.0)
+    with pytest.warns(UserWarning, match="no network was found that takes the target of 4.5 ms"):
+        search.settle()

@@ -4,6 +4,7 @@ from .check import Check, check_table
 from .conditions import Conditions
 from .costs import Costs
 from .measure import measure_layers, measure_table
+from .measured_costs import MeasuredCosts
 from .models import CostName, StandingCandidates
 from .reference import Reference
 from .regularizers import add_linear, mul_log
@@ -18,6 +19,7 @@ __all__ = [
     "Costs",
     "Entry",
     "LatencyTable",
+    "MeasuredCosts",
     "NetworkRow",
     "Reference",
     "StandingCandidates",

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import permutations
-from statistics import fmean, median
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import UserError
 from ..nn import Edges, MixedOp, count_parameters, derive
 from .conditions import Conditions
-from .correction import Errors, correct
 from .costs import Costs
+from .measured_costs import MeasuredCosts
 from .sampling import draw_uniform
 from .whole_networks import measure_each
 
@@ -27,9 +26,6 @@ CostName = Literal["latency", "macs", "parameters"]
 
 WHOLE_MODELS, HELD_OUT = 16, 4
 """Whole models that are measured beside the candidates: to correct them, and to check that."""
-
-ERRORS = Errors(part=0.3, shared=1.0, common=0.5)
-"""Of candidates alone: within a model they find other caches, and take up to twice as long."""
 
 TOLERATED = 0.1
 """By which part of their mean models may deviate from the prediction without a warning."""
@@ -69,15 +65,13 @@ class StandingCandidates:
         """The number of candidates of every MixedOp [E]."""
         return tuple(len(mixed.candidates) for mixed in self.mixed_ops)
 
-    def costs(self, cost: CostName, conditions: Conditions) -> Costs:
-        """What they cost, in ms under `conditions`, in MACs of the example, or in parameters.
+    def counted(self, cost: CostName) -> Costs:
+        """What they cost in MACs of the example or in parameters.
 
         Raises:
-            UserError: there is no such cost, or the backend cannot run one of them.
+            UserError: that is not counted, or cannot be.
         """
-        if cost == "latency":
-            return self._latencies(conditions)
-        if cost not in get_args(CostName):
+        if cost not in ("macs", "parameters"):
             known = ", ".join(get_args(CostName))
             raise UserError(f"'{cost}' is no cost; use one of {known}, or give costs of your own")
         count, unit = (self._macs, "MACs") if cost == "macs" else (self._parameters, "parameters")
@@ -97,7 +91,12 @@ class StandingCandidates:
         module: nn.Module = chosen
         return module
 
-    def _latencies(self, conditions: Conditions) -> Costs:
+    def latencies(self, conditions: Conditions) -> MeasuredCosts:
+        """What they take under `conditions`, in turn with some whole models.
+
+        Raises:
+            UserError: the backend cannot run one of them.
+        """
         modules: dict[Hashable, tuple[nn.Module, Tensor]] = {
             (edge, choice, use): (self.candidate(edge, choice), x)
             for edge, (number, inputs) in enumerate(zip(self.counts, self.inputs, strict=True))
@@ -105,10 +104,8 @@ class StandingCandidates:
             for use, (x,) in enumerate(inputs)
         }
         rng = random.Random(0)
-        drawn = [draw_uniform(self.counts, rng) for _ in range(WHOLE_MODELS + HELD_OUT)]
-        first, *others = self.example
-        for number, choices in enumerate(drawn):
-            modules[number] = (_Bound(derive(self.model, choices), others), first)
+        drawn = [tuple(draw_uniform(self.counts, rng)) for _ in range(WHOLE_MODELS + HELD_OUT)]
+        modules.update({number: self._whole(choices) for number, choices in enumerate(drawn)})
         measured = measure_each(modules, conditions)
         rows = [
             [
@@ -117,18 +114,29 @@ class StandingCandidates:
             ]
             for edge, (number, inputs) in enumerate(zip(self.counts, self.inputs, strict=True))
         ]
-        whole = [measured[number].mean for number in range(len(drawn))]
-        costs = _corrected(rows, drawn[:WHOLE_MODELS], whole[:WHOLE_MODELS])
-        held_out = list(zip(drawn, whole, strict=True))[WHOLE_MODELS:]
-        error = fmean(abs(costs.network(choices) - ms) for choices, ms in held_out) / fmean(whole)
-        if error > TOLERATED:
+        whole = [(choices, measured[number].mean) for number, choices in enumerate(drawn)]
+        found = MeasuredCosts(rows, whole[:WHOLE_MODELS])
+        if (error := found.error_of(whole[WHOLE_MODELS:])) > TOLERATED:
             warnings.warn(
                 f"whole models deviate by {error:.0%} of their latency from what their parts "
                 "predict; measure on an idle machine and a model in one memory format, such as "
                 "channels_last, or give costs of your own",
                 stacklevel=2,
             )
-        return costs
+        return found
+
+    def latency(self, choices: Sequence[int], conditions: Conditions) -> float:
+        """What the whole model with these candidates takes, in ms.
+
+        Raises:
+            UserError: the backend cannot run it.
+        """
+        return measure_each({0: self._whole(choices)}, conditions)[0].mean
+
+    def _whole(self, choices: Sequence[int]) -> tuple[nn.Module, Tensor]:
+        """A model as a function of its first input, and that."""
+        first, *others = self.example
+        return _Bound(derive(self.model, choices), others), first
 
     def _check_separate(self) -> None:
         """That what MixedOps have adds up."""
@@ -191,27 +199,6 @@ class StandingCandidates:
                     "nobody knows what it costs; give an input that reaches all, or leave it out"
                 )
         return [found[mixed] for mixed in self.mixed_ops]
-
-
-def _corrected(
-    rows: Sequence[Sequence[float]], drawn: Sequence[Sequence[int]], whole: Sequence[float]
-) -> Costs:
-    """Costs from those of candidates alone, given what whole models took, all in ms."""
-    plain = Costs.of(rows, 0.0)
-    rest = median(ms - plain.network(choices) for ms, choices in zip(whole, drawn, strict=True))
-    places = [(edge, choice) for edge, row in enumerate(rows) for choice in range(len(row))]
-    prior = [*(rows[edge][choice] for edge, choice in places), max(rest, 0.01 * fmean(whole))]
-    counts = [
-        [*(float(choices[edge] == choice) for edge, choice in places), 1.0] for choices in drawn
-    ]
-    *parts, fixed = correct(
-        torch.tensor(prior, dtype=torch.float64),
-        torch.tensor(counts, dtype=torch.float64),
-        torch.tensor(whole, dtype=torch.float64),
-        ERRORS,
-    ).tolist()
-    values = iter(parts)
-    return Costs.of([[next(values) for _ in row] for row in rows], fixed)
 
 
 class _Bound(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from .. import ranks
 from ..config import GatesConfig, LatencyConfig
 from ..errors import UserError
-from ..latency import Conditions, CostName, Costs, StandingCandidates
+from ..latency import Conditions, CostName, Costs, MeasuredCosts, StandingCandidates
 from ..nn import Edges, derive
 from ..runtime import Runtime
 from ..seeding import generator
@@ -19,6 +20,9 @@ from ..spaces import validate
 from .candidates import Band, Choices, warn_of_narrow_band
 from .gate_steps import gate_learner
 from .objective import Objective
+
+MEASURED = 6
+"""Networks that are measured as a whole for one that meets the target, at most."""
 
 
 class Search:
@@ -50,7 +54,6 @@ class Search:
 
     Attributes:
         edges: the model's `Edges`.
-        costs: what its networks cost.
 
     Raises:
         UserError: the model has no MixedOp, cannot take the example input or does not reach all
@@ -81,28 +84,32 @@ class Search:
                 "the alphas are float16, in which their optimizer divides by 0; keep the model in "
                 "float32 and run it under torch.autocast"
             )
-        candidates = StandingCandidates(model, _tensors(example_input))
+        self._candidates = candidates = StandingCandidates(model, _tensors(example_input))
         if costs is not None and costs.counts != candidates.counts:
             raise UserError(
                 f"the costs are of {list(costs.counts)} candidates and the model's MixedOps have "
                 f"{list(candidates.counts)}; give one for each"
             )
-        self.costs = ranks.of_first(
-            lambda: costs or candidates.costs(cost, conditions or Conditions())
-        )
+        self._conditions = conditions or Conditions()
+        self._measured: MeasuredCosts | None = None
+        if costs is None and cost == "latency":
+            self._measured = ranks.of_first(lambda: candidates.latencies(self._conditions))
+            costs = self._measured.costs
+        elif costs is None:
+            costs = ranks.of_first(lambda: candidates.counted(cost))
         latency: dict[str, Any] = {"tolerance": tolerance, "regularizer": "none"}
         if target is not None:
-            if isinstance(target, str) and not target.endswith("%") and self.costs.unit != "ms":
+            if isinstance(target, str) and not target.endswith("%") and costs.unit != "ms":
                 raise UserError(
                     f"the target '{target}' is no part of the way, as 40% is; a target in "
-                    f"{self.costs.unit} is a number"
+                    f"{costs.unit} is a number"
                 )
             aim = target if isinstance(target, str) else f"{target}ms"
             latency |= {"regularizer": "target", "target": aim}
         gates = {"mode": mode, "lr": lr, "networks": networks}
         self.config = validate(GatesConfig, gates, "Search")
         self.objective = Objective.build(
-            type(model).__name__, self.costs, validate(LatencyConfig, latency, "Search")
+            type(model).__name__, costs, validate(LatencyConfig, latency, "Search")
         )
         warn_of_narrow_band(self.objective)
         runtime = Runtime(self.edges.alphas[0].device)
@@ -147,6 +154,11 @@ class Search:
         (choices,) = Band.of(self.objective).likeliest(self.edges.log_probabilities(), 1)
         return choices
 
+    @property
+    def costs(self) -> Costs:
+        """What the model's networks cost, as far as that is known by now."""
+        return self.objective.costs
+
     def cost(self, choices: Sequence[int] | None = None) -> float:
         """What a network costs, in the unit of the costs; `choices` without an argument."""
         return self.costs.network(self.choices if choices is None else choices)
@@ -155,9 +167,46 @@ class Search:
         """A copy of the model with the chosen candidates in the place of its MixedOps.
 
         Args:
-            choices: a candidate index for each; `choices` of the search without them.
+            choices: a candidate index for each; those of `settle` without them.
         """
-        return derive(self.model, self.choices if choices is None else choices)
+        return derive(self.model, self.settle() if choices is None else choices)
+
+    def settle(self) -> Choices:
+        """The most probable network that is within the tolerance of the target.
+
+        A latency target is one that networks meet as a whole: where latencies were measured here,
+        the network is, too. If it misses, what it takes corrects the costs, and the next one is
+        tried; after some, the nearest is taken, with a warning.
+        """
+        target_ms = self.objective.target_ms
+        if self._measured is None or target_ms is None:
+            return self.choices
+        missed: dict[Choices, float] = {}
+        while len(missed) < MEASURED:
+            band = Band.of(self.objective)
+            likeliest = band.likeliest(self.edges.log_probabilities(), len(missed) + 1)
+            if not (new := [each for each in likeliest if each not in missed]):
+                break
+            ms = self._measure(new[0])
+            missed[new[0]] = abs(ms / target_ms - 1)
+            if missed[new[0]] <= self.objective.config.tolerance:
+                return new[0]
+        nearest = min(missed, key=missed.__getitem__)
+        warnings.warn(
+            f"no network was found that takes the target of {target_ms:.4g} ms: of {len(missed)} "
+            f"that were measured, the nearest is {missed[nearest]:.0%} off; measure on an idle "
+            "machine, move the target or widen the tolerance",
+            stacklevel=2,
+        )
+        return nearest
+
+    def _measure(self, choices: Choices) -> float:
+        """What a network takes as a whole in ms, which corrects the costs."""
+        assert self._measured is not None
+        ms = ranks.of_first(lambda: self._candidates.latency(choices, self._conditions))
+        self._measured = self._measured.beside(choices, ms)
+        self.objective.correct(self._measured.costs)
+        return ms
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside the model's own state and its optimizer's."""
