@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ._library import cuda_ops_loaded, load_ops
+from .compilers import constant
 from .errors import UserError
 
 try:
@@ -112,7 +113,7 @@ def _transform() -> str | None:
 
 
 # Dynamo can trace neither warnings nor what follows.
-@torch.compiler.assume_constant_result
+@constant
 def _warn_of_plain_layers(problem: str) -> None:
     warnings.warn(
         f"{problem}. So fused blocks run as plain layers on this GPU, slower and with more memory.",
@@ -120,7 +121,7 @@ def _warn_of_plain_layers(problem: str) -> None:
     )
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
@@ -266,7 +267,7 @@ def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
     return gradient
 
 
-@torch.compiler.assume_constant_result
+@constant
 def _allows_tf32() -> bool:
     conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     return bool(conv.fp32_precision == "tf32")

@@ -16,7 +16,7 @@ PACKAGE = Path(proxyless_ext.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"_library", "_registrations", "documents", "files", "processor", "progress"}
+    {"_library", "_registrations", "compilers", "documents", "files", "processor", "progress"}
     | {"ranks", "seeding"},
     {"environment", "export", "ops", "reference", "spaces"},
     {"gates"},

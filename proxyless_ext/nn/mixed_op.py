@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .. import ops
+from ..compilers import uncompiled
 from ..errors import UserError
 from .sharing import share_weights
 from .statistics import frozen_statistics
@@ -82,8 +83,10 @@ class MixedOp(nn.Module):
         self._graphs: set[bool] = set()
 
     def forward(self, x: Tensor) -> Tensor:
-        # An export is of the active path alone.
-        return self._run(x) if torch.compiler.is_exporting() else self._run_uncompiled(x)
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            torch._dynamo.graph_break("the active candidate of a MixedOp changes")
+            return self._run_uncompiled(x)
+        return self._run(x)  # An export is of the active path alone.
 
     def _run(self, x: Tensor) -> Tensor:
         if self._gates is not None:
@@ -93,11 +96,9 @@ class MixedOp(nn.Module):
         return self._check_kind(self.active, self.candidates[self.active](x))
 
     # A compiler that traced through this would make a graph of every combination of paths.
-    _run_uncompiled = torch.compiler.disable(
-        _run, recursive=False, reason="the active candidate of a MixedOp changes"
-    )
+    _run_uncompiled = uncompiled(_run, recursive=False)
 
-    @torch.compiler.disable
+    @uncompiled
     def _run_with_gates(self, x: Tensor, gates: Tensor) -> Tensor:
         output = self.run_candidate(self.active, x)
         result: Tensor = _GateGradient.apply(output, gates, x.detach(), self, self.active)
