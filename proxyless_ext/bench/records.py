@@ -151,6 +151,10 @@ class StepFigures(StrictModel):
     peak_bytes: dict[str, dict[str, int]]
 
 
+BATCHES: dict[DeviceName, int] = {"cpu": 16, "cuda": 32}
+"""Pictures of a usual step: half of them keep a CPU of two cores below two minutes."""
+
+
 class Settings(StrictModel):
     """What `proxyless bench` measures.
 
@@ -164,7 +168,7 @@ class Settings(StrictModel):
 
     device: DeviceName = "cpu"
     threads: Count
-    batch: Count = 32
+    batch: Count = Field(default_factory=lambda fields: BATCHES[fields["device"]])
     resolution: Count = 224
     width: Annotated[float, Field(gt=0)] = 1.0
     rounds: Count = 5
