@@ -21,6 +21,9 @@ from .candidates import Band, Choices, warn_of_narrow_band
 from .gate_steps import gate_learner
 from .objective import Objective
 
+REPETITIONS = 45
+"""Of what is measured without `conditions`: fewer than a table's, as whole models correct it."""
+
 MEASURED = 6
 """Networks that are measured as a whole for one that meets the target, at most."""
 
@@ -90,7 +93,7 @@ class Search:
                 f"the costs are of {list(costs.counts)} candidates and the model's MixedOps have "
                 f"{list(candidates.counts)}; give one for each"
             )
-        self._conditions = conditions or Conditions()
+        self._conditions = conditions or Conditions(repetitions=REPETITIONS)
         self._measured: MeasuredCosts | None = None
         if costs is None and cost == "latency":
             self._measured = ranks.of_first(lambda: candidates.latencies(self._conditions))
