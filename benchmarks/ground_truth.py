@@ -29,7 +29,7 @@ from .truth import Truth, TruthNetwork
 
 def all_networks(space: Space) -> Iterator[tuple[int, ...]]:
     """The choices of every network of a space."""
-    yield from itertools.product(*(range(len(edge.candidates)) for edge in space.edges))
+    yield from itertools.product(*map(range, space.counts))
 
 
 def describe(truth: Truth, tolerance: float) -> Iterator[str]:

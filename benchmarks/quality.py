@@ -160,8 +160,8 @@ TRIVIAL: dict[str, Callable[[TruthNetwork, Truth], float]] = {
     "deepest, then most MACs": lambda network, truth: (
         network.macs / 1e12
         + sum(
-            not parse_operation(edge.candidates[choice]).skips
-            for edge, choice in zip(truth.space.edges, network.choices, strict=True)
+            not parse_operation(block.operation).skips
+            for block in truth.space.architecture(network.choices).blocks
         )
     ),
 }

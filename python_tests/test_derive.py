@@ -16,7 +16,7 @@ from proxyless_ext.config import LatencyConfig
 from proxyless_ext.latency import Entry, LatencyTable
 from proxyless_ext.search import Objective, derive_choices
 
-NETWORKS = [list(choices) for choices in product(*(range(len(e.candidates)) for e in SPACE.edges))]
+NETWORKS = [list(choices) for choices in product(*map(range, SPACE.counts))]
 
 
 def supernet(seed: int, spread: float) -> SuperNet:

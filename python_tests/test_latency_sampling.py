@@ -44,7 +44,7 @@ def random_table(space, seed):
 
 
 def networks_of(space, table):
-    choices = itertools.product(*(range(len(edge.candidates)) for edge in space.edges))
+    choices = itertools.product(*map(range, space.counts))
     return {each: table.predict(space.architecture(each)) for each in choices}
 
 

@@ -61,7 +61,7 @@ def test_python_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_spaces_in_yaml_are_spaces() -> None:
     found = [Space.model_validate({**LEFT_OUT, **yaml.safe_load(b.code)}) for b in blocks("yaml")]
-    assert [len(space.edges) for space in found] == [5]
+    assert [len(space.edges) for space in found] == [5, 5]
 
 
 @pytest.mark.filterwarnings("ignore:whole models deviate", "ignore:other programs kept")

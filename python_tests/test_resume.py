@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from sittings import Blow, sit
+from test_shared_choices import GROUPED
 from tiny_runs import PHASES, SPACE, begin, exactly, remains, search, tiny_config
 
 from proxyless_ext.errors import UserError
@@ -43,7 +44,9 @@ def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def new_run(folder: Path, name: str, **settings: Any) -> Run:
     values = {key.replace("__", "."): value for key, value in settings.items()}
-    return begin(folder / "run", tiny_config(folder, {**SEARCHES[name], **values}))
+    # There edges share their choices too.
+    space = GROUPED if name == "shared" else SPACE
+    return begin(folder / "run", tiny_config(folder, {**SEARCHES[name], **values}, space))
 
 
 @pytest.fixture(scope="module")

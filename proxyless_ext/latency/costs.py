@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 class Costs:
     """What the networks of a search cost, as tensors on one device.
 
-    E is the number of edges, N the largest number of candidates.
+    E is the number of edges, N the largest number of candidates. Edges that share one choice count
+    as one, which costs their sum.
 
     Attributes:
         edges: of every candidate of every edge, float64 [E, N], padded with 0.

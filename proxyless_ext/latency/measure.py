@@ -121,9 +121,7 @@ def _measure(
 
 def _cover(space: Space, rng: random.Random) -> list[Architecture]:
     """Random networks in which every candidate of every edge occurs, as few as there can be."""
-    orders = [
-        rng.sample(range(count), count) for count in map(len, (e.candidates for e in space.edges))
-    ]
+    orders = [rng.sample(range(count), count) for count in space.counts]
     return [
         space.architecture([order[turn % len(order)] for order in orders])
         for turn in range(max(map(len, orders)))

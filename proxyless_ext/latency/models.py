@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import permutations
 from typing import Any, Literal, get_args
@@ -46,10 +46,11 @@ class StandingCandidates:
     def __init__(self, model: nn.Module, example: Sequence[Tensor]) -> None:
         self.model = model
         self.example = tuple(example)
-        self.mixed_ops = Edges(model).mixed_ops
-        names = {module: name for name, module in model.named_modules()}
-        self.names = [names[mixed] for mixed in self.mixed_ops]
-        for outer, inner in permutations(self.names, 2):
+        self.groups = Edges(model).groups
+        self.names = {
+            module: name for name, module in model.named_modules() if isinstance(module, MixedOp)
+        }
+        for outer, inner in permutations(self.names.values(), 2):
             if inner.startswith(f"{outer}."):
                 raise UserError(
                     f"MixedOp '{inner}' is within a candidate of MixedOp '{outer}'; a search knows "
@@ -57,13 +58,13 @@ class StandingCandidates:
                 )
         self.inputs = self._find_inputs()
         with _evaluating(model):
-            for name, mixed, inputs in zip(self.names, self.mixed_ops, self.inputs, strict=True):
-                _check_shapes(name, mixed, inputs)
+            for mixed, inputs in self.inputs.items():
+                _check_shapes(self.names[mixed], mixed, inputs)
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """The number of candidates of every MixedOp [E]."""
-        return tuple(len(mixed.candidates) for mixed in self.mixed_ops)
+        """The number of candidates of every edge [E]."""
+        return tuple(len(group[0].candidates) for group in self.groups)
 
     def counted(self, cost: CostName) -> Costs:
         """What they cost in MACs of the example or in parameters.
@@ -77,17 +78,17 @@ class StandingCandidates:
         count, unit = (self._macs, "MACs") if cost == "macs" else (self._parameters, "parameters")
         if cost == "parameters":
             self._check_separate()
-        rows = [
-            [count(self.candidate(edge, choice), inputs) for choice in range(number)]
-            for edge, (number, inputs) in enumerate(zip(self.counts, self.inputs, strict=True))
-        ]
+        rows = self._rows(
+            lambda mixed, choice: count(self.candidate(mixed, choice), self.inputs[mixed])
+        )
         first = [0] * len(rows)
         fixed = count(derive(self.model, first), [self.example]) - sum(row[0] for row in rows)
         return Costs.of(rows, fixed, unit)
 
-    def candidate(self, edge: int, choice: int) -> nn.Module:
+    @staticmethod
+    def candidate(mixed: MixedOp, choice: int) -> nn.Module:
         """A candidate that has no weights in common with others."""
-        (chosen,) = derive(nn.Sequential(self.mixed_ops[edge]), [choice])
+        (chosen,) = derive(nn.Sequential(mixed), [choice])
         module: nn.Module = chosen
         return module
 
@@ -98,22 +99,20 @@ class StandingCandidates:
             UserError: the backend cannot run one of them.
         """
         modules: dict[Hashable, tuple[nn.Module, Tensor]] = {
-            (edge, choice, use): (self.candidate(edge, choice), x)
-            for edge, (number, inputs) in enumerate(zip(self.counts, self.inputs, strict=True))
-            for choice in range(number)
+            (mixed, choice, use): (self.candidate(mixed, choice), x)
+            for mixed, inputs in self.inputs.items()
+            for choice in range(len(mixed.candidates))
             for use, (x,) in enumerate(inputs)
         }
         rng = random.Random(0)
         drawn = [tuple(draw_uniform(self.counts, rng)) for _ in range(WHOLE_MODELS + HELD_OUT)]
         modules.update({number: self._whole(choices) for number, choices in enumerate(drawn)})
         measured = measure_each(modules, conditions)
-        rows = [
-            [
-                sum(measured[edge, choice, use].mean for use in range(len(inputs)))
-                for choice in range(number)
-            ]
-            for edge, (number, inputs) in enumerate(zip(self.counts, self.inputs, strict=True))
-        ]
+        rows = self._rows(
+            lambda mixed, choice: sum(
+                measured[mixed, choice, use].mean for use in range(len(self.inputs[mixed]))
+            )
+        )
         whole = [(choices, measured[number].mean) for number, choices in enumerate(drawn)]
         found = MeasuredCosts(rows, whole[:WHOLE_MODELS])
         if (error := found.error_of(whole[WHOLE_MODELS:])) > TOLERATED:
@@ -133,6 +132,13 @@ class StandingCandidates:
         """
         return measure_each({0: self._whole(choices)}, conditions)[0].mean
 
+    def _rows(self, cost: Callable[[MixedOp, int], float]) -> list[list[float]]:
+        """What candidates of edges cost, from what those of MixedOps do."""
+        return [
+            [sum(cost(mixed, choice) for mixed in group) for choice in range(count)]
+            for group, count in zip(self.groups, self.counts, strict=True)
+        ]
+
     def _whole(self, choices: Sequence[int]) -> tuple[nn.Module, Tensor]:
         """A model as a function of its first input, and that."""
         first, *others = self.example
@@ -141,9 +147,9 @@ class StandingCandidates:
     def _check_separate(self) -> None:
         """That what MixedOps have adds up."""
         owners: dict[int, str] = {}
-        for name, mixed in zip(self.names, self.mixed_ops, strict=True):
+        for mixed, name in self.names.items():
             for weight in mixed.parameters():
-                if owners.setdefault(id(weight), name) != name:
+                if weight is not mixed.alpha and owners.setdefault(id(weight), name) != name:
                     raise UserError(
                         f"MixedOps '{owners[id(weight)]}' and '{name}' share weights, so that "
                         "parameters do not add up; give costs of your own"
@@ -167,21 +173,21 @@ class StandingCandidates:
         return count_parameters(module)
 
     @torch.no_grad()
-    def _find_inputs(self) -> list[list[tuple[Tensor, ...]]]:
+    def _find_inputs(self) -> dict[MixedOp, list[tuple[Tensor, ...]]]:
         """What every MixedOp is given, each time that the model calls it."""
-        found: dict[nn.Module, list[tuple[Tensor, ...]]] = {each: [] for each in self.mixed_ops}
-        names: dict[nn.Module, str] = dict(zip(self.mixed_ops, self.names, strict=True))
+        found: dict[MixedOp, list[tuple[Tensor, ...]]] = {mixed: [] for mixed in self.names}
 
         def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            assert isinstance(module, MixedOp)
             if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
                 kinds = ", ".join(type(each).__name__ for each in inputs)
                 raise UserError(
-                    f"MixedOp '{names[module]}' is given {kinds}, and "
+                    f"MixedOp '{self.names[module]}' is given {kinds}, and "
                     "it takes one tensor; choose among modules that do"
                 )
             found[module].append((inputs[0].detach().clone(),))
 
-        handles = [mixed.register_forward_pre_hook(note) for mixed in self.mixed_ops]
+        handles = [mixed.register_forward_pre_hook(note) for mixed in self.names]
         try:
             with _evaluating(self.model):
                 self.model(*self.example)
@@ -192,13 +198,13 @@ class StandingCandidates:
         finally:
             for handle in handles:
                 handle.remove()
-        for name, mixed in zip(self.names, self.mixed_ops, strict=True):
+        for mixed, name in self.names.items():
             if not found[mixed]:
                 raise UserError(
                     f"the model does not reach its MixedOp '{name}' with the example input, so "
                     "nobody knows what it costs; give an input that reaches all, or leave it out"
                 )
-        return [found[mixed] for mixed in self.mixed_ops]
+        return found
 
 
 class _Bound(nn.Module):

@@ -26,7 +26,7 @@ class Reference(StrictModel):
         """The networks of a space that have these candidate indices at its edges."""
         names = (
             " ".join(
-                edge.candidates[index] for edge, index in zip(space.edges, network, strict=True)
+                group.candidates[index] for group, index in zip(space.groups, network, strict=True)
             )
             for network in choices
         )
@@ -42,8 +42,8 @@ class Reference(StrictModel):
             return [
                 space.architecture(
                     [
-                        edge.candidates.index(name)
-                        for edge, name in zip(space.edges, network.split(), strict=True)
+                        group.candidates.index(name)
+                        for group, name in zip(space.groups, network.split(), strict=True)
                     ]
                 )
                 for network in self.networks

@@ -124,7 +124,13 @@ class LatencyTable:
         """
         fixed, edges = space.fixed_layers(), space.edge_layers()
         self._check([*fixed, *chain(*edges)], _options(space))
-        rows = [list(map(self.latency, layers)) for layers in edges]
+        rows = [
+            [
+                math.fsum(self.latency(edges[index][choice]) for index in group.indices)
+                for choice in range(len(group.candidates))
+            ]
+            for group in space.groups
+        ]
         return Costs.of(rows, math.fsum(map(self.latency, fixed)))
 
     def bounds(self, space: Space) -> tuple[float, float]:

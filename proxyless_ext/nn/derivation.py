@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ..errors import UserError
-from .mixed_op import MixedOp
+from .mixed_op import group_by_alpha
 from .sliced import SlicedConv2d
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -24,23 +24,27 @@ def derive(model: Model, choices: Sequence[int]) -> Model:
 
     Args:
         model: with MixedOps.
-        choices: a candidate index for each, in the order of `Edges`.
+        choices: a candidate index for each edge of `Edges`.
 
     Raises:
-        UserError: there is not one valid choice for every MixedOp.
+        UserError: there is not one valid choice for every edge.
     """
-    mixed_ops = [module for module in model.modules() if isinstance(module, MixedOp)]
-    counts = [len(mixed.candidates) for mixed in mixed_ops]
+    groups = group_by_alpha(model)
+    counts = [len(group[0].candidates) for group in groups]
     if len(choices) != len(counts) or not all(
         0 <= choice < count for choice, count in zip(choices, counts, strict=True)
     ):
         raise UserError(
-            f"choices {list(choices)} do not pick one candidate of each MixedOp, which have "
-            f"{counts} of them"
+            f"choices {list(choices)} do not pick one candidate of each MixedOp, or of those that "
+            f"share an alpha, which have {counts} of them"
         )
     copies: dict[int, Any] = {}
-    for mixed, choice in zip(mixed_ops, choices, strict=True):
-        chosen = mixed.candidates[choice]
+    taken = (
+        (mixed, mixed.candidates[choice])
+        for group, choice in zip(groups, choices, strict=True)
+        for mixed in group
+    )
+    for mixed, chosen in taken:
         for module in chosen.modules():
             if isinstance(module, SlicedConv2d):
                 copies[id(module)] = module.standalone()

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .. import gates, ranks
 from ..errors import UserError
-from .mixed_op import MixedOp
+from .mixed_op import MixedOp, group_by_alpha
 from .statistics import frozen_statistics
 
 GateMode = Literal["full", "two_path"]
@@ -22,22 +22,31 @@ class Edges:
     """The edges of any model that contains `MixedOp`s, in the order of `model.modules()`.
 
     E is their number and N the largest number of candidates. Matrices [E, N] are padded as `gates`
-    says.
+    says. MixedOps that have one alpha share one choice and count as one edge, whose gates have the
+    sum of their gradients.
+
+    Attributes:
+        groups: the MixedOps of every edge [E].
 
     Raises:
-        UserError: the model has no MixedOp.
+        UserError: the model has no MixedOp, or one has not as many candidates as its alpha.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.mixed_ops = [module for module in model.modules() if isinstance(module, MixedOp)]
-        if not self.mixed_ops:
+        self.groups = group_by_alpha(model)
+        if not self.groups:
             raise UserError("the model has no MixedOp; wrap the layers to be searched in MixedOp")
+
+    @property
+    def mixed_ops(self) -> list[MixedOp]:
+        """All MixedOps, edge by edge."""
+        return [mixed for group in self.groups for mixed in group]
 
     @property
     def alphas(self) -> list[nn.Parameter]:
         """The architecture parameters, one vector per edge: for the alpha optimizer."""
-        return [mixed.alpha for mixed in self.mixed_ops]
+        return [group[0].alpha for group in self.groups]
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -75,12 +84,13 @@ class Edges:
     @property
     def active(self) -> list[int]:
         """The active candidate of every edge."""
-        return [mixed.active for mixed in self.mixed_ops]
+        return [group[0].active for group in self.groups]
 
     def activate(self, paths: Sequence[int]) -> None:
         """Make candidate `paths[e]` of every edge e the one that runs."""
-        for mixed, path in zip(self.mixed_ops, paths, strict=True):
-            mixed.active = path
+        for group, path in zip(self.groups, paths, strict=True):
+            for mixed in group:
+                mixed.active = path
 
     def sample(self, generator: torch.Generator | None = None, uniformly: bool = False) -> None:
         """Draw the active path of every edge, for a weight step.
@@ -129,17 +139,16 @@ class Edges:
         else:
             pair = None
             active = gates.sample(host, generator)
-            involved = [range(host.shape[1])] * len(self.mixed_ops)
+            involved = [range(host.shape[1])] * len(self.groups)
         self.activate(active.tolist())
         step = GateStep(self, before, alpha, active, pair)
         frozen = [weight for weight in self.weights if weight.requires_grad]
         try:
             for weight in frozen:
                 weight.requires_grad_(False)
-            for mixed, row, paths in zip(
-                self.mixed_ops, step.gates.unbind(0), involved, strict=True
-            ):
-                mixed.open_gates(row, [path for path in paths if path < len(mixed.candidates)])
+            for group, row, paths in zip(self.groups, step.gates.unbind(0), involved, strict=True):
+                for mixed in group:
+                    mixed.open_gates(row, [path for path in paths if path < len(mixed.candidates)])
             with frozen_statistics(self.model):
                 yield step
         finally:

@@ -55,7 +55,8 @@ class MixedOp(nn.Module):
         share: whether the MBConvs among them share one set of weights, as `share_weights` says.
 
     Attributes:
-        alpha: architecture parameters [N]; the candidates' probabilities are softmax(alpha).
+        alpha: architecture parameters [N]; the candidates' probabilities are softmax(alpha). One
+            that is given the alpha of another shares its choice: ``second.alpha = first.alpha``.
         candidates: the modules [N].
         shared: the weights that they share, if they do.
         active: index of the candidate that runs.
@@ -182,6 +183,24 @@ class MixedOp(nn.Module):
         if self.gates_are_open:
             raise UserError("a model cannot be copied or pickled within a gate step; do it after")
         return self.__dict__
+
+
+def group_by_alpha(model: nn.Module) -> list[list[MixedOp]]:
+    """The MixedOps of a model, in the order of `modules()`, those with one alpha together.
+
+    Raises:
+        UserError: one has not as many candidates as its alpha.
+    """
+    groups: dict[int, list[MixedOp]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, MixedOp):
+            if len(module.candidates) != module.alpha.numel():
+                raise UserError(
+                    f"MixedOp '{name}' has {len(module.candidates)} candidates and an alpha of "
+                    f"{module.alpha.numel()}; those that share one alpha need equally many"
+                )
+            groups.setdefault(id(module.alpha), []).append(module)
+    return list(groups.values())
 
 
 class _GateGradient(torch.autograd.Function):

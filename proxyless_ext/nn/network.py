@@ -138,18 +138,26 @@ class SuperNet(Backbone):
 
     Attributes:
         space: the space it was built from.
-        edges: its `Edges`, in the order of `space.edges`.
+        edges: its `Edges`, in the order of `space.groups`.
     """
 
     def __init__(self, space: Space) -> None:
         fixed = [build_block(block, space.batch_norm) for block in space.fixed_blocks]
-        searched = [_build_edge(edge, space) for edge in space.edges]
+        mixed_ops = [_build_mixed_op(edge, space) for edge in space.edges]
+        for group in space.groups:
+            first, *others = (mixed_ops[index] for index in group.indices)
+            for other in others:
+                other.alpha = first.alpha
+        searched = [
+            _with_shortcut(mixed, edge.shortcut)
+            for mixed, edge in zip(mixed_ops, space.edges, strict=True)
+        ]
         super().__init__(space, [*fixed, *searched], space.edges[-1].out_channels)
         self.space = space
         self.edges = Edges(self)
 
     def derive(self, choices: Sequence[int], name: str | None = None) -> Network:
-        """The network of `choices`, one candidate index per edge, with copies of its weights here.
+        """The network of `choices`, one candidate index per group, with copies of its weights here.
 
         The supernet is left as it is.
         """
@@ -165,11 +173,11 @@ def build_block(block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
     return _with_shortcut(build_operation(block, batch_norm), block.shortcut)
 
 
-def _build_edge(edge: Edge, space: Space) -> nn.Module:
+def _build_mixed_op(edge: Edge, space: Space) -> MixedOp:
     candidates = [build_operation(edge.block(name), space.batch_norm) for name in edge.candidates]
     convolutions = sum(isinstance(candidate, MBConv) for candidate in candidates)
     share = space.weights == "shared" and convolutions > 1
-    return _with_shortcut(MixedOp(candidates, share), edge.shortcut)
+    return MixedOp(candidates, share)
 
 
 def _with_shortcut(operation: nn.Module, shortcut: bool) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import contains, lt
+from operator import lt
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,10 +122,9 @@ class Contents:
         """That records and network are of the space that lies beside them."""
         if self.space is None:
             return
-        candidates = [edge.candidates for edge in self.space.edges]
-        shape = [len(names) for names in candidates]
+        shape = list(self.space.counts)
         rows = (record.probabilities for record in self.search)
-        if any([len(row) for row in row_per_edge] != shape for row_per_edge in rows):
+        if any([len(row) for row in row_per_group] != shape for row_per_group in rows):
             raise _foreign("records", self.name)
         finalists = [finalist.choices or () for finalist in self.derivation.finalists]
         if not all(
@@ -133,7 +132,11 @@ class Contents:
         ):
             raise _foreign("finalists in derivation.json", self.name)
         chosen = self.derived_operations
-        fits = len(chosen) == len(candidates) and all(map(contains, candidates, chosen))
+        fits = len(chosen) == len(self.space.edges) and all(
+            chosen[index] == chosen[group.indices[0]] and chosen[index] in group.candidates
+            for group in self.space.groups
+            for index in group.indices
+        )
         if self.architecture is not None and not fits:
             raise _foreign("architecture.json", self.name)
 

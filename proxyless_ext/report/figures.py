@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ..runs import Comparison, Competitor, Epoch
-from ..spaces import Edge, Layer
+from ..spaces import EdgeGroup, Layer
 from .colours import BLUE, FIXED, GREY, INK, LINE, MUTED, ORANGE, operation_colour
 from .plot import add_legend, new_figure, styled, to_svg
 from .words import layer_name, shapes
@@ -68,28 +68,29 @@ def latency_over_search(records: Sequence[Epoch], tolerance: float) -> str:
 
 
 @styled
-def edge_probabilities(rows: Sequence[Sequence[float]], edge: Edge, number: int) -> str:
+def edge_probabilities(rows: Sequence[Sequence[float]], group: EdgeGroup, label: str) -> str:
     """The probabilities of an edge's candidates over the search, the first candidate lowest.
 
     Args:
         rows: probabilities of the candidates at the end of every epoch [epochs, N].
-        edge: whose candidates they are.
-        number: of the edge, for its label.
+        group: the edge, or several that share one choice.
+        label: says which.
     """
     if len(rows) == 1:
         rows = [*rows, *rows]  # An area needs some width.
     figure = new_figure(150, 92)
     figure.set_layout_engine("none")  # Nothing stands around these axes.
     axes = figure.add_axes((0, 0, 1, 1))
-    colours = [operation_colour(name) for name in edge.candidates]
+    colours = [operation_colour(name) for name in group.candidates]
     columns = list(zip(*rows, strict=True))
     axes.stackplot(range(len(rows)), columns, colors=colours, edgecolor="white", linewidth=0.5)
     axes.set(xlim=(0, len(rows) - 1), ylim=(0, 1))
     axes.axis("off")
     ending = ", ".join(
-        f"{name} {value:.2f}" for name, value in zip(edge.candidates, rows[-1], strict=True)
+        f"{name} {value:.2f}" for name, value in zip(group.candidates, rows[-1], strict=True)
     )
-    return to_svg(figure, f"Edge {number}, probabilities at the end: {ending}", f"edge-{number}-")
+    title = f"Edge {label}, probabilities at the end: {ending}"
+    return to_svg(figure, title, f"edge-{group.indices[0] + 1}-")
 
 
 @styled

@@ -31,9 +31,11 @@ _PHASES = (
 
 @dataclass(frozen=True)
 class EdgePanel:
-    """One edge in the figure of probabilities: what was chosen, how probable that is, the chart."""
+    """One choice in the figure of probabilities: its edges, what was chosen, and how probable that
+    is, and the chart.
+    """
 
-    number: int
+    label: str
     shapes: str
     choice: str
     probability: float
@@ -112,19 +114,19 @@ def _drawings(contents: Contents) -> dict[str, Markup]:
 
 def _candidates(contents: Contents) -> list[str]:
     """Every candidate of the searched edges once."""
-    edges = contents.space.edges if contents.space else ()
+    groups = contents.space.groups if contents.space else ()
     return list(
-        dict.fromkeys(name for edge in edges if edge.is_searched for name in edge.candidates)
+        dict.fromkeys(name for group in groups if group.is_searched for name in group.candidates)
     )
 
 
 def _operations(contents: Contents, choices: Sequence[int]) -> str:
     """A network as what it chose at the searched edges: k3e3 - k5e6, with - for a skipped layer."""
-    edges = contents.space.edges if contents.space else ()
+    groups = contents.space.groups if contents.space else ()
     names = (
-        edge.candidates[choice]
-        for edge, choice in zip(edges, choices, strict=True)
-        if edge.is_searched
+        group.candidates[choice]
+        for group, choice in zip(groups, choices, strict=True)
+        if group.is_searched
     )
     return " ".join("-" if parse_operation(name).skips else name for name in names)
 
@@ -134,18 +136,21 @@ def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
     if contents.space is None or not records:
         return
     choices = contents.derived_operations
-    for index, edge in enumerate(contents.space.edges):
-        if not edge.is_searched:
+    layers = contents.space.edge_layers()
+    for number, group in enumerate(contents.space.groups):
+        if not group.is_searched:
             continue
-        rows = [probabilities[index] for probabilities in records]
-        last = dict(zip(edge.candidates, rows[-1], strict=True))
-        choice = choices[index] if choices else max(last, key=last.__getitem__)
+        rows = [probabilities[number] for probabilities in records]
+        last = dict(zip(group.candidates, rows[-1], strict=True))
+        choice = choices[group.indices[0]] if choices else max(last, key=last.__getitem__)
+        label = ", ".join(str(index + 1) for index in group.indices)
+        shapes = dict.fromkeys(words.shapes(layers[index][0]) for index in group.indices)
         yield EdgePanel(
-            number=index + 1,
-            shapes=words.shapes(contents.space.edge_layers()[index][0]),
+            label=label,
+            shapes="; ".join(shapes),
             choice=choice,
             probability=last[choice],
-            chart=Markup(figures.edge_probabilities(rows, edge, index + 1)),
+            chart=Markup(figures.edge_probabilities(rows, group, label)),
         )
 
 

@@ -91,14 +91,17 @@ def _what(space: Space, classes: tuple[str, ...]) -> str:
         names += " …"
     return (
         f"The space '{space.name}' holds {networks(space.num_networks)} networks: one candidate is "
-        f"to be chosen at each of {plural(_searched(space), 'edge')}. They tell "
+        f"to be chosen at each of {_searched(space)}. They tell "
         f"{plural(space.num_classes, 'class', 'classes')} apart{f' ({names})' if names else ''} in "
         f"pictures of {square(space.resolution)} pixels."
     )
 
 
-def _searched(space: Space) -> int:
-    return sum(edge.is_searched for edge in space.edges)
+def _searched(space: Space) -> str:
+    searched = [group.indices for group in space.groups if group.is_searched]
+    edges = plural(sum(map(len, searched)), "edge")
+    shared = sum(map(len, searched)) > len(searched)
+    return f"{edges}, some of which share one choice" if shared else edges
 
 
 def _where(contents: Contents) -> str:

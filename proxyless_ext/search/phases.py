@@ -173,8 +173,8 @@ class Search(_SuperNetPhase):
             trade_off=self.objective.trade_off,
             entropy=gates.entropy(probabilities).item(),
             probabilities=tuple(
-                tuple(row[: len(edge.candidates)].tolist())
-                for row, edge in zip(probabilities, self.supernet.space.edges, strict=True)
+                tuple(row[:count].tolist())
+                for row, count in zip(probabilities, self.supernet.space.counts, strict=True)
             ),
         )
 

@@ -95,7 +95,7 @@ def _check_classes(config: Config, data: Pictures) -> None:
 
 
 def _check_batches(config: Config, space: Space, data: Pictures) -> None:
-    any_network = space.architecture([0] * len(space.edges))
+    any_network = space.architecture([0] * len(space.counts))
     for name, part in (
         ("warmup", data.train_weights),
         ("search", data.train_weights),

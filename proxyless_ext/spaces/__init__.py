@@ -33,7 +33,7 @@ from .operations import (
     ZeroSpec,
 )
 from .registry import load_plugins, parse_operation
-from .space import Edge, FirstBlock, Space, Stage
+from .space import Edge, EdgeGroup, FirstBlock, Space, Stage
 from .validation import StrictModel, read_mapping, read_model, validate
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "ConvSpec",
     "CustomOperation",
     "Edge",
+    "EdgeGroup",
     "FirstBlock",
     "IdentitySpec",
     "Layer",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -37,31 +37,29 @@ class Stage(StrictModel):
         cells: number of blocks, each one searched edge.
         stride: of the first block.
         candidates: instead of the space's, for this stage.
+        group: a name; the edges of all stages that have it share one choice.
     """
 
     channels: Count
     cells: Count
     stride: Literal[1, 2] = 1
     candidates: Candidates | None = None
+    group: Annotated[str, Field(min_length=1)] | None = None
 
 
 class Edge(StrictModel):
-    """One searched block: its shapes and its candidates, those that fit, in order."""
+    """One searched block: its shapes, its candidates, those that fit, in order, and its group."""
 
     in_channels: Count
     out_channels: Count
     stride: Literal[1, 2]
     candidates: tuple[str, ...]
+    group: str | None = None
 
     @property
     def shortcut(self) -> bool:
         """Whether the input is added: wherever its shape is that of the output."""
         return self.stride == 1 and self.in_channels == self.out_channels
-
-    @property
-    def is_searched(self) -> bool:
-        """Whether there is anything to choose from."""
-        return len(self.candidates) > 1
 
     def block(self, operation: str) -> BlockConfig:
         """The block that choosing `operation` gives."""
@@ -74,11 +72,30 @@ class Edge(StrictModel):
         )
 
 
+class EdgeGroup(NamedTuple):
+    """Edges that share one choice, so that they take the same candidate; most edges are alone.
+
+    Attributes:
+        indices: of the edges in `Space.edges`.
+        candidates: of each of them.
+    """
+
+    indices: tuple[int, ...]
+    candidates: tuple[str, ...]
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether there is anything to choose from."""
+        return len(self.candidates) > 1
+
+
 class Space(StrictModel):
     """A search space of sequential networks (ProxylessNAS, arXiv 1812.00332, section 3).
 
     A candidate of the list that cannot fit an edge (``zero`` or ``identity`` where shapes change)
     is left out there.
+
+    What is chosen is counted by `groups`: a network is one candidate index for each of them.
 
     Attributes:
         candidates: of the stages that list none of their own.
@@ -116,6 +133,14 @@ class Space(StrictModel):
                     f"edge {index} ({edge.in_channels} to {edge.out_channels} channels, stride "
                     f"{edge.stride}) has no candidate that fits; add an MBConv such as k3e6"
                 )
+        for group in self.groups:
+            for index in group.indices:
+                if (names := self.edges[index].candidates) != group.candidates:
+                    raise UserError(
+                        f"edges {group.indices[0]} and {index} are of group "
+                        f"'{self.edges[index].group}', but {list(group.candidates)} fit one and "
+                        f"{list(names)} the other; give both the same, in a stage apart if need be"
+                    )
         return self
 
     @cached_property
@@ -137,15 +162,27 @@ class Space(StrictModel):
                         out_channels=stage.channels,
                         stride=stride,
                         candidates=candidates,
+                        group=stage.group,
                     )
                 )
                 channels = stage.channels
         return tuple(edges)
 
+    @cached_property
+    def groups(self) -> tuple[EdgeGroup, ...]:
+        """The edges by what they share a choice with, in the order of their first ones."""
+        members: dict[Hashable, list[int]] = {}
+        for index, edge in enumerate(self.edges):
+            members.setdefault(edge.group or index, []).append(index)
+        return tuple(
+            EdgeGroup(tuple(indices), self.edges[indices[0]].candidates)
+            for indices in members.values()
+        )
+
     @property
     def counts(self) -> tuple[int, ...]:
-        """The number of candidates of every edge [E]."""
-        return tuple(len(edge.candidates) for edge in self.edges)
+        """The number of candidates of every group [E]."""
+        return tuple(len(group.candidates) for group in self.groups)
 
     @property
     def num_networks(self) -> int:
@@ -166,23 +203,24 @@ class Space(StrictModel):
         )
 
     def architecture(self, choices: Sequence[int], name: str | None = None) -> Architecture:
-        """The network that takes candidate `choices[e]` at every edge e.
+        """The network that takes candidate `choices[e]` at the edges of every group e.
 
         Raises:
-            UserError: there is not one valid choice for every edge.
+            UserError: there is not one valid choice for every group.
         """
-        if len(choices) != len(self.edges) or not all(
-            0 <= choice < len(edge.candidates)
-            for choice, edge in zip(choices, self.edges, strict=True)
+        if len(choices) != len(self.groups) or not all(
+            0 <= choice < count for choice, count in zip(choices, self.counts, strict=True)
         ):
             raise UserError(
                 f"choices {list(choices)} do not pick one candidate at each of the "
-                f"{len(self.edges)} edges of space '{self.name}'"
+                f"{len(self.groups)} edges of space '{self.name}', those of one group counted once"
             )
-        searched = (
-            edge.block(edge.candidates[choice])
-            for edge, choice in zip(self.edges, choices, strict=True)
-        )
+        taken = {
+            index: group.candidates[choice]
+            for group, choice in zip(self.groups, choices, strict=True)
+            for index in group.indices
+        }
+        searched = (edge.block(taken[index]) for index, edge in enumerate(self.edges))
         return Architecture(
             name=name or self.name,
             resolution=self.resolution,
@@ -198,7 +236,7 @@ class Space(StrictModel):
 
     def edge_layers(self) -> list[list[Layer]]:
         """For every edge, the layer that each of its candidates would be."""
-        shapes = self.architecture([0] * len(self.edges)).layers()[self._searched]
+        shapes = self.architecture([0] * len(self.groups)).layers()[self._searched]
         return [
             [
                 Layer(
@@ -217,7 +255,7 @@ class Space(StrictModel):
 
     def fixed_layers(self) -> list[Layer]:
         """The layers every network of the space has: stem, first block, feature mix, classifier."""
-        layers = self.architecture([0] * len(self.edges)).layers()
+        layers = self.architecture([0] * len(self.groups)).layers()
         del layers[self._searched]
         return layers
 
