@@ -140,7 +140,6 @@ def test_supernets_have_one_alpha_for_a_group() -> None:
         torch.testing.assert_close(network(x), supernet(x))
 
 
-@pytest.mark.filterwarnings("ignore:other programs kept")
 def test_a_run_from_latencies_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxyless_ext.training.networks.export_onnx", lambda *_: 0.0)
     config = tiny_config(tmp_path, {"comparison.random_networks": 1}, GROUPED)
