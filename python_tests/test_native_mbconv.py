@@ -311,7 +311,7 @@ def cases(draw: st.DrawFn) -> Case:
         (draw(sizes(3)), draw(sizes(9)), draw(sizes(9))),
         (C, hidden if expand_kernel else C, out_channels),
         kernel=draw(st.sampled_from([1, 3, 5, 7])),
-        stride=draw(sizes(3)),
+        stride=draw(sizes(2)),
         expand_kernel=expand_kernel,
         expand_stride=draw(sizes(2)) if expand_kernel else 1,
     )
@@ -363,7 +363,7 @@ def test_blocks_of_several_chunks_equal_the_scalar_kernels(case: Case, isa: str)
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2), (5, 1), (7, 3)])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2), (5, 1), (7, 2)])
 def test_moments_are_those_of_the_patches(kernel: int, stride: int, dtype: str, isa: str) -> None:
     # Far from 0, where a difference of two large sums would lose the covariance.
     x = (1000 + np.random.default_rng(0).standard_normal((3, 6, 5, 4))).astype(dtype)
@@ -514,7 +514,7 @@ def test_plan_is_the_selected_instruction_sets() -> None:
 
 def test_plan_of_a_block_without_expand_layer() -> None:
     assert _C.mbconv_plan(2, 8, 8, 8, 8, 4, 3, 1, expand_kernel=0)["moments_bytes"] >= 0
-    with pytest.raises(ValueError, match=r"hidden must equal in_channels"):
+    with pytest.raises(ValueError, match="depthwise must have 8 channels, as x has, unless"):
         _C.mbconv_plan(2, 8, 8, 8, 9, 4, 3, 1, expand_kernel=0)
 
 
@@ -526,15 +526,15 @@ def test_plan_of_a_block_without_expand_layer() -> None:
         ({"kernel": 4}, "kernel must be odd, positive and at most 63, not 4"),
         ({"kernel": 65}, "kernel must be odd, positive and at most 63, not 65"),
         ({"kernel": -3}, "kernel must be odd, positive and at most 63, not -3"),
-        ({"stride": 0}, "stride must be positive"),
+        ({"stride": 0}, "stride must be 1 or 2, not 0"),
         ({"expand_kernel": 2}, "expand_kernel must be odd"),
         ({"expand_kernel": -1}, "expand_kernel must be odd"),
-        ({"expand_stride": 0}, "expand_stride must be positive"),
+        ({"expand_stride": 3}, "expand_stride must be 1 or 2, not 3"),
         ({"dtype": "int8"}, "dtype is .int8., but must be float32"),
         ({"isa": "sse"}, "isa is .sse., but this CPU can use only .*scalar"),
-        ({"batch": 2**62}, "too large"),
-        ({"hidden": 2**40, "width": 2**20}, "too large"),
-        ({"in_channels": 2**62, "hidden": 2**62}, "too large"),
+        ({"batch": 2**62}, "more than int64 can count"),
+        ({"hidden": 2**40, "width": 2**20}, "more than int64 can count"),
+        ({"in_channels": 2**62, "hidden": 2**62}, "more than int64 can count"),
     ],
 )
 def test_plan_refuses_sizes_that_no_block_has(change: dict[str, object], message: str) -> None:
@@ -546,8 +546,8 @@ def test_plan_refuses_sizes_that_no_block_has(change: dict[str, object], message
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": np.zeros((2, 7, 5), "float32")}, r"x must be \[N, H, W, C\]"),
-        ({"x": np.zeros((0, 7, 5, 3), "float32")}, r"x must be .* without a size of 0"),
+        ({"x": np.zeros((2, 7, 5), "float32")}, r"must have the shape \[N, H, W, C\], not"),
+        ({"x": np.zeros((0, 7, 5, 3), "float32")}, "batch must be positive, not 0"),
         ({"x": np.zeros((2, 7, 5, 3), "int32")}, "x must be float32 or float64"),
         ({"x": np.zeros((2, 7, 5, 3))}, "expand must be float64"),
         ({"x": np.zeros((2, 3, 7, 5), "f4").transpose(0, 2, 3, 1)}, "x must have adjacent"),
@@ -555,23 +555,23 @@ def test_plan_refuses_sizes_that_no_block_has(change: dict[str, object], message
         ({"x": np.zeros(841, "u1")[1:].view("f4").reshape(2, 7, 5, 3)}, "aligned elements"),
         ({"x": np.zeros((2, 7, 5, 4), "f4")}, r"expand must have the shape \[11, 4, 1, 1\]"),
         ({"x": np.zeros((2, 7, 5, 3), ">f4")}, "x must be float32 or float64"),
-        ({"expand": None}, "hidden must equal in_channels"),
-        ({"expand": np.zeros((11, 3, 2, 2), "f4")}, "expand_kernel must be odd"),
+        ({"expand": None}, "depthwise must have 3 channels, as x has, unless expand is given"),
+        ({"expand": np.zeros((11, 3, 2, 2), "f4")}, "the kernel of expand must be odd"),
         ({"expand": np.zeros((11, 3, 1, 3), "f4")}, "expand must have the shape"),
-        ({"depthwise": np.zeros((11, 5, 5), "f4")}, r"depthwise must be \[hidden, 1, kernel"),
+        ({"depthwise": np.zeros((11, 5, 5), "f4")}, r"depthwise must have .* \[hidden, 1, k"),
         ({"depthwise": np.zeros((11, 1, 3, 5), "f4")}, "depthwise must have the shape"),
-        ({"depthwise": np.zeros((11, 1, 4, 4), "f4")}, "kernel must be odd"),
+        ({"depthwise": np.zeros((11, 1, 4, 4), "f4")}, "the kernel of depthwise must be odd"),
         ({"depthwise": np.zeros((11, 1, 5, 10), "f4")[..., ::2]}, "depthwise must be C-contig"),
         ({"project": np.zeros((5, 10, 1, 1), "f4")}, "project must have the shape"),
         ({"scale": np.zeros(28, "f4")}, r"scale must have the shape \[27\], not \[28\]"),
         ({"shift": np.zeros(27)}, "shift must be float32"),
         ({"mean": np.zeros(27, "f4")}, "mean and var must be given together"),
         ({"mean": np.zeros(27, "f4"), "var": np.zeros(26, "f4")}, "var must have the shape"),
-        ({"eps": -1e-3}, "eps must not be negative"),
-        ({"eps": np.nan}, "eps must not be negative"),
-        ({"stride": 0}, "stride must be positive"),
-        ({"expand_stride": -1}, "expand_stride must be positive"),
-        ({"residual": True}, "residual needs as many output as input channels"),
+        ({"eps": -1e-3}, "eps must be finite and not negative"),
+        ({"eps": np.nan}, "eps must be finite and not negative"),
+        ({"stride": 0}, "stride must be 1 or 2"),
+        ({"expand_stride": -1}, "expand_stride must be 1 or 2"),
+        ({"residual": True}, "residual needs 3 output channels"),
         ({"threads": 0}, "threads must be 1 to"),
         ({"isa": "sse"}, "isa is .sse."),
     ],

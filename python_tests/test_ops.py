@@ -808,16 +808,22 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "expand flat": (
         replaced("expand", lambda w: w[0]),
-        r"expand must have the shape \[16, 8, k, k",
+        r"expand must have the shape \[hidden, C, ke, ke\], not \[8, 1, 1\]",
     ),
     "expand of other channels": (replaced("expand", lambda w: w[:, 1:]), r"not \[16, 7, 1, 1\]"),
     "expand not square": (replaced("expand", lambda w: w.expand(16, 8, 1, 3)), "expand must have"),
-    "expand even": (replaced("expand", lambda w: w.expand(16, 8, 2, 2)), "expand must .* odd"),
+    "expand even": (
+        replaced("expand", lambda w: w.expand(16, 8, 2, 2)),
+        "kernel of expand must be odd",
+    ),
     "no expand": (option("expand", None), "depthwise must have 8 channels, as x has, unless"),
-    "depthwise even": (replaced("depthwise", lambda w: w[..., 1:, 1:]), "depthwise must .* odd"),
+    "depthwise even": (
+        replaced("depthwise", lambda w: w[..., 1:, 1:]),
+        "kernel of depthwise must be",
+    ),
     "depthwise not depthwise": (
         replaced("depthwise", lambda w: w.expand(16, 2, 3, 3)),
-        r"depthwise must have the shape \[16, 1, k, k\], not \[16, 2, 3, 3\]",
+        r"depthwise must have the shape \[16, 1, 3, 3\], not \[16, 2, 3, 3\]",
     ),
     "depthwise without channels": (replaced("depthwise", lambda w: w[:0]), "depthwise must have"),
     "depthwise of another type": (replaced("depthwise", Tensor.double), "depthwise must be Float"),

@@ -4,7 +4,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 
-#include "ops/refusal.h"
+#include "host/refusal.h"
 #include "ops/tensors.h"
 
 namespace proxyless::ops {

@@ -1,8 +1,8 @@
 // The operators of the gates but for what devices do differently: the kernels.
 #pragma once
 
+#include "host/refusal.h"
 #include "kernels/gates.h"
-#include "ops/refusal.h"
 #include "ops/tensors.h"
 
 namespace proxyless::ops {

@@ -1,7 +1,7 @@
-// What the devices' implementations of the mbconv operators share: the checks of their arguments.
+// What the devices' implementations of the mbconv operators share: the checks of their arguments,
+// which are those of host/mbconv_checks.h, and of types and devices.
 //
-// A check throws std::invalid_argument with a sentence that names the argument. None looks at the
-// values in a tensor, which on a GPU would have to be waited for.
+// None looks at the values in a tensor, which on a GPU would have to be waited for.
 #pragma once
 
 #include "kernels/mbconv.h"

@@ -6,8 +6,8 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
 
+#include "host/refusal.h"
 #include "kernels/mbconv.h"
 
 namespace proxyless::ops {
@@ -16,7 +16,6 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
-using Sizes = std::vector<int64_t>;
 
 inline Sizes sizes_of(const Tensor& tensor) {
   return Sizes(tensor.sizes().begin(), tensor.sizes().end());

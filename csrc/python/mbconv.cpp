@@ -7,13 +7,13 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "bindings.h"
+#include "host/mbconv_checks.h"
 #include "host/workspace.h"
 #include "kernels/cuda/plan.h"
 #include "kernels/storage.h"
@@ -26,46 +26,15 @@ namespace {
 
 using OptionalArray = std::optional<py::array>;
 using OptionalName = std::optional<std::string>;
-using Sizes = std::vector<int64_t>;
 
 void require(bool condition, const std::string& message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
-void require_positive(const char* name, int64_t value) {
-  require(value > 0, std::string(name) + " must be positive, not " + std::to_string(value) + ".");
-}
-
-void require_kernel(const char* name, int64_t value) {
-  require(value > 0 && value % 2 == 1 && value <= kMaxKernel,
-          std::string(name) + " must be odd, positive and at most " + std::to_string(kMaxKernel) +
-              ", not " + std::to_string(value) + ".");
-}
-
-void check_sizes(const MBConvShape& s) {
-  require_positive("batch", s.batch);
-  require_positive("height", s.height);
-  require_positive("width", s.width);
-  require_positive("in_channels", s.in_channels);
-  require_positive("hidden", s.hidden);
-  require_positive("out_channels", s.out_channels);
-  require_kernel("kernel", s.kernel);
-  require_positive("stride", s.stride);
-  require(s.has_expand() || s.hidden == s.in_channels,
-          "hidden must equal in_channels where there is no expand layer.");
-  if (s.has_expand()) {
-    require_kernel("expand_kernel", s.expand_kernel);
-    require_positive("expand_stride", s.expand_stride);
-  }
-  // Counted in float64, which does not overflow; all tensors and workspaces together are less.
-  const double pixels =
-      static_cast<double>(s.batch) * static_cast<double>(s.height) * static_cast<double>(s.width);
-  const double channels = static_cast<double>(s.hidden) + static_cast<double>(s.out_channels);
-  const double expand_kernel = static_cast<double>(std::max<int64_t>(s.expand_kernel, 1));
-  const double kernel = static_cast<double>(s.kernel);
-  const double patch = static_cast<double>(s.in_channels) * expand_kernel * expand_kernel;
-  const double elements = (pixels + patch + kernel * kernel + channels) * (patch + channels);
-  require(elements < 1e16, "These sizes are too large: memory for them cannot be counted.");
+// Kernels take no empty batch.
+MBConvShape with_pictures(const MBConvShape& shape) {
+  require(shape.batch > 0, "batch must be positive, not " + std::to_string(shape.batch) + ".");
+  return shape;
 }
 
 const char* dtype_name(DType dtype) {
@@ -106,28 +75,18 @@ Sizes sizes_of(const py::array& array) {
   return Sizes(array.shape(), array.shape() + array.ndim());
 }
 
-std::string to_string(const Sizes& sizes) {
-  std::string text;
-  for (const int64_t size : sizes) text += (text.empty() ? "" : ", ") + std::to_string(size);
-  return "[" + text + "]";
+std::optional<Sizes> sizes_of_optional(const OptionalArray& array) {
+  return array ? std::optional(sizes_of(*array)) : std::nullopt;
 }
 
-void check_dimensions(const char* name, const py::array& array, const char* dimensions,
-                      py::ssize_t count) {
-  require(array.ndim() == count && array.size() > 0, std::string(name) + " must be " + dimensions +
-                                                         " without a size of 0, not " +
-                                                         to_string(sizes_of(array)) + ".");
-}
-
-void check_shape(const char* name, const py::array& array, const Sizes& expected) {
-  require(sizes_of(array) == expected, std::string(name) + " must have the shape " +
-                                           to_string(expected) + ", not " +
-                                           to_string(sizes_of(array)) + ".");
+// [N, C, H, W], as the checks have it.
+Sizes sizes_of_pictures(const py::array& x) {
+  require(x.ndim() == 4, "x must have the shape [N, H, W, C], not " + to_string(sizes_of(x)) + ".");
+  return {x.shape(0), x.shape(3), x.shape(1), x.shape(2)};
 }
 
 // A dense array that a kernel reads.
-const void* dense(const char* name, const py::array& array, const Sizes& shape, DType dtype) {
-  check_shape(name, array, shape);
+const void* dense(const char* name, const py::array& array, DType dtype) {
   check_dtype(name, array, dtype);
   require((array.flags() & py::array::c_style) != 0,
           std::string(name) + " must be C-contiguous; pass numpy.ascontiguousarray of it.");
@@ -167,65 +126,38 @@ void run(Args args, void (*kernel)(const Args&, cpu::Isa), cpu::Isa isa, int64_t
 MBConvInput block_input(const py::array& x, const OptionalArray& expand, const py::array& depthwise,
                         const py::array& project, const py::array& scale, const py::array& shift,
                         double eps, int64_t stride, int64_t expand_stride) {
-  check_dimensions("x", x, "[N, H, W, C]", 4);
-  check_dimensions("depthwise", depthwise, "[hidden, 1, kernel, kernel]", 4);
-  check_dimensions("project", project, "[out_channels, hidden, 1, 1]", 4);
-  if (expand) check_dimensions("expand", *expand, "[hidden, C, expand_kernel, expand_kernel]", 4);
-
   MBConvInput input{};
-  MBConvShape& s = input.shape;
-  s = {x.shape(0),
-       x.shape(1),
-       x.shape(2),
-       x.shape(3),
-       depthwise.shape(0),
-       project.shape(0),
-       expand ? expand->shape(2) : 0,
-       expand ? expand_stride : 1,
-       depthwise.shape(2),
-       stride};
-  check_sizes(s);
-  require(eps >= 0, "eps must not be negative.");
-
+  input.shape = with_pictures(mbconv::check_block(
+      {sizes_of_pictures(x), sizes_of_optional(expand), sizes_of(depthwise), sizes_of(project),
+       sizes_of(scale), sizes_of(shift), eps, stride, expand_stride}));
   const DType dtype = dtype_of_pictures(x);
-  const Sizes norms{s.norm_channels()};
   input.dtype = dtype;
   input.x = pixels("x", x, dtype);
-  if (expand) {
-    input.expand = dense("expand", *expand,
-                         {s.hidden, s.in_channels, s.expand_kernel, s.expand_kernel}, dtype);
-  }
-  input.depthwise = dense("depthwise", depthwise, {s.hidden, 1, s.kernel, s.kernel}, dtype);
-  input.project = dense("project", project, {s.out_channels, s.hidden, 1, 1}, dtype);
-  input.scale = dense("scale", scale, norms, vector_dtype(dtype));
-  input.shift = dense("shift", shift, norms, vector_dtype(dtype));
+  if (expand) input.expand = dense("expand", *expand, dtype);
+  input.depthwise = dense("depthwise", depthwise, dtype);
+  input.project = dense("project", project, dtype);
+  input.scale = dense("scale", scale, vector_dtype(dtype));
+  input.shift = dense("shift", shift, vector_dtype(dtype));
   input.eps = eps;
   return input;
 }
 
-void check_residual(bool residual, const MBConvShape& s) {
-  require(!residual || (s.in_channels == s.out_channels && s.stride == 1 && s.expand_stride == 1),
-          "residual needs as many output as input channels, and strides of 1.");
-}
-
 const void* statistics(const char* name, const py::array& vector, const MBConvInput& input) {
-  return dense(name, vector, {input.shape.norm_channels()}, vector_dtype(input.dtype));
+  return dense(name, vector, vector_dtype(input.dtype));
 }
 
 bool needs_moments(const MBConvInput& input) {
   return input.batch_statistics && input.shape.has_expand();
 }
 
-Sizes moments_shape(const MBConvShape& s) { return {1 + s.patch(), s.patch()}; }
-
 const double* given_moments(const py::array& moments, const MBConvInput& input) {
-  return static_cast<const double*>(
-      dense("moments", moments, moments_shape(input.shape), DType::kFloat64));
+  mbconv::check_sizes("moments", sizes_of(moments), mbconv::moments_sizes(input.shape));
+  return static_cast<const double*>(dense("moments", moments, DType::kFloat64));
 }
 
 py::array compute_moments(const MBConvShape& shape, DType dtype, const Pixels& x, cpu::Isa isa,
                           int64_t threads) {
-  py::array moments = new_array(DType::kFloat64, moments_shape(shape));
+  py::array moments = new_array(DType::kFloat64, mbconv::moments_sizes(shape));
   MBConvMoments args{};
   args.shape = shape;
   args.dtype = dtype;
@@ -233,6 +165,10 @@ py::array compute_moments(const MBConvShape& shape, DType dtype, const Pixels& x
   args.moments = static_cast<double*>(moments.mutable_data());
   run(args, cpu::mbconv_moments, isa, cpu::plan_mbconv(shape, dtype, isa).moments_bytes, threads);
   return moments;
+}
+
+Sizes output_sizes(const MBConvShape& s) {
+  return {s.batch, s.out_height(), s.out_width(), s.out_channels};
 }
 
 cpu::MBConvPlan plan_of(const MBConvInput& input, cpu::Isa isa) {
@@ -248,8 +184,7 @@ py::dict plan(int64_t batch, int64_t height, int64_t width, int64_t in_channels,
               int64_t expand_stride, const std::string& dtype, const OptionalName& isa) {
   const MBConvShape shape{batch,        height,        width,         in_channels, hidden,
                           out_channels, expand_kernel, expand_stride, kernel,      stride};
-  require(expand_kernel >= 0, "expand_kernel must be odd, or 0 for no expand layer.");
-  check_sizes(shape);
+  mbconv::check_shape(with_pictures(shape));
   const cpu::MBConvPlan plan = cpu::plan_mbconv(shape, dtype_called(dtype), select_isa(isa));
   py::dict result;
   result["chunk"] = plan.chunk;
@@ -268,9 +203,8 @@ py::tuple cuda_chunks(int64_t batch, int64_t height, int64_t width, int64_t in_c
                       int64_t l2_bytes) {
   const MBConvShape shape{batch,        height,        width,         in_channels, hidden,
                           out_channels, expand_kernel, expand_stride, kernel,      stride};
-  require(expand_kernel >= 0, "expand_kernel must be odd, or 0 for no expand layer.");
-  check_sizes(shape);
-  require_positive("l2_bytes", l2_bytes);
+  mbconv::check_shape(with_pictures(shape));
+  require(l2_bytes > 0, "l2_bytes must be positive, not " + std::to_string(l2_bytes) + ".");
   const int64_t bytes = dtype_bytes(dtype_called(dtype));
   const cuda::Device device{1, l2_bytes};
   return py::make_tuple(cuda::forward_chunk(shape, bytes, device),
@@ -279,12 +213,8 @@ py::tuple cuda_chunks(int64_t batch, int64_t height, int64_t width, int64_t in_c
 
 py::array moments(const py::array& x, int64_t kernel, int64_t stride, int64_t threads,
                   const OptionalName& isa) {
-  check_dimensions("x", x, "[N, H, W, C]", 4);
-  require_kernel("kernel", kernel);
-  require_positive("stride", stride);
-  const MBConvShape shape{x.shape(0), x.shape(1), x.shape(2), x.shape(3), 1,
-                          1,          kernel,     stride,     1,          1};
-  check_sizes(shape);
+  const MBConvShape shape =
+      with_pictures(mbconv::check_moments(sizes_of_pictures(x), kernel, stride));
   const DType dtype = dtype_of_pictures(x);
   return compute_moments(shape, dtype, pixels("x", x, dtype), select_isa(isa), threads);
 }
@@ -298,8 +228,8 @@ py::tuple forward(const py::array& x, const OptionalArray& expand, const py::arr
   MBConvInput& input = args.input;
   input = block_input(x, expand, depthwise, project, scale, shift, eps, stride, expand_stride);
   const MBConvShape& s = input.shape;
-  require(mean.has_value() == var.has_value(), "mean and var must be given together.");
-  check_residual(residual, s);
+  mbconv::check_statistics(sizes_of_optional(mean), sizes_of_optional(var), s);
+  mbconv::check_residual(residual, s);
   const cpu::Isa isa = select_isa(isa_name);
 
   input.batch_statistics = !mean;
@@ -314,10 +244,9 @@ py::tuple forward(const py::array& x, const OptionalArray& expand, const py::arr
     patch_moments = compute_moments(s, input.dtype, input.x, isa, threads);
     args.moments = given_moments(*patch_moments, input);
   }
-  const Sizes output{s.batch, s.out_height(), s.out_width(), s.out_channels};
-  py::array y = new_array(input.dtype, output);
+  py::array y = new_array(input.dtype, output_sizes(s));
   OptionalArray p;
-  if (save) p = new_array(input.dtype, output);
+  if (save) p = new_array(input.dtype, output_sizes(s));
   args.residual = residual;
   args.y = y.mutable_data();
   args.p = p ? p->mutable_data() : nullptr;
@@ -334,8 +263,8 @@ double gate_probe(const py::array& grad, const py::array& x, const OptionalArray
   MBConvInput& input = args.input;
   input = block_input(x, expand, depthwise, project, scale, shift, eps, stride, expand_stride);
   const MBConvShape& s = input.shape;
-  require(mean.has_value() == var.has_value(), "mean and var must be given together.");
-  check_shape("grad", grad, {s.batch, s.out_height(), s.out_width(), s.out_channels});
+  mbconv::check_statistics(sizes_of_optional(mean), sizes_of_optional(var), s);
+  mbconv::check_sizes("grad", sizes_of(grad), output_sizes(s));
   const cpu::Isa isa = select_isa(isa_name);
 
   input.batch_statistics = !mean;
@@ -365,9 +294,10 @@ py::tuple backward(const py::array& grad, const py::array& x, const OptionalArra
   MBConvInput& input = args.input;
   input = block_input(x, expand, depthwise, project, scale, shift, eps, stride, expand_stride);
   const MBConvShape& s = input.shape;
-  const Sizes output{s.batch, s.out_height(), s.out_width(), s.out_channels};
-  check_shape("grad", grad, output);
-  check_residual(residual, s);
+  mbconv::check_sizes("grad", sizes_of(grad), output_sizes(s));
+  mbconv::check_sizes("p", sizes_of(p), output_sizes(s));
+  mbconv::check_statistics(sizes_of(mean), sizes_of(var), s);
+  mbconv::check_residual(residual, s);
   const cpu::Isa isa = select_isa(isa_name);
 
   input.batch_statistics = batch_statistics;
@@ -378,7 +308,7 @@ py::tuple backward(const py::array& grad, const py::array& x, const OptionalArra
             "moments must be given with batch statistics and an expand layer.");
     args.moments = given_moments(*moments, input);
   }
-  args.p = dense("p", p, output, input.dtype);
+  args.p = dense("p", p, input.dtype);
   args.grad = pixels("grad", grad, input.dtype);
   args.residual = residual;
 

@@ -1,0 +1,48 @@
+// The checks of a block's sizes and options, for all layers above the kernels.
+//
+// A check throws std::invalid_argument with a sentence that names the argument.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "host/refusal.h"
+#include "kernels/mbconv.h"
+
+namespace proxyless::mbconv {
+
+template <class... Parts>
+void check(bool condition, const Parts&... parts) {
+  if (!condition) refuse("mbconv: ", parts...);
+}
+
+void check_sizes(const char* name, const Sizes& sizes, const Sizes& expected);
+
+// What forward, backward and probe are given, without the values.
+struct BlockSizes {
+  Sizes x;                      // [N, C, H, W]
+  std::optional<Sizes> expand;  // [hidden, C, ke, ke]
+  Sizes depthwise;              // [hidden, 1, k, k]
+  Sizes project;                // [O, hidden, 1, 1]
+  Sizes scale, shift;           // [S]
+  double eps;
+  int64_t stride, expand_stride;
+};
+
+// That a block can have these sizes; a batch may be empty.
+void check_shape(const MBConvShape& shape);
+
+MBConvShape check_block(const BlockSizes& sizes);
+
+MBConvShape check_moments(const Sizes& x,  // [N, C, H, W]
+                          int64_t kernel, int64_t stride);
+
+void check_residual(bool residual, const MBConvShape& shape);
+
+// Mean and variance, each of which may be missing.
+void check_statistics(const std::optional<Sizes>& mean, const std::optional<Sizes>& var,
+                      const MBConvShape& shape);
+
+Sizes moments_sizes(const MBConvShape& shape);  // [1 + K, K]
+
+}  // namespace proxyless::mbconv
