@@ -37,115 +37,74 @@ def _by_name(op: Any, values: Sequence[Any]) -> dict[str, Any]:
 # --- Shapes ---
 
 
-@torch.library.register_fake("proxyless::mbconv_moments")
-def _(x: Tensor, kernel: int, stride: int) -> Tensor:
-    return _moments(x, kernel)
+def _fake(
+    operator: str, called: str = "mbconv", like: str = "x"
+) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[..., Any]]:
+    """Registers what tells an operator's results, without values, from its arguments by name.
+
+    Meta tensors among others are refused: they would make the results so, without values. All must
+    be where the argument `like` is; `called` is what the refusal calls the operator.
+    """
+    op = getattr(_ops, operator)
+
+    def register(results: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
+        def of_values(*values: Any, **named: Any) -> Any:
+            given = _by_name(op, values) | named
+            for name, value in given.items():
+                if isinstance(value, Tensor) and value.device != given[like].device:
+                    raise UserError(f"{called}: {name} must be on the same device as {like}")
+            return results(given)
+
+        torch.library.register_fake(f"proxyless::{operator}")(of_values)
+        return of_values
+
+    return register
 
 
-@torch.library.register_fake("proxyless::mbconv_forward")
-def _(
-    x: Tensor,
-    expand: Tensor | None,
-    depthwise: Tensor,
-    project: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    stride: int,
-    expand_stride: int,
-    residual: bool,
-    save: bool,
-    tf32: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _check_devices(
-        "mbconv",
-        x=x,
-        expand=expand,
-        depthwise=depthwise,
-        project=project,
-        scale=scale,
-        shift=shift,
-    )
-    height, width = (_strided(_strided(size, expand_stride), stride) for size in x.shape[2:])
-    output = (x.shape[0], project.shape[0], height, width)
+@_fake("mbconv_moments")
+def _(given: dict[str, Any]) -> Tensor:
+    return _moments(given["x"], given["kernel"])
+
+
+@_fake("mbconv_forward")
+def _(given: dict[str, Any]) -> tuple[Tensor, ...]:
+    x, expand, scale = given["x"], given["expand"], given["scale"]
+    strides = given["expand_stride"], given["stride"]
+    height, width = (_strided(_strided(size, strides[0]), strides[1]) for size in x.shape[2:])
+    output = (x.shape[0], given["project"].shape[0], height, width)
     return (
         _picture(x, *output),
-        _picture(x, *output) if save else x.new_empty(0),
+        _picture(x, *output) if given["save"] else x.new_empty(0),
         scale.new_empty(scale.shape),
         scale.new_empty(scale.shape),
         _moments(x, expand.shape[-1])
-        if mean is None and expand is not None
+        if given["mean"] is None and expand is not None
         else x.new_empty(0, dtype=torch.float64),
     )
 
 
-@torch.library.register_fake("proxyless::mbconv_backward")
-def _(
-    grad: Tensor,
-    x: Tensor,
-    expand: Tensor | None,
-    depthwise: Tensor,
-    project: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    p: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    moments: Tensor,
-    eps: float,
-    stride: int,
-    expand_stride: int,
-    residual: bool,
-    batch_statistics: bool,
-    input_grad: bool,
-    weight_grads: bool,
-    tf32: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _check_devices("mbconv", x=x, grad=grad, p=p, depthwise=depthwise)
+@_fake("mbconv_backward")
+def _(given: dict[str, Any]) -> tuple[Tensor, ...]:
+    x, *weights = (given[name] for name in _BLOCK)
 
     def gradient(weight: Tensor | None) -> Tensor:
-        shape = weight.shape if weight is not None and weight_grads else (0,)
-        return (x if weight is None else weight).new_empty(shape)
+        shape = weight.shape if weight is not None and given["weight_grads"] else (0,)
+        like: Tensor = x if weight is None else weight
+        return like.new_empty(shape)
 
-    return (
-        _picture(x, *x.shape) if input_grad else x.new_empty(0),
-        gradient(expand),
-        gradient(depthwise),
-        gradient(project),
-        gradient(scale),
-        gradient(shift),
-    )
+    dx = _picture(x, *x.shape) if given["input_grad"] else x.new_empty(0)
+    return (dx, *map(gradient, weights))
 
 
-@torch.library.register_fake("proxyless::mbconv_gate_probe")
-def _(
-    grad: Tensor,
-    x: Tensor,
-    expand: Tensor | None,
-    depthwise: Tensor,
-    project: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    moments: Tensor | None,
-    eps: float,
-    stride: int,
-    expand_stride: int,
-    tf32: bool = False,
-) -> Tensor:
-    _check_devices(
-        "mbconv", x=x, grad=grad, expand=expand, depthwise=depthwise, project=project, scale=scale
-    )
-    return scale.new_empty(())
+@_fake("mbconv_gate_probe")
+def _(given: dict[str, Any]) -> Tensor:
+    result: Tensor = given["scale"].new_empty(())
+    return result
 
 
-@torch.library.register_fake("proxyless::alpha_gradient")
-def _(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
-    _check_devices("alpha_gradient", alpha=alpha, gate_gradient=gate_gradient)
-    return alpha.new_empty(alpha.shape)
+@_fake("alpha_gradient", "alpha_gradient", "alpha")
+def _(given: dict[str, Any]) -> Tensor:
+    return torch.empty_like(given["alpha"], memory_format=torch.contiguous_format)
 
 
 def _picture(like: Tensor, *sizes: int) -> Tensor:
@@ -162,17 +121,6 @@ def _moments(x: Tensor, kernel: int) -> Tensor:
 def _strided(size: int, stride: int) -> int:
     """The size of a convolution's output, padded by half the kernel."""
     return (size + stride - 1) // stride
-
-
-def _check_devices(operator: str, **tensors: Tensor | None) -> None:
-    """Refuse meta tensors among others: they would make the results so, without values.
-
-    All must be where the first is.
-    """
-    (first, like), *others = tensors.items()
-    for name, tensor in others:
-        if tensor is not None and like is not None and tensor.device != like.device:
-            raise UserError(f"{operator}: {name} must be on the same device as {first}")
 
 
 # --- Gradients ---
