@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 EPS = 1e-3
+# Nearer than this to where ReLU6's gradient jumps, float32 may be on the other side.
+KINK = 1e-5
 
 
 class Block(NamedTuple):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mbconv_cases import (
     CASES,
     EMPTY_CASES,
+    KINK,
     Block,
     Case,
     cases,
@@ -24,6 +25,7 @@ from mbconv_cases import (
     random_like,
     relative_error,
 )
+from mbconv_checks import TOLERANCES, assert_same, check_against_twin, grad_of, run_all
 from operator_calls import OperatorCalls
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,18 +34,6 @@ from proxyless_ext import _library, ops, reference
 from proxyless_ext.errors import UserError
 
 native = torch.ops.proxyless
-
-# What rounding may do beyond thrice of what it does to the twin in the same type. In types of 16
-# bits kernels may round as often as plain layers do, and the gradient of a value that gets to the
-# other side of ReLU6's ends is lost or found, which weighs much in small tensors.
-TOLERANCES = {
-    torch.float64: 1e-12,
-    torch.float32: 1e-5,
-    torch.float16: 2e-2,
-    torch.bfloat16: 3e-1,
-}
-# Nearer than this to where ReLU6's gradient jumps, float32 may be on the other side.
-KINK = 1e-5
 
 BLOCK, NO_EXPAND, STEM, RESIDUAL = CASES[0], CASES[8], CASES[4], CASES[1]
 KINDS = [BLOCK, NO_EXPAND, STEM, RESIDUAL]
@@ -58,81 +48,6 @@ for_all_types = pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda d: str(d
 for_all_kinds = pytest.mark.parametrize("case", KINDS, ids=str)
 
 
-def run_all(
-    operators: Any, case: Case, block: Block, grad: Tensor, frozen: bool = False
-) -> dict[str, Tensor]:
-    """All that the operators, native or twins, give for a block, by name."""
-    statistics = case.statistics(block.x.dtype) if frozen else (None, None)
-    y, *kept = operators.mbconv_forward(*block, *statistics, *case.settings, True)
-    found = operators.mbconv_backward(grad, *block, *kept, *case.settings, not frozen, True, True)
-    probe = operators.mbconv_gate_probe(grad, *block, *statistics, None, *case.settings[:3])
-    moments = operators.mbconv_moments(block.x, case.expand_kernel or 1, case.expand_stride)
-    return {
-        **dict(zip(("y", "p", "mean", "var", "kept moments"), (y, *kept), strict=True)),
-        **dict(zip((f"d{name}" for name in block._fields), found, strict=True)),
-        "probe": probe,
-        "moments": moments,
-    }
-
-
-def grad_of(case: Case, block: Block) -> Tensor:
-    """Some dL/dy."""
-    return random_like(native.mbconv_forward(*block, None, None, *case.settings, False)[0])
-
-
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Bit for bit, NaN included."""
-    for name, value in found.items():
-        torch.testing.assert_close(
-            value, expected[name], rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
-        )
-
-
-def rounded_anew(tensor: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """In float64, each value half a unit of dtype's last place up or down."""
-    signs = torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1
-    return tensor.double() * (1 + 0.5 * torch.finfo(dtype).eps * signs)
-
-
-def rounding_errors(
-    case: Case, block: Block, grad: Tensor, frozen: bool, exact: dict[str, Tensor]
-) -> dict[str, float]:
-    """How far off rounding takes each result: the twin's in the block's type, and those of inputs
-    that were rounded anew.
-
-    That is much where a result is a small difference of large sums.
-    """
-    generator = torch.Generator().manual_seed(0)
-    dtype = block.x.dtype
-    others = [run_all(reference, case, block, grad, frozen)]
-    for _ in range(8):
-        tensors = [*block, grad]
-        *inputs, moved = (t if t is None else rounded_anew(t, dtype, generator) for t in tensors)
-        others.append(run_all(reference, case, Block(*inputs), moved, frozen))
-    return {
-        name: max(relative_error(other[name], value) for other in others)
-        for name, value in exact.items()
-    }
-
-
-def check_against_twin(
-    case: Case, dtype: torch.dtype, frozen: bool, seed: int = 0, conditioned: bool = False
-) -> None:
-    """`conditioned` allows for what `rounding_errors` says, else for the twin's own error only."""
-    block = case.block(dtype, seed)
-    grad = grad_of(case, block)
-    found = run_all(native, case, block, grad, frozen)
-    twin = run_all(reference, case, block, grad, frozen)
-    exact = run_all(reference, case, block.to(torch.float64), grad.double(), frozen)
-    if conditioned:
-        allowed = {k: 20 * v for k, v in rounding_errors(case, block, grad, frozen, exact).items()}
-    else:
-        allowed = {name: 3 * relative_error(twin[name], value) for name, value in exact.items()}
-    for name, value in found.items():
-        assert relative_error(value, exact[name]) < TOLERANCES[dtype] + allowed[name], name
-        assert value.dtype == twin[name].dtype, name
-
-
 # --- What they compute ---
 
 
@@ -140,7 +55,7 @@ def check_against_twin(
 @for_all_types
 @pytest.mark.parametrize("case", [*CASES, *EMPTY_CASES], ids=str)
 def test_matches_the_twin(case: Case, dtype: torch.dtype, frozen: bool) -> None:
-    check_against_twin(case, dtype, frozen)
+    check_against_twin(native, case, dtype, frozen)
 
 
 @settings(max_examples=60)
@@ -158,7 +73,7 @@ def test_matches_the_twin_whatever_the_sizes(
     # Through the BatchNorm of few values next to nothing is left but rounding: docs/kernels.md.
     few = not frozen and grad_of(case, exact)[:, 0].numel() < 8
     assume(dtype == torch.float64 or (margin > KINK and not few))
-    check_against_twin(case, dtype, frozen, seed, conditioned=True)
+    check_against_twin(native, case, dtype, frozen, seed, conditioned=True)
 
 
 @in_both_modes

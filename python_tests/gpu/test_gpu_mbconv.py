@@ -20,8 +20,9 @@ from mbconv_cases import (
     plain_mbconv,
     relative_error,
 )
+from mbconv_checks import assert_same, grad_of, rounding_errors, run_all
 from precisions import FLOAT32, PRECISIONS, Precision
-from test_ops import LAYOUTS, assert_same, grad_of, rounding_errors, run_all
+from test_ops import LAYOUTS
 from torch import Tensor
 
 from proxyless_ext import MBConv, UserError, ops, reference
