@@ -37,20 +37,6 @@ MBConvShape with_pictures(const MBConvShape& shape) {
   return shape;
 }
 
-const char* dtype_name(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return "float32";
-    case DType::kFloat64:
-      return "float64";
-    case DType::kBFloat16:
-      return "bfloat16";
-    case DType::kFloat16:
-      return "float16";
-  }
-  return "unknown";  // Only a value outside the enumeration comes here.
-}
-
 DType dtype_called(const std::string& name) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
     if (name == dtype_name(dtype)) return dtype;

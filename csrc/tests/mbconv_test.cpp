@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "blocks.h"
 #include "expect.h"
 #include "guarded.h"
 #include "kernels/storage.h"
@@ -26,8 +27,9 @@ namespace {
 using cpu::Isa;
 using testing::Expectations;
 using testing::Guarded;
+using testing::is_forward;
+using testing::weight_deviation;
 
-constexpr double kEps = 1e-3;
 constexpr unsigned char kNanGarbage = 0xff;  // NaN in every type
 constexpr unsigned char kOtherGarbage = 0x3c;
 
@@ -51,11 +53,6 @@ const MBConvShape kShapes[] = {
     {1, 7, 6, 3, 9, 4, 5, 1, 5, 2},
     {2, 2, 1, 2, 5, 3, 7, 2, 3, 2},
 };
-
-// Whether forward gives it, rather than something that has come through ReLU6's gradient.
-bool is_forward(const std::string& name) {
-  return name == "y" || name == "p" || name == "mean" || name == "var";
-}
 
 // How far a result may be from the scalar kernels' as `distance` counts it: with 16 bits by the
 // spacing of the stored numbers. The fast kernels also round D and dZ2 of 16-bit pictures, and
@@ -97,12 +94,9 @@ struct Array {
 
 using Arrays = std::map<std::string, Array>;
 
-// Random numbers around `mean`, whatever the platform.
 void fill_normal(const Array& array, std::mt19937& random, double mean, double deviation) {
   for (int64_t i = 0; i < array.count; ++i) {
-    double sum = 0;  // of 12 uniform numbers, which has the variance 1
-    for (int j = 0; j < 12; ++j) sum += static_cast<double>(random()) / 4294967296.0;
-    write(array.data(), array.dtype, i, mean + deviation * (sum - 6));
+    write(array.data(), array.dtype, i, testing::normal(random, mean, deviation));
   }
 }
 
@@ -158,12 +152,9 @@ struct Problem {
         shift(vector_dtype(type), s.norm_channels()),
         mean(vector_dtype(type), s.norm_channels()),
         var(vector_dtype(type), s.norm_channels()) {
-    const auto deviation = [](int64_t fan_in) {
-      return 1 / std::sqrt(static_cast<double>(fan_in));
-    };
-    fill_normal(expand, random, 0, deviation(std::max<int64_t>(1, s.patch())));
-    fill_normal(depthwise, random, 0, deviation(s.kernel * s.kernel));
-    fill_normal(project, random, 0, deviation(s.hidden));
+    fill_normal(expand, random, 0, weight_deviation(s.patch()));
+    fill_normal(depthwise, random, 0, weight_deviation(s.kernel * s.kernel));
+    fill_normal(project, random, 0, weight_deviation(s.hidden));
     fill_normal(scale, random, 2, 0.7);
     fill_normal(shift, random, 1, 1);
     fill_normal(mean, random, 0, 0.5);
@@ -179,7 +170,7 @@ struct Problem {
             project.data(),
             scale.data(),
             shift.data(),
-            kEps,
+            testing::kEps,
             batch_statistics};
   }
 
@@ -353,13 +344,7 @@ double distance(const Array& actual, const Array& expected, bool largest) {
 }
 
 std::string describe(const MBConvShape& s, DType dtype, const Options& options) {
-  const char* const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
-  std::string text = dtypes[static_cast<int>(dtype)];
-  for (const int64_t size : {s.batch, s.height, s.width, s.in_channels, s.hidden, s.out_channels}) {
-    text += " " + std::to_string(size);
-  }
-  text += " expand " + std::to_string(s.expand_kernel) + "/" + std::to_string(s.expand_stride);
-  text += " depthwise " + std::to_string(s.kernel) + "/" + std::to_string(s.stride);
+  std::string text = testing::describe(s, dtype);
   if (options.batch_statistics) text += " batch statistics";
   if (options.residual) text += " residual";
   if (options.input_grad) text += " dx";

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "blocks.h"
 #include "emulator.h"
 #include "expect.h"
 #include "kernels/cpu/mbconv_table.h"
@@ -28,8 +29,8 @@ namespace {
 using cuda::emulator::Buffer;
 using cuda::emulator::Order;
 using testing::Expectations;
+using testing::weight_deviation;
 
-constexpr double kEps = 1e-3;
 // With the small one, blocks with many expanded channels need several chunks of them.
 constexpr cuda::Device kSmall{2, 16 << 10}, kLarge{2, 64 << 20};
 
@@ -61,9 +62,7 @@ struct Numbers {
       : dtype(type), values(static_cast<std::size_t>(count)) {
     std::vector<unsigned char> bytes(values.size() * static_cast<std::size_t>(dtype_bytes(type)));
     for (int64_t i = 0; i < count; ++i) {
-      double sum = 0;  // of 12 uniform numbers, which has the variance 1
-      for (int j = 0; j < 12; ++j) sum += static_cast<double>(random()) / 4294967296.0;
-      proxyless::write(bytes.data(), type, i, mean + deviation * (sum - 6));
+      proxyless::write(bytes.data(), type, i, testing::normal(random, mean, deviation));
       values[static_cast<std::size_t>(i)] = read(bytes.data(), type, i);
     }
     stored = std::move(bytes);
@@ -80,18 +79,16 @@ struct Problem {
         dtype(type),
         x(type, s().batch * s().height * s().width * s().in_channels, 0.3, 1, random),
         grad(type, s().out_pixels() * s().out_channels, 0, 1, random),
-        expand(type, s().hidden * s().patch(), 0, deviation(s().patch()), random),
-        depthwise(type, s().hidden * s().kernel * s().kernel, 0, deviation(s().kernel), random),
-        project(type, s().out_channels * s().hidden, 0, deviation(s().hidden), random),
+        expand(type, s().hidden * s().patch(), 0, weight_deviation(s().patch()), random),
+        depthwise(type, s().hidden * s().kernel * s().kernel, 0, weight_deviation(s().kernel),
+                  random),
+        project(type, s().out_channels * s().hidden, 0, weight_deviation(s().hidden), random),
         scale(DType::kFloat32, s().norm_channels(), 2, 0.5, random),
         shift(DType::kFloat32, s().norm_channels(), 1, 1, random),
         mean(DType::kFloat32, s().norm_channels(), 0, 0.3, random),
         var(DType::kFloat32, s().norm_channels(), 1, 0.1, random) {}
 
   const MBConvShape& s() const { return test.shape; }
-  static double deviation(int64_t fan_in) {
-    return 1 / std::sqrt(static_cast<double>(std::max<int64_t>(1, fan_in)));
-  }
 
   std::mt19937 random;  // first, since the others are drawn from it
   Case test;
@@ -120,7 +117,7 @@ class Run {
               side_.load(problem.project),
               side_.load(problem.scale),
               side_.load(problem.shift),
-              kEps,
+              testing::kEps,
               problem.test.batch_statistics};
     grad_ = dense(side_.load(problem.grad), s.out_height(), s.out_width(), s.out_channels);
     moments();
@@ -320,7 +317,7 @@ double distance(const std::vector<double>& actual, const std::vector<double>& ex
 
 // How far that may be. A few values per channel amplify what rounding does to gradients.
 double tolerance(const Problem& problem, const std::string& name) {
-  const bool forward = name == "y" || name == "p" || name == "mean" || name == "var";
+  const bool forward = testing::is_forward(name);
   if (name == "moments") return 2e-6;
   if (problem.dtype == DType::kFloat32 && !problem.test.tf32) return forward ? 3e-6 : 5e-5;
   if (problem.dtype == DType::kBFloat16) return forward ? 0.02 : 0.15;
@@ -328,13 +325,7 @@ double tolerance(const Problem& problem, const std::string& name) {
 }
 
 void test_block(Expectations& expectations, const Case& test, DType dtype, int orders) {
-  const char* const dtypes[] = {"float32", "float64", "bfloat16", "float16"};
-  const MBConvShape& s = test.shape;
-  std::string block = dtypes[static_cast<int>(dtype)];
-  for (const int64_t size : {s.batch, s.height, s.width, s.in_channels, s.hidden, s.out_channels,
-                             s.expand_kernel, s.kernel, s.stride}) {
-    block += " " + std::to_string(size);
-  }
+  const std::string block = testing::describe(test.shape, dtype);
   const Problem problem(test, dtype);
   const Run<Host> expected(problem);
   Results first;
