@@ -1,12 +1,10 @@
 // The mbconv operators on the CPU, on torch's threads.
 #include <torch/csrc/stable/library.h>
 
-#include <algorithm>
 #include <cmath>
-#include <stdexcept>
-#include <string>
 
 #include "host/isa_choice.h"
+#include "host/refusal.h"
 #include "host/workspace.h"
 #include "kernels/cpu/mbconv.h"
 #include "kernels/storage.h"
@@ -43,8 +41,7 @@ class Cpu {
     const DType dtype = vector_dtype(dtype_);
     for (int64_t i = 0; i < shape.norm_channels(); ++i) {
       if (!std::isfinite(read(vector, dtype, i))) {
-        throw std::invalid_argument("mbconv: " + std::string(name) +
-                                    " has a value that is not finite");
+        refuse("mbconv: ", name, " has a value that is not finite");
       }
     }
   }

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "host/refusal.h"
 #include "kernels/cuda/mbconv.h"
 #include "ops/cuda_stream.h"
 #include "ops/mbconv_operators.h"
@@ -35,7 +36,7 @@ class Gpu {
 
   void check(const MBConvShape& shape) const {
     const char* const why_not = cuda::unsupported(shape, dtype_of(x_));
-    if (why_not != nullptr) throw std::invalid_argument(std::string("mbconv: ") + why_not);
+    if (why_not != nullptr) refuse("mbconv: ", why_not);
   }
 
   void check_vector(const char*, const void*, const MBConvShape&) const {}
