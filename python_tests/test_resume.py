@@ -16,9 +16,11 @@ from test_shared_choices import GROUPED
 from tiny_runs import PHASES, SPACE, begin, exactly, remains, search, tiny_config
 
 from proxyless_ext.errors import UserError
+from proxyless_ext.nn import SuperNet
 from proxyless_ext.runs import Run, load_checkpoint, save_checkpoint
 from proxyless_ext.search import run as search_run
 from proxyless_ext.search.gate_steps import GateLearner
+from proxyless_ext.search.phases import check_space
 from proxyless_ext.search.short_list import ShortList
 from proxyless_ext.search.stages import Stages
 from proxyless_ext.training import phase as phases
@@ -259,6 +261,11 @@ def test_a_checkpoint_of_another_space_is_one_sentence(tmp_path: Path) -> None:
     save_checkpoint(path, state)
     with pytest.raises(UserError, match="checkpoint of search was made with another search space"):
         search(run)
+
+
+def test_keys_that_another_version_leaves_out_make_no_other_space() -> None:
+    written = SPACE.model_dump_json(exclude_defaults=True)
+    check_space(SuperNet(SPACE), {"space": written}, "search")
 
 
 @pytest.mark.parametrize(

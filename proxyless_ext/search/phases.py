@@ -17,6 +17,7 @@ from ..nn import SuperNet
 from ..runs import Epoch, SearchEpoch
 from ..runtime import Runtime
 from ..seeding import generator
+from ..spaces import Space
 from ..training.meter import Meter
 from ..training.phase import Batch
 from ..training.weight_phase import WeightPhase
@@ -216,7 +217,8 @@ def check_space(supernet: SuperNet, state: dict[str, Any], phase: str) -> None:
     Raises:
         UserError: it does.
     """
-    if state["space"] != supernet.space.model_dump_json():
+    # Not as text, since other versions may write other keys.
+    if Space.model_validate_json(state["space"]) != supernet.space:
         raise UserError(
             f"the checkpoint of {phase} was made with another search space than this run's; "
             "start a new run or restore the space it was made with"
