@@ -165,13 +165,8 @@ py::object array_or_none(const OptionalArray& array) {
   return array ? py::object(*array) : py::object(py::none());
 }
 
-py::dict plan(int64_t batch, int64_t height, int64_t width, int64_t in_channels, int64_t hidden,
-              int64_t out_channels, int64_t kernel, int64_t stride, int64_t expand_kernel,
-              int64_t expand_stride, const std::string& dtype, const OptionalName& isa) {
-  const MBConvShape shape{batch,        height,        width,         in_channels, hidden,
-                          out_channels, expand_kernel, expand_stride, kernel,      stride};
-  mbconv::check_shape(with_pictures(shape));
-  const cpu::MBConvPlan plan = cpu::plan_mbconv(shape, dtype_called(dtype), select_isa(isa));
+py::dict plan(const MBConvShape& shape, DType dtype, const OptionalName& isa) {
+  const cpu::MBConvPlan plan = cpu::plan_mbconv(shape, dtype, select_isa(isa));
   py::dict result;
   result["chunk"] = plan.chunk;
   result["chunks"] = plan.chunks;
@@ -183,18 +178,31 @@ py::dict plan(int64_t batch, int64_t height, int64_t width, int64_t in_channels,
   return result;
 }
 
-py::tuple cuda_chunks(int64_t batch, int64_t height, int64_t width, int64_t in_channels,
-                      int64_t hidden, int64_t out_channels, int64_t kernel, int64_t stride,
-                      int64_t expand_kernel, int64_t expand_stride, const std::string& dtype,
-                      int64_t l2_bytes) {
-  const MBConvShape shape{batch,        height,        width,         in_channels, hidden,
-                          out_channels, expand_kernel, expand_stride, kernel,      stride};
-  mbconv::check_shape(with_pictures(shape));
+py::tuple cuda_chunks(const MBConvShape& shape, DType dtype, int64_t l2_bytes) {
   require(l2_bytes > 0, "l2_bytes must be positive, not " + std::to_string(l2_bytes) + ".");
-  const int64_t bytes = dtype_bytes(dtype_called(dtype));
   const cuda::Device device{1, l2_bytes};
-  return py::make_tuple(cuda::forward_chunk(shape, bytes, device),
-                        cuda::backward_chunk(shape, bytes, device));
+  return py::make_tuple(cuda::forward_chunk(shape, dtype_bytes(dtype), device),
+                        cuda::backward_chunk(shape, dtype_bytes(dtype), device));
+}
+
+// Defines a function of a block's sizes, its type and one argument more.
+template <class Result, class Last>
+void def_of_sizes(py::module_& m, const char* name,
+                  Result (*function)(const MBConvShape&, DType, Last), const py::arg_v& last,
+                  const char* doc) {
+  using py::arg;
+  const auto checked = [function](int64_t batch, int64_t height, int64_t width, int64_t in_channels,
+                                  int64_t hidden, int64_t out_channels, int64_t kernel,
+                                  int64_t stride, int64_t expand_kernel, int64_t expand_stride,
+                                  const std::string& dtype, Last value) {
+    const MBConvShape shape{batch,        height,        width,         in_channels, hidden,
+                            out_channels, expand_kernel, expand_stride, kernel,      stride};
+    mbconv::check_shape(with_pictures(shape));
+    return function(shape, dtype_called(dtype), value);
+  };
+  m.def(name, checked, arg("batch"), arg("height"), arg("width"), arg("in_channels"), arg("hidden"),
+        arg("out_channels"), arg("kernel"), arg("stride"), arg("expand_kernel") = 1,
+        arg("expand_stride") = 1, arg("dtype") = "float32", last, doc);
 }
 
 py::array moments(const py::array& x, int64_t kernel, int64_t stride, int64_t threads,
@@ -322,20 +330,16 @@ py::tuple backward(const py::array& grad, const py::array& x, const OptionalArra
 
 void bind_mbconv(py::module_& m) {
   using py::arg;
-  m.def("mbconv_plan", &plan, arg("batch"), arg("height"), arg("width"), arg("in_channels"),
-        arg("hidden"), arg("out_channels"), arg("kernel"), arg("stride"), arg("expand_kernel") = 1,
-        arg("expand_stride") = 1, arg("dtype") = "float32", arg("isa") = py::none(),
-        R"(Say how the CPU kernels cut up a block, and what workspace they take.
+  def_of_sizes(m, "mbconv_plan", &plan, arg("isa") = py::none(),
+               R"(Say how the CPU kernels cut up a block, and what workspace they take.
 
 Without an expand layer, `expand_kernel` is 0. `chunk` counts the expanded channels that are worked
 on at a time, `chunks` the passes over the batch that takes, and `slices` the parts of the batch
 that threads can share; the entries ending in `_bytes` are the workspace of the entry points, in
 bytes. Raises ValueError for sizes that no block can have.)");
-  m.def("cuda_mbconv_chunks", &cuda_chunks, arg("batch"), arg("height"), arg("width"),
-        arg("in_channels"), arg("hidden"), arg("out_channels"), arg("kernel"), arg("stride"),
-        arg("expand_kernel") = 1, arg("expand_stride") = 1, arg("dtype") = "float32",
-        arg("l2_bytes") = 40 << 20,
-        R"(Say how many expanded channels GPU kernels work on at a time, in forward and in backward.
+  def_of_sizes(
+      m, "cuda_mbconv_chunks", &cuda_chunks, arg("l2_bytes") = 40 << 20,
+      R"(Say how many expanded channels GPU kernels work on at a time, in forward and in backward.
 
 Sizes are as for `mbconv_plan`; `l2_bytes` is the size of the GPU's L2 cache. No GPU is needed.
 Raises ValueError for sizes that no block can have.)");
