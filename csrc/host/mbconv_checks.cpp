@@ -18,10 +18,17 @@ void check_stride(const char* name, int64_t value) {
   check(value == 1 || value == 2, name, " must be 1 or 2, not ", value);
 }
 
-void check_pictures(const Sizes& x) {
+// A shape of which only the pictures' sizes are filled in.
+MBConvShape shape_of_pictures(const Sizes& x) {
   check(x.size() == 4, "x must have the shape [N, C, H, W], not ", to_string(x));
   check(x[1] > 0 && x[2] > 0 && x[3] > 0,
         "x must have at least one channel, row and column, not the shape ", to_string(x));
+  MBConvShape shape{};
+  shape.batch = x[0];
+  shape.in_channels = x[1];
+  shape.height = x[2];
+  shape.width = x[3];
+  return shape;
 }
 
 void check_weight(const char* name, const Sizes& sizes, const char* expected) {
@@ -67,16 +74,11 @@ void check_shape(const MBConvShape& shape) {
 }
 
 MBConvShape check_block(const BlockSizes& sizes) {
-  check_pictures(sizes.x);
+  MBConvShape shape = shape_of_pictures(sizes.x);
   check_weight("depthwise", sizes.depthwise, "[hidden, 1, k, k]");
   check_weight("project", sizes.project, "[O, hidden, 1, 1]");
   if (sizes.expand) check_weight("expand", *sizes.expand, "[hidden, C, ke, ke]");
 
-  MBConvShape shape{};
-  shape.batch = sizes.x[0];
-  shape.in_channels = sizes.x[1];
-  shape.height = sizes.x[2];
-  shape.width = sizes.x[3];
   shape.hidden = sizes.depthwise[0];
   shape.out_channels = sizes.project[0];
   shape.expand_kernel = sizes.expand ? (*sizes.expand)[2] : 0;
@@ -101,14 +103,9 @@ MBConvShape check_block(const BlockSizes& sizes) {
 }
 
 MBConvShape check_moments(const Sizes& x, int64_t kernel, int64_t stride) {
-  check_pictures(x);
+  MBConvShape shape = shape_of_pictures(x);
   check_kernel("kernel", kernel);
   check_stride("stride", stride);
-  MBConvShape shape{};
-  shape.batch = x[0];
-  shape.in_channels = x[1];
-  shape.height = x[2];
-  shape.width = x[3];
   shape.expand_kernel = kernel;
   shape.expand_stride = stride;
   // Any block will do that has such an expand layer.
