@@ -168,7 +168,7 @@ class Settings(StrictModel):
 
     device: DeviceName = "cpu"
     threads: Count
-    batch: Count = Field(default_factory=lambda fields: BATCHES[fields["device"]])
+    batch: int = Field(default_factory=lambda fields: BATCHES[fields["device"]], ge=1)
     resolution: Count = 224
     width: Annotated[float, Field(gt=0)] = 1.0
     rounds: Count = 5
