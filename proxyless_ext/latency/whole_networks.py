@@ -14,8 +14,10 @@ from ..seeding import generator
 from ..spaces import Architecture
 from .bystanders import Bystanders
 from .conditions import Conditions
+from .journal import Journal
 from .table import Entry
 from .timing import build_runs, count_rounds, time_chains
+from .trials import measure_in_turn
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,22 @@ def compare(
 
 
 def measure_each(
-    networks: Mapping[Hashable, tuple[nn.Module, Tensor]], conditions: Conditions
+    networks: Mapping[Hashable, tuple[nn.Module, Tensor]],
+    conditions: Conditions,
+    journal: Journal | None = None,
 ) -> dict[Hashable, Entry]:
     """Latencies of networks, each for its input, timed in turn: what disturbs one disturbs all.
+
+    Args:
+        networks: by key, each with its input.
+        conditions: how to measure.
+        journal: of a remote device: has what was measured before, and gets what is measured now.
 
     Raises:
         UserError: the backend cannot run here, or cannot run one of the networks.
     """
+    if conditions.is_remote:
+        return measure_in_turn(networks, conditions, journal)
     rounds = [[[key] for key in networks]] * count_rounds(conditions)
     runs = build_runs(networks, conditions)
     others = Bystanders()
