@@ -1,49 +1,64 @@
-"""Commands about latency: measure, show, check, compare."""
+"""Commands about latency: measure, fit, show, check, compare."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..files import write_atomically
-from ..latency import Conditions, LatencyTable, check_table, compare, measure_layers, measure_table
-from ..latency.conditions import BackendName, DeviceName, usual_blocks
+from ..latency import LatencyTable, check_table, compare, measure_layers, measure_table
+from ..latency.conditions import BackendName
 from ..nn import Network
-from ..report import check_format, draw_comparison, draw_prediction
+from ..report import draw_comparison, draw_prediction
 from ..runs import check_output
-from ..spaces import BUILTIN, Space, load_plugins, validate
+from ..spaces import BUILTIN, Space, load_plugins
 from ..zoo import build, names
 from .app import SUMMARIES, commands
-from .command import command, console
+from .command import command as command_of
+from .command import console
+from .fit import fit
+from .measuring import (
+    BackendOption,
+    CommandOption,
+    DeviceOption,
+    JsonOption,
+    NameOption,
+    PatternOption,
+    PauseOption,
+    PlainOption,
+    RepetitionsOption,
+    RetriesOption,
+    SpreadOption,
+    ThreadsOption,
+    TimeoutOption,
+    UnitOption,
+    WarmupOption,
+    journal_beside,
+    read_conditions,
+)
 from .options import BatchOption, PluginOption, check_count
 from .sources import read_architecture, read_space, read_space_or_network
+from .tables import (
+    ClassesOption,
+    FigureOption,
+    ResolutionOption,
+    SpaceArgument,
+    WidthOption,
+    check_figure,
+    print_reach,
+)
 
 latency = typer.Typer(help=SUMMARIES["latency"]["latency"])
 commands.add_typer(latency, name="latency")
 
 TableArgument = Annotated[Path, typer.Argument(help="Latency table.")]
-SpaceArgument = Annotated[str, typer.Argument(help=f"{', '.join(BUILTIN)}, or a YAML file.")]
-BackendOption = Annotated[BackendName, typer.Option(help="What runs the networks.")]
-DeviceOption = Annotated[DeviceName, typer.Option(help="What it runs them on.")]
-PlainOption = Annotated[
-    bool, typer.Option("--plain", help="Run MBConvs as plain layers where PyTorch would fuse them.")
-]
-ThreadsOption = Annotated[int, typer.Option(help="Threads of the backend on the CPU.")]
-WarmupOption = Annotated[int, typer.Option(help="Runs before timed ones.")]
-RepetitionsOption = Annotated[int, typer.Option(help="Timed runs of each layer or network.")]
-WidthOption = Annotated[float, typer.Option(help="Width multiplier of a built-in space.")]
-ResolutionOption = Annotated[int | None, typer.Option(help="Of a built-in space, in pixels.")]
-ClassesOption = Annotated[
-    int | None, typer.Option(help="Of the data; as the space says if absent.")
-]
-FigureOption = Annotated[Path | None, typer.Option(help="Draw it: .svg, .png or .pdf.")]
 
 
-@command(latency)
+@command_of(latency)
 def measure(
     space: Annotated[
         str,
@@ -53,33 +68,60 @@ def measure(
     width_mult: WidthOption = 1.0,
     resolution: ResolutionOption = None,
     classes: ClassesOption = None,
-    backend: BackendOption = "onnxruntime",
+    backend: BackendOption = None,
     plain: PlainOption = False,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = None,
     batch_size: BatchOption = 1,
     threads: ThreadsOption = 1,
-    warmup: WarmupOption = 1,
-    repetitions: RepetitionsOption = 100,
+    warmup: WarmupOption = None,
+    repetitions: RepetitionsOption = None,
+    command: CommandOption = None,
+    name: NameOption = None,
+    pattern: PatternOption = None,
+    json_path: JsonOption = None,
+    unit: UnitOption = None,
+    timeout: TimeoutOption = None,
+    retries: RetriesOption = None,
+    max_spread: SpreadOption = None,
+    pause: PauseOption = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Measure the latency of every layer that the networks of a space can have, here."""
+    """Measure the latency of every layer that the networks of a space can have."""
     load_plugins(plugin or ())
     check_output(out)
-    conditions = _conditions(backend, plain, device, batch_size, threads, warmup, repetitions)
+    conditions = read_conditions(
+        backend=backend,
+        plain=plain,
+        device=device,
+        batch_size=batch_size,
+        threads=threads,
+        warmup=warmup,
+        repetitions=repetitions,
+        command=command,
+        name=name,
+        pattern=pattern,
+        json_path=json_path,
+        unit=unit,
+        timeout=timeout,
+        retries=retries,
+        max_spread=max_spread,
+        pause=pause,
+    )
     networks = read_space_or_network(space, width_mult, resolution, classes)
+    journal = journal_beside(out, conditions)
     if isinstance(networks, Space):
-        table = measure_table(networks, conditions)
+        table = measure_table(networks, conditions, journal=journal)
     else:
-        table = measure_layers([networks], conditions)
+        table = measure_layers([networks], conditions, journal=journal)
     table.save(out)
     console.print(f"{out}: {len(table.entries)} layers on {conditions.processor}")
     if isinstance(networks, Space):
-        _print_reach(table, networks)
+        print_reach(table, networks)
     else:
-        console.print(f"{networks.name}: {table.predict(networks):.4f} ms")
+        console.print(f"{networks.name}: {table.predict(networks):.4f} {table.unit}")
 
 
-@command(latency)
+@command_of(latency)
 def show(
     table: TableArgument,
     space: SpaceArgument,
@@ -90,10 +132,10 @@ def show(
 ) -> None:
     """What networks of a space take by a table, measured here or published elsewhere."""
     load_plugins(plugin or ())
-    _print_reach(LatencyTable.load(table), read_space(space, width_mult, resolution, classes))
+    print_reach(LatencyTable.load(table), read_space(space, width_mult, resolution, classes))
 
 
-@command(latency)
+@command_of(latency)
 def check(
     table: TableArgument,
     space: SpaceArgument,
@@ -108,7 +150,7 @@ def check(
     """Measure random whole networks and compare them with what the table predicts."""
     load_plugins(plugin or ())
     check_count("--networks", networks)
-    _check_figure(figure)
+    check_figure(figure)
     result = check_table(
         LatencyTable.load(table), read_space(space, width_mult, resolution, classes), networks, seed
     )
@@ -121,19 +163,19 @@ def check(
         console.print(f"figure:       {draw_prediction(result, figure)}")
 
 
-@command(latency, "compare")
+@command_of(latency, "compare")
 def compare_networks(
     networks: Annotated[
         list[str] | None, typer.Argument(help="Of the zoo, or run folders; the whole zoo if none.")
     ] = None,
     resolution: Annotated[int, typer.Option(help="Pixels of the square pictures.")] = 224,
-    backend: BackendOption = "onnxruntime",
+    backend: Annotated[BackendName, typer.Option(help="What runs the networks.")] = "onnxruntime",
     plain: PlainOption = False,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = None,
     batch_size: BatchOption = 1,
     threads: ThreadsOption = 1,
-    warmup: WarmupOption = 1,
-    repetitions: RepetitionsOption = 30,
+    warmup: WarmupOption = None,
+    repetitions: Annotated[int, typer.Option(help="Timed runs of each network.")] = 30,
     figure: FigureOption = Path("latency.svg"),
     table: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     plugin: PluginOption = None,
@@ -141,10 +183,18 @@ def compare_networks(
     """Latencies of published networks, yardsticks and your own ones on this machine."""
     load_plugins(plugin or ())
     check_count("--resolution", resolution)
-    _check_figure(figure)
+    check_figure(figure)
     if table:
         check_output(table)
-    conditions = _conditions(backend, plain, device, batch_size, threads, warmup, repetitions)
+    conditions = read_conditions(
+        backend=backend,
+        plain=plain,
+        device=device,
+        batch_size=batch_size,
+        threads=threads,
+        warmup=warmup,
+        repetitions=repetitions,
+    )
     known = names()
     models = {
         name: build(name) if name in known else Network(read_architecture(name))
@@ -172,35 +222,4 @@ def compare_networks(
         write_atomically(table, json.dumps(content, indent=2) + "\n")
 
 
-def _check_figure(figure: Path | None) -> None:
-    if figure:
-        check_format(figure)
-        check_output(figure)
-
-
-def _conditions(
-    backend: BackendName,
-    plain: bool,
-    device: DeviceName,
-    batch_size: int,
-    threads: int,
-    warmup: int,
-    repetitions: int,
-) -> Conditions:
-    fields: dict[str, Any] = {
-        "backend": backend,
-        "blocks": "plain" if plain else usual_blocks(backend),
-        "device": device,
-        "batch_size": batch_size,
-        "threads": threads,
-        "warmup": warmup,
-        "repetitions": repetitions,
-    }
-    return validate(Conditions, fields, "options")
-
-
-def _print_reach(table: LatencyTable, space: Space) -> None:
-    cheapest, dearest = table.bounds(space)
-    console.print(f"cheapest network: {cheapest:.4f} ms")
-    console.print(f"uniform alphas:   {table.uniform(space):.4f} ms")
-    console.print(f"dearest network:  {dearest:.4f} ms")
+command_of(latency)(fit)

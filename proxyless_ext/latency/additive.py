@@ -27,7 +27,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import nnls
 
 from ..spaces import Architecture, Space
-from .counting import count_layers
+from .counting import count_layers, covering
 
 Array = npt.NDArray[np.float64]
 
@@ -81,12 +81,7 @@ class Layers:
     @classmethod
     def of(cls, space: Space) -> Layers:
         """Those of a space."""
-        most = max(space.counts)
-        cover = [
-            space.architecture([min(turn, count - 1) for count in space.counts])
-            for turn in range(most)
-        ]
-        counts = count_layers(cover)
+        counts = count_layers(covering(space))
         rows = [(each.macs, each.activation_bytes, each.operations) for each in counts.values()]
         keys = tuple(counts)
         stem = keys.index(space.fixed_layers()[0].key)

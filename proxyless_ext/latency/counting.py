@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..nn import Network, count_macs, count_parameters
-from ..spaces import Architecture, Layer
+from ..spaces import Architecture, Layer, Space
+from .table import Entry, LatencyTable
 
 
 class Counts(NamedTuple):
@@ -29,6 +30,34 @@ class Counts(NamedTuple):
     weight_bytes: int
     activation_bytes: int
     operations: int
+
+
+CountName = Literal["macs", "parameters", "weight_bytes", "activation_bytes"]
+
+UNITS: dict[CountName, str] = {
+    "macs": "MACs",
+    "parameters": "parameters",
+    "weight_bytes": "B",
+    "activation_bytes": "B",
+}
+
+
+def count_table(space: Space, cost: CountName) -> LatencyTable:
+    """What all layers of a space cost, exactly, in a unit of its own."""
+    counts = count_layers(covering(space))
+    entries = {
+        key: Entry(count=1, mean=float(getattr(each, cost)), var=0.0)
+        for key, each in counts.items()
+    }
+    return LatencyTable(entries, source=f"the table of {cost}", unit=UNITS[cost])
+
+
+def covering(space: Space) -> list[Architecture]:
+    """Networks of a space in which every candidate of every edge occurs."""
+    return [
+        space.architecture([min(turn, count - 1) for count in space.counts])
+        for turn in range(max(space.counts))
+    ]
 
 
 def count_layers(architectures: Iterable[Architecture]) -> dict[str, Counts]:

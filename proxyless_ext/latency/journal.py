@@ -37,7 +37,8 @@ class Journal:
         """Whether the file says what the settings are."""
         self._read()
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         """How many measurements under these settings there are."""
         return sum(map(len, self._values.values()))
 

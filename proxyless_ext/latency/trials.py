@@ -63,7 +63,7 @@ def measure_in_turn(
             turn = [key for key in wanting if len(trials.values[key]) == fewest]
             for key in rng.sample(turn, len(turn)):
                 trials.run(key)
-                bar.advance()
+                bar.advance(int(fewest < conditions.repetitions))
     for key in modules:
         trials.check_spread(key)
     return {key: summarise(values) for key, values in trials.values.items()}
@@ -87,7 +87,8 @@ class _Trials:
         self.runs: dict[Hashable, Run] = {}
         self.names = {key: name_of(key) for key in modules}
         self.values = {
-            key: list(journal.values(name)) if journal else [] for key, name in self.names.items()
+            key: [] if journal is None else list(journal.values(name))
+            for key, name in self.names.items()
         }
 
     def wants(self, key: Hashable) -> bool:
@@ -98,19 +99,29 @@ class _Trials:
 
     def run(self, key: Hashable) -> None:
         """Run a module until that succeeds once."""
-        if key not in self.runs:
-            self.runs[key] = self.backend.build(*self.modules[key])
+        run = self._built(key)
         for left in reversed(range(1 + self.remote.retries)):
             time.sleep(self.remote.pause_s)
             try:
-                value = _checked(self.runs[key]())
+                value = _checked(run())
                 break
             except Exception as error:
                 if not left:
                     raise self._failure(key, _reason(error)) from error
-        if self.journal:
+        if self.journal is not None:
             self.journal.add(self.names[key], value)
         self.values[key].append(value)
+
+    def _built(self, key: Hashable) -> Run:
+        """What runs a module, made when it is first needed."""
+        if key not in self.runs:
+            try:
+                self.runs[key] = self.backend.build(*self.modules[key])
+            except UserError:
+                raise
+            except Exception as error:
+                raise self._failure(key, _reason(error)) from error
+        return self.runs[key]
 
     def check_spread(self, key: Hashable) -> None:
         """Refuse what was run often enough and spreads even so."""
@@ -126,12 +137,10 @@ class _Trials:
         return len(values) >= self.repetitions and _spread(values) > self.remote.max_spread
 
     def _failure(self, key: Hashable, reason: str) -> UserError:
-        kept = f"; what was measured is in {self.journal.path}" if self.journal else ""
-        tried = 1 + self.remote.retries
-        times = "once" if tried == 1 else f"{tried} times"
+        kept = "" if self.journal is None else f"; what was measured is in {self.journal.path}"
         return UserError(
-            f"{self._what} {reason} (tried {times} on {self.names[key]}){kept}; mend it and give "
-            "the same command again to go on"
+            f"{self._what} {reason}, on {self.names[key]}, after {self.remote.retries} retries"
+            f"{kept}; mend it and give the same command again to go on"
         )
 
     @property
