@@ -4,8 +4,8 @@ A network's cost is the sum over its layers, and costs of layers are unknown. Be
 measured they are believed to be about m = F a, F holding what can be counted of each layer:
 multiply-accumulates, bytes written, operations. The weights a >= 0 are fitted to the networks
 first, by least squares of relative errors; so the scale is learnt, and the device says by itself
-whether it counts bytes or multiplications. Around m the layers have errors of two kinds, one of
-each layer (relative standard deviation tau) and one that all share. The stem carries what a network
+whether it counts bytes or multiplications. Around m there are errors of two kinds: one of each
+layer (relative standard deviation tau), and those of the weights. The stem carries what a network
 pays once, too, such as the call, so that its own error is as large as a good part of a network.
 With measurements y = X t (1 + e), X counting the layers of each network and e having the standard
 deviation sigma, the posterior of t is normal. tau and sigma are those under which the measurements
@@ -16,7 +16,7 @@ the posterior's mode among those that are not negative.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -31,8 +31,8 @@ from .counting import count_layers, covering
 
 Array = npt.NDArray[np.float64]
 
-SHARED = 0.3
-"""Standard deviation of the relative error that all layers share."""
+FEATURES = 0.3
+"""Standard deviation of what a network costs for one of the features, relative to all it costs."""
 ONCE = 0.3
 """Standard deviation of what the stem carries, relative to a whole network."""
 PART_ERRORS = tuple(np.geomspace(0.01, 1.0, 11).tolist())
@@ -71,50 +71,80 @@ class Layers:
     Attributes:
         keys: of them.
         features: F, what can be counted of them [K, 3].
+        fixed: how often each is part of every network [K].
+        edges: for every edge, the index of the layer that each candidate is, or K for none.
         stem: the index of the stem.
     """
 
     keys: tuple[str, ...]
     features: Array
+    fixed: Array
+    edges: tuple[tuple[int, ...], ...]
     stem: int
 
     @classmethod
     def of(cls, space: Space) -> Layers:
         """Those of a space."""
         counts = count_layers(covering(space))
-        rows = [(each.macs, each.activation_bytes, each.operations) for each in counts.values()]
-        keys = tuple(counts)
-        stem = keys.index(space.fixed_layers()[0].key)
-        return cls(keys, np.array(rows, dtype=np.float64), stem)
+        features = [(each.macs, each.activation_bytes, each.operations) for each in counts.values()]
+        places = {key: place for place, key in enumerate(counts)}
+        fixed = [places[layer.key] for layer in space.fixed_layers()]
+        edges = (
+            tuple(places.get(layer.key, len(places)) for layer in layers)
+            for layers in space.edge_layers()
+        )
+        return cls(
+            tuple(counts),
+            np.array(features, dtype=np.float64),
+            np.bincount(fixed, minlength=len(places)).astype(np.float64),
+            tuple(edges),
+            fixed[0],
+        )
+
+    def count_choices(self, choices: Sequence[Sequence[int]]) -> Array:
+        """X: how often the networks with these choices at the edges have each layer [M, K]."""
+        counts = np.zeros((len(choices), len(self.keys) + 1))
+        rows = np.arange(len(choices))
+        for layers, chosen in zip(self.edges, np.array(choices).T, strict=True):
+            counts[rows, np.array(layers)[chosen]] += 1
+        return self.fixed + counts[:, :-1]
 
     def count(self, networks: Iterable[Architecture]) -> Array:
-        """X: how often each network has each layer [M, K]."""
+        """X of networks that need not be of the space [M, K]; layers that it lacks do not count."""
         tallies = [Counter(layer.key for layer in network.layers()) for network in networks]
         return np.array([[tally[key] for key in self.keys] for tally in tallies], dtype=np.float64)
 
+    def shares(self, counts: Array) -> Array:
+        """What can be counted, as a fraction of all that the mean network of `counts` [M, K] has:
+        [K, 3].
+        """
+        shares: Array = self.features / (counts @ self.features).mean(axis=0)
+        return shares
+
     def typical(self, counts: Array) -> Array:
-        """m in units of a network of `counts` [M, K], all features weighing alike [K]."""
-        return self._at_least((self.features / (counts @ self.features).mean(axis=0)).mean(axis=1))
+        """m in units of the mean network of `counts` [M, K], all features weighing alike [K]."""
+        return np.maximum(self.shares(counts).mean(axis=1), SMALLEST)
 
     def prior(self, counts: Array, measured: Array) -> Array:
         """m, fitted to measurements [M] of networks of `counts` [M, K], in their unit."""
-        scale = (counts @ self.features).mean(axis=0)
-        features = np.column_stack([counts @ (self.features / scale), np.ones(len(measured))])
+        shares = self.shares(counts)
+        features = np.column_stack([counts @ shares, np.ones(len(measured))])
         weights, _ = nnls(features / measured[:, None], np.ones(len(measured)))
-        sizes: Array = self.features / scale @ weights[:-1]
+        sizes: Array = shares @ weights[:-1]
         sizes[self.stem] += weights[-1]
-        unit = measured.mean()
-        return unit * self._at_least(sizes / unit)
+        return np.maximum(sizes, SMALLEST * measured.mean())
 
-    def variance(self, sizes: Array, network: float, part_error: float) -> Array:
+    def variance(self, counts: Array, sizes: Array, network: float, part_error: float) -> Array:
         """The covariance of the layers' costs divided by m, before any measurement [K, K].
 
         Args:
+            counts: X of the networks [M, K].
             sizes: m [K].
-            network: what a network costs, in the unit of m.
+            network: what the mean one costs, in the unit of m.
             part_error: tau.
         """
-        covariance: Array = part_error**2 * np.eye(len(sizes)) + SHARED**2
+        shared = FEATURES * network * self.shares(counts) / sizes[:, None]
+        covariance: Array = part_error**2 * np.eye(len(sizes)) + shared @ shared.T
         covariance[self.stem, self.stem] += (ONCE * network / sizes[self.stem]) ** 2
         return covariance
 
@@ -127,8 +157,9 @@ class Layers:
         """
         sizes = self.prior(counts, measured)
         rows = counts * sizes / measured[:, None]
-        errors = self._most_probable(rows, sizes, measured.mean())
-        covariance = self.variance(sizes, measured.mean(), errors.part)
+        network = float(measured.mean())
+        errors = _most_probable(rows, self.variance(counts, sizes, network, 0.0))
+        covariance = self.variance(counts, sizes, network, errors.part)
         gain = covariance @ rows.T
         total = rows @ gain + errors.network**2 * np.eye(len(rows))
         after = covariance - gain @ cho_solve(cho_factor(total), gain.T)
@@ -139,22 +170,23 @@ class Layers:
         mode, _ = nnls(left, right)
         return Posterior(sizes * mode, after * np.outer(sizes, sizes), errors)
 
-    def _most_probable(self, rows: Array, sizes: Array, network: float) -> LayerErrors:
-        """The errors under which the measurements are the most probable."""
-        misfit = 1 - rows.sum(axis=1)
-        of_parts = rows @ rows.T
-        of_others = rows @ self.variance(sizes, network, 0.0) @ rows.T
 
-        def evidence(errors: LayerErrors) -> float:
-            """The logarithm of the measurements' probability, up to a constant."""
-            noise = errors.network**2 * np.eye(len(rows))
-            factor = np.linalg.cholesky(errors.part**2 * of_parts + of_others + noise)
-            whitened = solve_triangular(factor, misfit, lower=True)
-            return float(-0.5 * whitened @ whitened - np.log(np.diag(factor)).sum())
+def _most_probable(rows: Array, others: Array) -> LayerErrors:
+    """The errors under which the measurements are the most probable.
 
-        tried = (LayerErrors(*each) for each in product(PART_ERRORS, NETWORK_ERRORS))
-        return max(tried, key=evidence)
+    Args:
+        rows: X m / y [M, K], whose sums would be 1 without any error.
+        others: covariance of the layers' relative errors but for tau [K, K].
+    """
+    misfit = 1 - rows.sum(axis=1)
+    of_parts, of_others = rows @ rows.T, rows @ others @ rows.T
 
-    @staticmethod
-    def _at_least(sizes: Array) -> Array:
-        return np.maximum(sizes, SMALLEST)
+    def evidence(errors: LayerErrors) -> float:
+        """The logarithm of the measurements' probability, up to a constant."""
+        noise = errors.network**2 * np.eye(len(rows))
+        factor = np.linalg.cholesky(errors.part**2 * of_parts + of_others + noise)
+        whitened = solve_triangular(factor, misfit, lower=True)
+        return float(-0.5 * whitened @ whitened - np.log(np.diag(factor)).sum())
+
+    tried = (LayerErrors(*each) for each in product(PART_ERRORS, NETWORK_ERRORS))
+    return max(tried, key=evidence)

@@ -37,8 +37,8 @@ class Conditions(StrictModel):
         device: the device it runs them on; that of a command or a plug-in is ``remote``.
         batch_size: pictures in one run; latencies are those of the whole batch.
         threads: of the backend on the CPU.
-        warmup: runs before timed ones, each time that a network's turn comes; a remote device has
-            none, since its program makes its own.
+        warmup: runs before timed ones, each time that a network's turn comes; none on a remote
+            device, whose program makes its own.
         repetitions: timed runs of each layer or network, at least.
         processor: the device by its maker's name; a remote one by the user's.
         torch, onnxruntime: versions.
@@ -55,7 +55,9 @@ class Conditions(StrictModel):
     )
     batch_size: Count = 1
     threads: Count = 1
-    warmup: Annotated[int, Field(ge=0)] = 1
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        default_factory=lambda fields: 1 if fields["backend"] in BUILT_IN else 0
+    )
     repetitions: Count = 100
     processor: str = Field(default_factory=lambda fields: processor_name(fields["device"]))
     torch: str = Field(default_factory=lambda: version("torch"))

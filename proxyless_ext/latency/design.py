@@ -54,10 +54,10 @@ def plan_networks(space: Space, count: int, seed: int = 0) -> list[list[int]]:
     pool = _pool(space, max(POOL, 2 * count), rng)
     aim = [draw_uniform(space.counts, rng) for _ in range(POOL)]
     layers = Layers.of(space)
-    counts = layers.count(map(space.architecture, [*pool, *aim]))
+    counts = layers.count_choices([*pool, *aim])
     sizes = layers.typical(counts)
     rows = counts * sizes / (counts @ sizes)[:, None]
-    covariance = layers.variance(sizes, 1.0, ERRORS.part)
+    covariance = layers.variance(counts, sizes, 1.0, ERRORS.part)
     chosen = _choose(rows[: len(pool)], rows[len(pool) :], covariance, count)
     return [list(pool[index]) for index in chosen]
 
