@@ -58,6 +58,7 @@ def conditions(command: str | None, backend: str = "command", **remote: Any) -> 
         ("loading k3e6 for conv2d\nmean: 12.5\n\n", {}, 12.5),
         ("latency 250us", {}, 0.25),  # It says so itself.
         ("latency 2.5e-1 s", {}, 250.0),
+        ("P50 Latency is 0.0587sec", {"pattern": r"P50 Latency is ([\d.]+)"}, 58.7),
         ("12.5", {"unit": "us"}, 0.0125),
         ("7.5 mJ", {"unit": "mJ"}, 7.5),
         ("Median: 273.55 us\nAverage: 300.20 us", {"pattern": r"Median: +([\d.]+)"}, 0.27355),
@@ -84,6 +85,8 @@ def test_the_number_is_found(text: str, readout: dict[str, str], expected: float
         ("1e999", {}, "1e999, which cannot be"),
         ("mean 5 ms", {"unit": "mJ"}, "a time, 5 ms, where mJ are asked for"),
         ("mean 5", {"pattern": "median (.*)"}, "no number in what matches 'median .*mean 5"),
+        ("mean 5e-05 s", {"pattern": r"mean ([\d.]+)"}, "printed 5e-05, of which .* only a part"),
+        ("mean -5", {"pattern": r"mean -?(\d)"}, "printed -5, of which .* only a part"),
         ("mean five", {"pattern": "mean (.*)"}, "'five', which is no number"),
         ("mean 5 mean 6", {"pattern": r"mean (\d)"}, "2 numbers in what matches"),
         ("mean 5", {"json_path": "mean"}, "no JSON: 'mean 5'"),

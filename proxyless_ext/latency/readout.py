@@ -13,8 +13,13 @@ from pydantic import Field, model_validator
 from ..errors import UserError
 from ..spaces import StrictModel
 
-MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-"""What units of time are in ms."""
+MILLISECONDS = {
+    **dict.fromkeys(("ns", "nsec", "nanoseconds"), 1e-6),
+    **dict.fromkeys(("us", "µs", "usec", "microseconds"), 1e-3),
+    **dict.fromkeys(("ms", "msec", "milliseconds"), 1.0),
+    **dict.fromkeys(("s", "sec", "seconds"), 1e3),
+}
+"""What units of time are in ms, as programs write them."""
 
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|(?:nan|inf(?:inity)?)\b)", re.IGNORECASE
@@ -101,7 +106,19 @@ class Readout(StrictModel):
                 "pattern or a JSON path"
             )
         (match,) = matches
+        for whole in _NUMBER.finditer(area):
+            if whole.start() < match.end(group) and match.start(group) < whole.end():
+                _check_whole(whole, match.span(group), place)
         return match[group] or "", area[match.end(group) :]
+
+
+def _check_whole(number: re.Match[str], found: tuple[int, int], place: str) -> None:
+    """Refuse a part of a number, such as 1.5 of 1.5e-05."""
+    if number.start() < found[0] or found[1] < number.end():
+        raise UserError(
+            f"printed {number[0]}, of which {place} takes only a part; let it take all, such as by "
+            r"([-+.\de]+)"
+        )
 
 
 def _in_json(text: str, path: str) -> str:
