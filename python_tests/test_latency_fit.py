@@ -15,6 +15,7 @@ from tiny_runs import SPACE as TINY
 from typer.testing import CliRunner
 
 from proxyless_ext.cli import app
+from proxyless_ext.config import LatencyConfig
 from proxyless_ext.errors import UserError
 from proxyless_ext.latency import (
     Conditions,
@@ -29,6 +30,7 @@ from proxyless_ext.latency import (
 from proxyless_ext.latency.additive import Layers
 from proxyless_ext.latency.counting import count_layers
 from proxyless_ext.nn import Network, count_macs, count_parameters
+from proxyless_ext.search.objective import Objective
 from proxyless_ext.spaces import FirstBlock, Space, Stage, Stem
 
 SPACE = Space(
@@ -42,6 +44,13 @@ SPACE = Space(
     feature_mix=32,
 )
 LAYERS = Layers.of(SPACE)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    SPACE.save("space.yaml")
+    return tmp_path
 
 
 def planted(seed: int, spread: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
@@ -171,6 +180,15 @@ def test_counts_of_layers_add_up_to_those_of_networks() -> None:
     assert weights.unit == "B"
 
 
+def test_a_search_takes_times_only(here: Path) -> None:
+    said = CliRunner().invoke(app, ["latency", "count", "space.yaml", "--out", "macs.yaml"])
+    assert re.search(r"cheapest network: [\d.]+ MACs\n", said.stdout)
+    table = LatencyTable.load("macs.yaml")
+    assert table.entries == count_table(SPACE, "macs").entries
+    with pytest.raises(UserError, match=r"macs\.yaml holds MACs, and a search in a space takes"):
+        Objective.of_space(SPACE, table, LatencyConfig())
+
+
 def test_activations_of_an_mbconv() -> None:
     network = SPACE.architecture([0] * 6)
     counts = count_layers([network])
@@ -182,13 +200,6 @@ def test_activations_of_an_mbconv() -> None:
 
 
 # Files.
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    SPACE.save("space.yaml")
-    return tmp_path
 
 
 def invoke(*arguments: str) -> str:

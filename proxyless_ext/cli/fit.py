@@ -133,9 +133,7 @@ def fit(
         journal = journal_beside(out, conditions)
         result, fitted = measure_and_fit(searched, conditions, networks, seed, journal)
     fitted.save(out)
-    console.print(
-        f"{out}: {len(fitted.entries)} layers by {len(result.held_out.measured)} networks"
-    )
+    console.print(f"{out}: {len(fitted.entries)} layers")
     _print_fit(result, fitted, layers)
     print_reach(fitted, searched)
     if figure:

@@ -1,4 +1,4 @@
-"""Commands about latency: measure, fit, show, check, compare."""
+"""Commands about latency: measure, fit, count, show, check, compare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 
 from ..files import write_atomically
-from ..latency import LatencyTable, check_table, compare, measure_layers, measure_table
+from ..latency import (
+    CountName,
+    LatencyTable,
+    check_table,
+    compare,
+    count_table,
+    measure_layers,
+    measure_table,
+)
 from ..latency.conditions import BackendName
 from ..nn import Network
 from ..report import draw_comparison, draw_prediction
@@ -144,6 +152,9 @@ def check(
     classes: ClassesOption = None,
     networks: Annotated[int, typer.Option(help="Random networks to measure.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the random networks.")] = 0,
+    reach_device: Annotated[
+        bool, typer.Option("--reach-device", help="Run the command that the table names.")
+    ] = False,
     figure: FigureOption = None,
     plugin: PluginOption = None,
 ) -> None:
@@ -152,7 +163,11 @@ def check(
     check_count("--networks", networks)
     check_figure(figure)
     result = check_table(
-        LatencyTable.load(table), read_space(space, width_mult, resolution, classes), networks, seed
+        LatencyTable.load(table),
+        read_space(space, width_mult, resolution, classes),
+        networks,
+        seed,
+        reach_device,
     )
     console.print(f"networks:     {networks}")
     console.print(f"R^2:          {result.r2:.4f}")
@@ -161,6 +176,26 @@ def check(
     console.print(f"slowdown:     {result.slowdown:.3f} since the table was measured, taken out")
     if figure:
         console.print(f"figure:       {draw_prediction(result, figure)}")
+
+
+@command_of(latency)
+def count(
+    space: SpaceArgument,
+    cost: Annotated[CountName, typer.Option(help="What to count.")] = "macs",
+    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("costs.yaml"),
+    width_mult: WidthOption = 1.0,
+    resolution: ResolutionOption = None,
+    classes: ClassesOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Write a table of what can be counted of every layer, exactly, instead of measured."""
+    load_plugins(plugin or ())
+    check_output(out)
+    counted = read_space(space, width_mult, resolution, classes)
+    table = count_table(counted, cost)
+    table.save(out)
+    console.print(f"{out}: {len(table.entries)} layers")
+    print_reach(table, counted)
 
 
 @command_of(latency, "compare")

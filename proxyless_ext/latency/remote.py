@@ -55,6 +55,11 @@ class Remote(StrictModel):
             )
         return self
 
+    @property
+    def what(self) -> str:
+        """What measures."""
+        return "the plug-in" if self.command is None else f"the command '{self.command}'"
+
     def words(self, **values: str) -> list[str]:
         """The command's words, with values in place of the names between braces that they have."""
 

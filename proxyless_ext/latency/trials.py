@@ -128,7 +128,7 @@ class _Trials:
         if self._spreads(values := self.values[key]):
             found = ", ".join(f"{value:.4g}" for value in sorted(values))
             raise UserError(
-                f"{self._what} gives {self.names[key]} {found}, a spread of "
+                f"{self.remote.what} gives {self.names[key]} {found}, a spread of "
                 f"{_spread(values):.0%}; make the device quieter (a pause between runs, a fixed "
                 "clock, no other programs), ask for more repetitions, or allow a larger spread"
             )
@@ -139,13 +139,9 @@ class _Trials:
     def _failure(self, key: Hashable, reason: str) -> UserError:
         kept = "" if self.journal is None else f"; what was measured is in {self.journal.path}"
         return UserError(
-            f"{self._what} {reason}, on {self.names[key]}, after {self.remote.retries} retries"
-            f"{kept}; mend it and give the same command again to go on"
+            f"{self.remote.what} {reason}, on {self.names[key]}, after {self.remote.retries} "
+            f"retries{kept}; mend it and give the same command again to go on"
         )
-
-    @property
-    def _what(self) -> str:
-        return f"the command '{self.remote.command}'" if self.remote.command else "the plug-in"
 
 
 def name_of(key: Hashable) -> str:
