@@ -281,6 +281,26 @@ def test_impossible_files_are_a_sentence(here: Path, text: str, message: str) ->
     assert not Path("latency.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--plan", "p", "--from", "x.csv"), "--plan is for before, --from for after"),
+        (("--plan", "p", "--command", "x {onnx}"), "--plan measures nothing; leave out --command"),
+        (("--from", "x.csv", "--plain", "--json", "a"), "leave out --plain, --json, or --from"),
+        (("--from", "x.csv", "--unit", "us"), "leave out --unit, or --from"),
+        (("--networks", "9"), "9 measured networks are too few for a fit; measure at least 10"),
+        (("--figure", "fit.txt"), "cannot draw 'fit.txt'"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    here: Path, options: tuple[str, ...], message: str
+) -> None:
+    said = invoke(*options)
+    assert said.startswith("error: ")
+    assert message in said
+    assert [path.name for path in here.iterdir()] == ["space.yaml"]
+
+
 def test_networks_of_another_space_are_refused() -> None:
     other = SPACE.with_classes(3).architecture([0] * 6, "other")
     with pytest.raises(

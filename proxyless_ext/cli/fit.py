@@ -39,6 +39,7 @@ from .measuring import (
     TimeoutOption,
     UnitOption,
     WarmupOption,
+    check_nothing_measured,
     journal_beside,
     read_conditions,
 )
@@ -96,13 +97,26 @@ def fit(
     check_number(networks)
     check_figure(figure)
     searched = read_space(space, width_mult, resolution, classes)
+    if measured is not None and plan is not None:
+        raise UserError("--plan is for before, --from for after; leave out one of them")
     if measured is not None or plan is not None:
-        if command is not None or backend is not None:
-            raise UserError(
-                "--from and --plan measure nothing; leave out --command and --backend, or them"
-            )
-        if measured is not None and plan is not None:
-            raise UserError("--plan is for before, --from for after; leave out one of them")
+        check_nothing_measured(
+            "--from" if plan is None else "--plan",
+            backend=backend,
+            plain=plain,
+            device=device,
+            warmup=warmup,
+            repetitions=repetitions,
+            command=command,
+            name=name,
+            pattern=pattern,
+            json_path=json_path,
+            unit=None if plan else unit,
+            timeout=timeout,
+            retries=retries,
+            max_spread=max_spread,
+            pause=pause,
+        )
     if plan is not None:
         choices = plan_networks(searched, networks, seed)
         table = write_plan(plan, searched, choices, batch_size, unit or "ms")

@@ -123,6 +123,16 @@ def read_conditions(
     return validate(Conditions, fields, "options")
 
 
+def check_nothing_measured(because: str, **options: Any) -> None:
+    """Refuse options about measuring where nothing is measured.
+
+    Raises:
+        UserError: some of them were given.
+    """
+    if given := {name: value for name, value in options.items() if value not in (None, False)}:
+        raise UserError(f"{because} measures nothing; leave out {_options(given)}, or {because}")
+
+
 def journal_beside(out: Path, conditions: Conditions) -> Journal | None:
     """What was measured before for the file `out`, which says so; None on this machine.
 

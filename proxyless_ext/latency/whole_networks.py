@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,15 +91,29 @@ def measure_each(
 
 def with_pictures(
     architectures: Iterable[Architecture], batch_size: int
-) -> dict[Hashable, tuple[nn.Module, Tensor]]:
-    """Networks by architecture, with fresh weights, each with pictures of its resolution."""
-    return {
-        each: (
-            fresh_network(each),
-            random_input(batch_size, each.stem.in_channels, each.resolution),
-        )
-        for each in architectures
-    }
+) -> Mapping[Hashable, tuple[nn.Module, Tensor]]:
+    """Networks by architecture, with fresh weights, each with pictures of its resolution.
+
+    They are made whenever they are asked for, since many large ones would fill the memory.
+    """
+    return _WithPictures(architectures, batch_size)
+
+
+class _WithPictures(Mapping[Hashable, tuple[nn.Module, Tensor]]):
+    def __init__(self, architectures: Iterable[Architecture], batch_size: int) -> None:
+        self._architectures = {each: each for each in architectures}
+        self._batch_size = batch_size
+
+    def __getitem__(self, key: Hashable) -> tuple[nn.Module, Tensor]:
+        architecture = self._architectures[cast(Architecture, key)]
+        channels, size = architecture.stem.in_channels, architecture.resolution
+        return fresh_network(architecture), random_input(self._batch_size, channels, size)
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._architectures)
+
+    def __len__(self) -> int:
+        return len(self._architectures)
 
 
 def fresh_network(architecture: Architecture) -> Network:
