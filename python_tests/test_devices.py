@@ -428,6 +428,7 @@ def test_another_measure_has_its_unit(space: Path) -> None:
         ((*COMMAND, "--backend", "eager"), "leave out one of them"),
         ((*COMMAND, "--device", "cpu", "--plain"), "--device, --plain are of backends of this"),
         ((*COMMAND, "--pattern", "x"), "has 0 groups"),
+        ((*COMMAND, "--threads", "2"), "so 2 would change nothing; write {threads} there"),
         ((*COMMAND, "--timeout", "0"), "timeout_s' is 0.0: .* greater than 0"),
         (("--command", "abacus {onnx}", "--name", "toy"), "there is no program 'abacus'"),
         (("--backend", "abacus", "--name", "toy"), "there is no backend 'abacus'"),

@@ -77,6 +77,11 @@ class Conditions(StrictModel):
                 f"{'no' if self.remote is None else 'a'} way to a remote one; the backends of this "
                 f"machine are {' and '.join(BUILT_IN)}, and any other needs such a way"
             )
+        if self.remote and not self.remote.takes_threads and self.threads != 1:
+            raise UserError(
+                f"{self.remote.what} does not say where the number of threads goes, so "
+                f"{self.threads} would change nothing; write {{threads}} there, or leave it out"
+            )
         if self.backend != "eager" and self.blocks == "fused":
             raise UserError(
                 f"{self.backend} has no fused blocks; use blocks plain, or backend eager"

@@ -60,6 +60,11 @@ class Remote(StrictModel):
         """What measures."""
         return "the plug-in" if self.command is None else f"the command '{self.command}'"
 
+    @property
+    def takes_threads(self) -> bool:
+        """Whether it is told how many threads there are to be."""
+        return self.command is None or "{threads}" in self.command
+
     def words(self, **values: str) -> list[str]:
         """The command's words, with values in place of the names between braces that they have."""
 
