@@ -149,10 +149,10 @@ def test_a_command_is_given_the_network_and_the_conditions(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("echo hot >&2; exit 3", "failed with exit status 3: hot, on layer one, after 1 retries"),
+        ("echo hot >&2; exit 3", "failed with exit status 3: hot, on one, after 1 retries"),
         ("exit 3", "failed with exit status 3: it said nothing"),
         ("kill -9 $$", "failed with exit status -9"),
-        (":", "printed nothing, on layer one"),
+        (":", "printed nothing, on one"),
         ("echo 1 2", "printed 2 numbers"),
         ("echo -1", "printed -1, which cannot be"),
         ("echo nan", "printed nan, which cannot be"),
@@ -305,7 +305,7 @@ def test_what_spreads_is_run_more_often_and_then_refused(toy: type[Toy], tmp_pat
     toy.drift = 0.5
     settings = conditions(None, "toy", repetitions=3, retries=2)
     journal = open_journal(tmp_path / "journal.jsonl", settings)
-    with pytest.raises(UserError, match=r"the plug-in gives layer one .*, a spread of 125%"):
+    with pytest.raises(UserError, match=r"the plug-in gives one .*, a spread of 125%"):
         measure_in_turn(ONE, settings, journal)
     assert len(toy.log) == 5
     assert journal.count == 5
@@ -319,7 +319,7 @@ def test_a_plug_in_that_fails_is_told(toy: type[Toy], monkeypatch: pytest.Monkey
         return lambda: 1 / 0
 
     monkeypatch.setattr(toy, "build", broken)
-    with pytest.raises(UserError, match=r"the plug-in failed \(ZeroDivisionError: .*on layer one"):
+    with pytest.raises(UserError, match=r"the plug-in failed \(ZeroDivisionError: .*on one"):
         measure_in_turn(ONE, TOY)
     monkeypatch.setattr(toy, "build", lambda *_: lambda: float("nan"))
     with pytest.raises(UserError, match="the plug-in returned nan, which cannot be"):
@@ -412,6 +412,19 @@ def test_a_table_through_a_command(space: Path) -> None:
     assert LatencyTable.load("toy.yaml").entries == table.entries
 
 
+def test_networks_are_compared_on_any_device(space: Path) -> None:
+    SPACE.architecture([0, 0, 0, 0], "mine").save("mine.json")
+    options = ("--resolution", "8", "--repetitions", "1", "--unit", "us", "--table", "rows.json")
+    said = invoke("compare", "mine.json", *COMMAND, *options)
+    row = json.loads(Path("rows.json").read_text())["networks"][0]
+    assert re.search(
+        rf"command on toy, batch 1, .*\nmine.json +{row['latency']['mean']:.3f} ms", said
+    )
+    assert 1 < row["latency"]["mean"] < 1000  # Kilobytes.
+    said = invoke("compare", "mine.json", *COMMAND, "--unit", "mJ")
+    assert said == "error: networks are compared by time; mJ is none\n"
+
+
 def test_another_measure_has_its_unit(space: Path) -> None:
     invoke("measure", space, *COMMAND, "--repetitions", "1", "--unit", "mJ", "--out", "toy.yaml")
     table = LatencyTable.load("toy.yaml")
@@ -426,9 +439,10 @@ def test_another_measure_has_its_unit(space: Path) -> None:
         (("--name", "toy", "--pause", "1"), "--pause, --name say how"),
         (COMMAND[:2], "say which device this measures on: --name"),
         ((*COMMAND, "--backend", "eager"), "leave out one of them"),
-        ((*COMMAND, "--device", "cpu", "--plain"), "--device, --plain are of backends of this"),
+        ((*COMMAND, "--device", "cpu", "--plain"), "--plain, --device are of backends of this"),
         ((*COMMAND, "--pattern", "x"), "has 0 groups"),
         ((*COMMAND, "--threads", "2"), "so 2 would change nothing; write {threads} there"),
+        ((*COMMAND, "--repetitions", "0"), "'repetitions' is 0"),
         ((*COMMAND, "--timeout", "0"), "timeout_s' is 0.0: .* greater than 0"),
         (("--command", "abacus {onnx}", "--name", "toy"), "there is no program 'abacus'"),
         (("--backend", "abacus", "--name", "toy"), "there is no backend 'abacus'"),

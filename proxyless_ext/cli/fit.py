@@ -23,27 +23,8 @@ from ..report import draw_fit
 from ..runs import check_output
 from ..spaces import Space, load_plugins
 from .command import console
-from .measuring import (
-    BackendOption,
-    CommandOption,
-    DeviceOption,
-    JsonOption,
-    NameOption,
-    PatternOption,
-    PauseOption,
-    PlainOption,
-    RepetitionsOption,
-    RetriesOption,
-    SpreadOption,
-    ThreadsOption,
-    TimeoutOption,
-    UnitOption,
-    WarmupOption,
-    check_nothing_measured,
-    journal_beside,
-    read_conditions,
-)
-from .options import BatchOption, PluginOption
+from .measuring import Measuring, journal_beside, measures
+from .options import PluginOption
 from .sources import read_space
 from .tables import (
     ClassesOption,
@@ -56,6 +37,7 @@ from .tables import (
 )
 
 
+@measures
 def fit(
     space: SpaceArgument,
     out: Annotated[Path, typer.Option(help="The table to write.")] = Path("latency.yaml"),
@@ -74,23 +56,9 @@ def fit(
     width_mult: WidthOption = 1.0,
     resolution: ResolutionOption = None,
     classes: ClassesOption = None,
-    backend: BackendOption = None,
-    plain: PlainOption = False,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 1,
-    threads: ThreadsOption = 1,
-    warmup: WarmupOption = None,
-    repetitions: RepetitionsOption = None,
-    command: CommandOption = None,
-    name: NameOption = None,
-    pattern: PatternOption = None,
-    json_path: JsonOption = None,
-    unit: UnitOption = None,
-    timeout: TimeoutOption = None,
-    retries: RetriesOption = None,
-    max_spread: SpreadOption = None,
-    pause: PauseOption = None,
     plugin: PluginOption = None,
+    *,
+    measuring: Measuring,
 ) -> None:
     """Fit a table to whole networks, which few devices measure wrongly, and say how good it is."""
     load_plugins(plugin or ())
@@ -99,51 +67,18 @@ def fit(
     searched = read_space(space, width_mult, resolution, classes)
     if measured is not None and plan is not None:
         raise UserError("--plan is for before, --from for after; leave out one of them")
-    if measured is not None or plan is not None:
-        check_nothing_measured(
-            "--from" if plan is None else "--plan",
-            backend=backend,
-            plain=plain,
-            device=device,
-            warmup=warmup,
-            repetitions=repetitions,
-            command=command,
-            name=name,
-            pattern=pattern,
-            json_path=json_path,
-            unit=None if plan else unit,
-            timeout=timeout,
-            retries=retries,
-            max_spread=max_spread,
-            pause=pause,
-        )
     if plan is not None:
+        measuring.check_unused("--plan", "batch_size", "unit")
         choices = plan_networks(searched, networks, seed)
-        table = write_plan(plan, searched, choices, batch_size, unit or "ms")
+        table = write_plan(plan, searched, choices, measuring.batch_size, measuring.unit or "ms")
         console.print(f"{table}: fill in its last column, then fit with --from {table}")
         return
     check_output(out)
     if measured is not None:
+        measuring.check_unused("--from")
         result, fitted = _fit_given(measured, searched)
     else:
-        conditions = read_conditions(
-            backend=backend,
-            plain=plain,
-            device=device,
-            batch_size=batch_size,
-            threads=threads,
-            warmup=warmup,
-            repetitions=repetitions,
-            command=command,
-            name=name,
-            pattern=pattern,
-            json_path=json_path,
-            unit=unit,
-            timeout=timeout,
-            retries=retries,
-            max_spread=max_spread,
-            pause=pause,
-        )
+        conditions = measuring.conditions()
         journal = journal_beside(out, conditions)
         result, fitted = measure_and_fit(searched, conditions, networks, seed, journal)
     fitted.save(out)

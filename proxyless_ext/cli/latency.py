@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UserError
 from ..files import write_atomically
 from ..latency import (
     CountName,
@@ -19,36 +20,16 @@ from ..latency import (
     measure_layers,
     measure_table,
 )
-from ..latency.conditions import BackendName
 from ..nn import Network
 from ..report import draw_comparison, draw_prediction
 from ..runs import check_output
 from ..spaces import BUILTIN, Space, load_plugins
 from ..zoo import build, names
 from .app import SUMMARIES, commands
-from .command import command as command_of
-from .command import console
+from .command import command, console
 from .fit import fit
-from .measuring import (
-    BackendOption,
-    CommandOption,
-    DeviceOption,
-    JsonOption,
-    NameOption,
-    PatternOption,
-    PauseOption,
-    PlainOption,
-    RepetitionsOption,
-    RetriesOption,
-    SpreadOption,
-    ThreadsOption,
-    TimeoutOption,
-    UnitOption,
-    WarmupOption,
-    journal_beside,
-    read_conditions,
-)
-from .options import BatchOption, PluginOption, check_count
+from .measuring import Measuring, journal_beside, measures
+from .options import PluginOption, check_count
 from .sources import read_architecture, read_space, read_space_or_network
 from .tables import (
     ClassesOption,
@@ -66,7 +47,8 @@ commands.add_typer(latency, name="latency")
 TableArgument = Annotated[Path, typer.Argument(help="Latency table.")]
 
 
-@command_of(latency)
+@command(latency)
+@measures
 def measure(
     space: Annotated[
         str,
@@ -76,45 +58,14 @@ def measure(
     width_mult: WidthOption = 1.0,
     resolution: ResolutionOption = None,
     classes: ClassesOption = None,
-    backend: BackendOption = None,
-    plain: PlainOption = False,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 1,
-    threads: ThreadsOption = 1,
-    warmup: WarmupOption = None,
-    repetitions: RepetitionsOption = None,
-    command: CommandOption = None,
-    name: NameOption = None,
-    pattern: PatternOption = None,
-    json_path: JsonOption = None,
-    unit: UnitOption = None,
-    timeout: TimeoutOption = None,
-    retries: RetriesOption = None,
-    max_spread: SpreadOption = None,
-    pause: PauseOption = None,
     plugin: PluginOption = None,
+    *,
+    measuring: Measuring,
 ) -> None:
     """Measure the latency of every layer that the networks of a space can have."""
     load_plugins(plugin or ())
     check_output(out)
-    conditions = read_conditions(
-        backend=backend,
-        plain=plain,
-        device=device,
-        batch_size=batch_size,
-        threads=threads,
-        warmup=warmup,
-        repetitions=repetitions,
-        command=command,
-        name=name,
-        pattern=pattern,
-        json_path=json_path,
-        unit=unit,
-        timeout=timeout,
-        retries=retries,
-        max_spread=max_spread,
-        pause=pause,
-    )
+    conditions = measuring.conditions()
     networks = read_space_or_network(space, width_mult, resolution, classes)
     journal = journal_beside(out, conditions)
     if isinstance(networks, Space):
@@ -129,7 +80,7 @@ def measure(
         console.print(f"{networks.name}: {table.predict(networks):.4f} {table.unit}")
 
 
-@command_of(latency)
+@command(latency)
 def show(
     table: TableArgument,
     space: SpaceArgument,
@@ -143,7 +94,7 @@ def show(
     print_reach(LatencyTable.load(table), read_space(space, width_mult, resolution, classes))
 
 
-@command_of(latency)
+@command(latency)
 def check(
     table: TableArgument,
     space: SpaceArgument,
@@ -178,7 +129,7 @@ def check(
         console.print(f"figure:       {draw_prediction(result, figure)}")
 
 
-@command_of(latency)
+@command(latency)
 def count(
     space: SpaceArgument,
     cost: Annotated[CountName, typer.Option(help="What to count.")] = "macs",
@@ -198,38 +149,28 @@ def count(
     print_reach(table, counted)
 
 
-@command_of(latency, "compare")
+@command(latency, "compare")
+@measures
 def compare_networks(
     networks: Annotated[
         list[str] | None, typer.Argument(help="Of the zoo, or run folders; the whole zoo if none.")
     ] = None,
     resolution: Annotated[int, typer.Option(help="Pixels of the square pictures.")] = 224,
-    backend: Annotated[BackendName, typer.Option(help="What runs the networks.")] = "onnxruntime",
-    plain: PlainOption = False,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 1,
-    threads: ThreadsOption = 1,
-    warmup: WarmupOption = None,
-    repetitions: Annotated[int, typer.Option(help="Timed runs of each network.")] = 30,
     figure: FigureOption = Path("latency.svg"),
     table: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     plugin: PluginOption = None,
+    *,
+    measuring: Measuring,
 ) -> None:
-    """Latencies of published networks, yardsticks and your own ones on this machine."""
+    """Latencies of published networks, yardsticks and your own ones, on this machine or another."""
     load_plugins(plugin or ())
     check_count("--resolution", resolution)
     check_figure(figure)
     if table:
         check_output(table)
-    conditions = read_conditions(
-        backend=backend,
-        plain=plain,
-        device=device,
-        batch_size=batch_size,
-        threads=threads,
-        warmup=warmup,
-        repetitions=repetitions,
-    )
+    conditions = measuring.conditions(repetitions=30)
+    if conditions.unit != "ms":
+        raise UserError(f"networks are compared by time; {conditions.unit} is none")
     known = names()
     models = {
         name: build(name) if name in known else Network(read_architecture(name))
@@ -238,8 +179,8 @@ def compare_networks(
     rows = compare(models, resolution, conditions)
     width = max(len(row.name) for row in rows)
     console.print(
-        f"{conditions.backend} on {conditions.processor}, batch {batch_size}, {threads} threads, "
-        f"{resolution} px"
+        f"{conditions.backend} on {conditions.processor}, batch {conditions.batch_size}, "
+        f"{conditions.threads} threads, {resolution} px"
     )
     for row in rows:
         console.print(
@@ -257,4 +198,4 @@ def compare_networks(
         write_atomically(table, json.dumps(content, indent=2) + "\n")
 
 
-command_of(latency)(fit)
+command(latency)(fit)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -13,6 +17,7 @@ from ..latency.conditions import BUILT_IN, DeviceName
 from ..runs import check_output
 from ..spaces import validate
 from .command import console
+from .options import BatchOption
 
 BackendOption = Annotated[
     str | None,
@@ -30,7 +35,7 @@ WarmupOption = Annotated[
 ]
 RepetitionsOption = Annotated[
     int | None,
-    typer.Option(help="Timed runs of each layer or network; if absent 100 here, and 3 elsewhere."),
+    typer.Option(help="Timed runs of each; if absent 100 on this machine (30 to compare), else 3."),
 ]
 CommandOption = Annotated[
     str | None,
@@ -61,76 +66,124 @@ PauseOption = Annotated[
     float | None, typer.Option(help="Seconds before every run, for the device to cool; 0.")
 ]
 
-REMOTE_REPETITIONS = 3
-"""Of a command, since most programs repeat by themselves."""
+HERE, REMOTE = 100, 3
+"""Repetitions of a backend of this machine, and of a command, since most programs repeat."""
 
 
-def read_conditions(
-    *,
-    backend: str | None,
-    plain: bool,
-    device: DeviceName | None,
-    batch_size: int,
-    threads: int,
-    warmup: int | None,
-    repetitions: int | None,
-    command: str | None = None,
-    name: str | None = None,
-    pattern: str | None = None,
-    json_path: str | None = None,
-    unit: str | None = None,
-    timeout: float | None = None,
-    retries: int | None = None,
-    max_spread: float | None = None,
-    pause: float | None = None,
-) -> Conditions:
-    """The conditions that options ask for, here and now.
+@dataclass(frozen=True)
+class Measuring:
+    """What options say about how to measure."""
 
-    Raises:
-        UserError: they contradict each other, or are impossible.
-    """
-    if command is not None and backend is not None:
-        raise UserError("--command and --backend each say what measures; leave out one of them")
-    chosen = "command" if command is not None else backend or "onnxruntime"
-    readout = _given(pattern=pattern, json_path=json_path, unit=unit)
-    remote = _given(
-        command=command, timeout_s=timeout, retries=retries, max_spread=max_spread, pause_s=pause
-    )
-    here = _given(device=device, warmup=warmup, blocks="plain" if plain else None)
-    fields: dict[str, Any] = {
-        "backend": chosen,
-        "batch_size": batch_size,
-        "threads": threads,
-        **here,
-        **_given(processor=name, repetitions=repetitions),
-    }
-    if chosen in BUILT_IN:
-        if readout or remote or name is not None:
-            raise UserError(
-                f"{_options(readout, remote, _given(name=name))} say how to reach a device "
-                f"elsewhere, and backend {chosen} measures here; give a --command too"
-            )
-    else:
-        if here:
-            raise UserError(
-                f"{_options(here)} are of backends of this machine, and {chosen} is none; leave "
-                "them out"
-            )
-        if name is None:
-            raise UserError("say which device this measures on: --name 'Pixel 8, big cores', say")
-        fields["remote"] = {**remote, "readout": readout}
-        fields.setdefault("repetitions", REMOTE_REPETITIONS)
-    return validate(Conditions, fields, "options")
+    backend: BackendOption = None
+    plain: PlainOption = False
+    device: DeviceOption = None
+    batch_size: BatchOption = 1
+    threads: ThreadsOption = 1
+    warmup: WarmupOption = None
+    repetitions: RepetitionsOption = None
+    command: CommandOption = None
+    name: NameOption = None
+    pattern: PatternOption = None
+    json_path: JsonOption = None
+    unit: UnitOption = None
+    timeout: TimeoutOption = None
+    retries: RetriesOption = None
+    max_spread: SpreadOption = None
+    pause: PauseOption = None
+
+    def conditions(self, repetitions: int = HERE) -> Conditions:
+        """The conditions that they ask for, here and now.
+
+        Args:
+            repetitions: on this machine, if they do not say how many.
+
+        Raises:
+            UserError: they contradict each other, or are impossible.
+        """
+        if self.command is not None and self.backend is not None:
+            raise UserError("--command and --backend each say what measures; leave out one of them")
+        backend = "command" if self.command is not None else self.backend or "onnxruntime"
+        here, elsewhere = self._given(_HERE), self._given(_READOUT + _REMOTE + ("name",))
+        found: dict[str, Any] = {
+            "backend": backend,
+            "batch_size": self.batch_size,
+            "threads": self.threads,
+        }
+        if backend in BUILT_IN:
+            if elsewhere:
+                raise UserError(
+                    f"{_spelt(elsewhere)} say how to reach a device elsewhere, and backend "
+                    f"{backend} measures here; give a --command too"
+                )
+            if here.pop("plain", False):
+                found["blocks"] = "plain"
+            found |= here
+        else:
+            if here:
+                raise UserError(
+                    f"{_spelt(here)} are of backends of this machine, and {backend} is none; leave "
+                    "them out"
+                )
+            if self.name is None:
+                raise UserError(
+                    "say which device this measures on: --name 'Pixel 8, big cores', say"
+                )
+            found["processor"], repetitions = self.name, REMOTE
+            readout = self._given(_READOUT)
+            found["remote"] = {**_renamed(self._given(_REMOTE)), "readout": readout}
+        found["repetitions"] = repetitions if self.repetitions is None else self.repetitions
+        return validate(Conditions, found, "options")
+
+    def check_unused(self, because: str, *used: str) -> None:
+        """Refuse options about measuring where nothing is measured.
+
+        Args:
+            because: the option that says so.
+            used: options that count even so.
+
+        Raises:
+            UserError: some of the others were given.
+        """
+        names = [each.name for each in fields(self) if each.name not in used]
+        if given := self._given(names):
+            raise UserError(f"{because} measures nothing; leave out {_spelt(given)}, or {because}")
+
+    def _given(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of these options that differ from what they are if they are not given."""
+        absent = Measuring()
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value != getattr(absent, name)}
 
 
-def check_nothing_measured(because: str, **options: Any) -> None:
-    """Refuse options about measuring where nothing is measured.
+_HERE = ("plain", "device", "warmup")
+_READOUT = ("pattern", "json_path", "unit")
+_REMOTE = ("command", "timeout", "retries", "max_spread", "pause")
+_SETTINGS = {"timeout": "timeout_s", "pause": "pause_s"}
+"""What options are called in a `Remote`, where they are called otherwise."""
 
-    Raises:
-        UserError: some of them were given.
-    """
-    if given := {name: value for name, value in options.items() if value not in (None, False)}:
-        raise UserError(f"{because} measures nothing; leave out {_options(given)}, or {because}")
+
+def measures(function: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of `Measuring` in place of its last parameter, `measuring`."""
+    signature = inspect.signature(function, eval_str=True)
+    kinds = get_type_hints(Measuring, include_extras=True)
+    options = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=each.default,
+            annotation=kinds[each.name],
+        )
+        for each in fields(Measuring)
+    ]
+
+    @functools.wraps(function)
+    def with_options(*args: Any, **given: Any) -> None:
+        measuring = Measuring(**{option.name: given.pop(option.name) for option in options})
+        function(*args, **given, measuring=measuring)
+
+    *own, _ = signature.parameters.values()
+    vars(with_options)["__signature__"] = signature.replace(parameters=[*own, *options])
+    return with_options
 
 
 def journal_beside(out: Path, conditions: Conditions) -> Journal | None:
@@ -151,18 +204,11 @@ def journal_beside(out: Path, conditions: Conditions) -> Journal | None:
     return journal
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _renamed(options: dict[str, Any]) -> dict[str, Any]:
+    return {_SETTINGS.get(name, name): value for name, value in options.items()}
 
 
-_SPELT = {
-    "json_path": "--json",
-    "timeout_s": "--timeout",
-    "max_spread": "--max-spread",
-    "pause_s": "--pause",
-    "blocks": "--plain",
-}
-
-
-def _options(*given: dict[str, Any]) -> str:
-    return ", ".join(_SPELT.get(name, f"--{name}") for fields in given for name in fields)
+def _spelt(options: Iterable[str]) -> str:
+    """Options as they are written."""
+    written = {"json_path": "json"}
+    return ", ".join(f"--{written.get(name, name).replace('_', '-')}" for name in options)

@@ -34,7 +34,7 @@ class Frame(NamedTuple):
     size: int
 
     def __str__(self) -> str:
-        return f"empty {self.size}x{self.size}x{self.channels}"
+        return f"empty frame {self.size}x{self.size}x{self.channels}"
 
 
 class Framed(nn.Module):

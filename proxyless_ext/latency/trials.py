@@ -147,7 +147,7 @@ class _Trials:
 def name_of(key: Hashable) -> str:
     """What a thing to be measured is called in a journal: the same for all that is built alike."""
     if not isinstance(key, Architecture):
-        return f"layer {key}"
+        return str(key)
     layers = "\n".join(layer.key for layer in key.layers())
     number = hashlib.blake2b(layers.encode(), digest_size=4).hexdigest()
     return f"network {number} of {' '.join(block.operation for block in key.blocks)}"
