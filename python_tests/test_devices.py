@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -137,11 +138,16 @@ def test_a_command_is_words_without_a_shell() -> None:
 # A command.
 
 
-def test_a_command_is_given_the_network_and_the_conditions(tmp_path: Path) -> None:
-    kept = tmp_path / "kept.onnx"
+def test_a_command_is_given_the_network_and_the_conditions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, folders = tmp_path / "kept.onnx", tmp_path / "folders"
+    folders.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folders))
     settings = conditions(f"sh -c 'cp {{onnx}} {kept}; echo {{threads}}.{{batch}}'")
     settings = settings.model_copy(update={"threads": 3, "batch_size": 2})
     assert measure_in_turn(ONE, settings)["one"].mean == 3.2
+    assert list(folders.iterdir()) == []  # What it wrote for the command is gone.
     session = onnxruntime.InferenceSession(kept, providers=["CPUExecutionProvider"])
     assert [each.name for each in session.get_inputs()] == ["input"]
 
@@ -352,6 +358,28 @@ def test_a_journal_says_what_it_is_about(tmp_path: Path) -> None:
     assert [line["value"] for line in lines[1:]] == [1.5, 2.5]
     assert Journal(journal.path, {"threads": 1}).values("a") == (1.5, 2.5)
     assert Journal(journal.path, {"threads": 2}).values("a") == ()
+
+
+def test_one_process_writes_a_journal_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal(path, {}).add("a", 1.0)
+    hold = (
+        "import fcntl, sys; file = open(sys.argv[1], 'ab'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    journal, late = Journal(path, {}), Journal(path, {})
+    with subprocess.Popen([sys.executable, "-c", hold, path], **pipes) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=r"another process writes to .*journal\.jsonl; wait"):
+            journal.add("a", 2.0)
+        other.communicate()
+    with journal:
+        journal.add("a", 2.0)
+    with pytest.raises(UserError, match="another process writes"):
+        late.add("a", 3.0)  # It does not know what was added since it read the file.
+    assert Journal(path, {}).values("a") == (1.0, 2.0)
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ def fit(
         result, fitted = _fit_given(measured, searched)
     else:
         conditions = measuring.conditions()
-        journal = journal_beside(out, conditions)
-        result, fitted = measure_and_fit(searched, conditions, networks, seed, journal)
+        with journal_beside(out, conditions) as journal:
+            result, fitted = measure_and_fit(searched, conditions, networks, seed, journal)
     fitted.save(out)
     console.print(f"{out}: {len(fitted.entries)} layers")
     _print_fit(result, fitted, layers)

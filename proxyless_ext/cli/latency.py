@@ -67,11 +67,11 @@ def measure(
     check_output(out)
     conditions = measuring.conditions()
     networks = read_space_or_network(space, width_mult, resolution, classes)
-    journal = journal_beside(out, conditions)
-    if isinstance(networks, Space):
-        table = measure_table(networks, conditions, journal=journal)
-    else:
-        table = measure_layers([networks], conditions, journal=journal)
+    with journal_beside(out, conditions) as journal:
+        if isinstance(networks, Space):
+            table = measure_table(networks, conditions, journal=journal)
+        else:
+            table = measure_layers([networks], conditions, journal=journal)
     table.save(out)
     console.print(f"{out}: {len(table.entries)} layers on {conditions.processor}")
     if isinstance(networks, Space):

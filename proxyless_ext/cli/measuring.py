@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -186,22 +187,24 @@ def measures(function: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def journal_beside(out: Path, conditions: Conditions) -> Journal | None:
+@contextmanager
+def journal_beside(out: Path, conditions: Conditions) -> Iterator[Journal | None]:
     """What was measured before for the file `out`, which says so; None on this machine.
 
     Raises:
         UserError: the file of the journal cannot be read or written.
     """
     if not conditions.is_remote:
-        return None
+        yield None
+        return
     path = out.with_suffix(".measurements.jsonl")
     check_output(path)
-    journal = open_journal(path, conditions)
-    console.print(
-        f"{path} keeps what is measured ({journal.count} numbers so far): after any stop, the same "
-        "command goes on with it"
-    )
-    return journal
+    with open_journal(path, conditions) as journal:
+        console.print(
+            f"{path} keeps what is measured ({journal.count} numbers so far): after any stop, the "
+            "same command goes on with it"
+        )
+        yield journal
 
 
 def _renamed(options: dict[str, Any]) -> dict[str, Any]:

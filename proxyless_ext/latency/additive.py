@@ -129,7 +129,7 @@ class Layers:
         """m, fitted to measurements [M] of networks of `counts` [M, K], in their unit."""
         shares = self.shares(counts)
         features = np.column_stack([counts @ shares, np.ones(len(measured))])
-        weights, _ = nnls(features / measured[:, None], np.ones(len(measured)))
+        weights = _not_negative(features / measured[:, None], np.ones(len(measured)))
         sizes: Array = shares @ weights[:-1]
         sizes[self.stem] += weights[-1]
         return np.maximum(sizes, SMALLEST * measured.mean())
@@ -167,8 +167,14 @@ class Layers:
         inverse = solve_triangular(np.linalg.cholesky(covariance), np.eye(len(sizes)), lower=True)
         left = np.vstack([rows / errors.network, inverse])
         right = np.concatenate([np.full(len(rows), 1 / errors.network), inverse.sum(axis=1)])
-        mode, _ = nnls(left, right)
+        mode = _not_negative(left, right)
         return Posterior(sizes * mode, after * np.outer(sizes, sizes), errors)
+
+
+def _not_negative(matrix: Array, target: Array) -> Array:
+    """The x >= 0 that makes |matrix x - target| the least."""
+    solution: Array = nnls(matrix, target, maxiter=100 * matrix.shape[1])[0]
+    return solution
 
 
 def _most_probable(rows: Array, others: Array) -> LayerErrors:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import UserError
 from ..files import write_error
@@ -16,7 +18,7 @@ HASH_BYTES = 8
 
 
 class Journal:
-    """Measurements, one a line of JSON, in a file that only grows.
+    """Measurements, one a line of JSON, in a file that only grows, and that one process writes.
 
     Args:
         path: of the file; it is made with the first measurement.
@@ -35,7 +37,17 @@ class Journal:
         self._values: dict[str, list[float]] = {}
         self._is_known = False
         """Whether the file says what the settings are."""
-        self._read()
+        self._file: IO[bytes] | None = None
+        self._length, self._whole = self._read()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let other processes write."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     @property
     def count(self) -> int:
@@ -50,26 +62,46 @@ class Journal:
         """Keep a measurement; it is on the disk when this returns.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be written, or another process writes there.
         """
         lines = [{"under": self._under, "what": what, "value": value}]
         if not self._is_known:
             lines.insert(0, {"under": self._under, "settings": self._settings})
         try:
-            with self.path.open("ab") as file:
-                file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
+            if self._file is None:
+                self._file = self._open()
+            self._file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._length = self._whole = self._file.tell()
         except OSError as error:
             raise write_error(self.path, error) from error
         self._is_known = True
         self._values.setdefault(what, []).append(value)
 
-    def _read(self) -> None:
+    def _open(self) -> IO[bytes]:
+        """The file, for this process alone until it ends, without what a kill left of a line."""
+        file = self.path.open("ab")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_taken = False
+        except OSError as error:
+            is_taken = error.errno in (errno.EACCES, errno.EAGAIN)  # Else there are no locks here.
+        if is_taken or os.fstat(file.fileno()).st_size != self._length:
+            file.close()
+            raise UserError(
+                f"another process writes to {self.path}; wait until it has ended and give the same "
+                "command again, or choose another place"
+            )
+        file.truncate(self._whole)
+        return file
+
+    def _read(self) -> tuple[int, int]:
+        """Take all lines; the length of the file in bytes, and that of its whole lines."""
         try:
             lines = self.path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
-            return
+            return 0, 0
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror}") from error
         whole = [line for line in lines if line.endswith(b"\n")]
@@ -81,8 +113,7 @@ class Journal:
                     f"line {number} of {self.path} is no measurement; remove it, or move the file "
                     "away to measure anew"
                 ) from error
-        if len(whole) < len(lines):  # What a kill left of a line.
-            os.truncate(self.path, sum(map(len, whole)))
+        return sum(map(len, lines)), sum(map(len, whole))
 
     def _take(self, line: dict[str, Any]) -> None:
         if line["under"] != self._under:

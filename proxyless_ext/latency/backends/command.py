@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,12 +37,13 @@ class Command:
                 f"there is no program '{program}'; install it, or correct the command "
                 f"'{self.remote.command}'"
             )
-        self.folder = tempfile.TemporaryDirectory(prefix="proxyless-")  # As long as this object.
+        self.folder = Path(tempfile.mkdtemp(prefix="proxyless-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.written = 0
 
     def build(self, module: nn.Module, example: Tensor) -> Run:
         self.written += 1
-        onnx = Path(self.folder.name) / f"{self.written}.onnx"
+        onnx = self.folder / f"{self.written}.onnx"
         onnx.write_bytes(to_onnx(module, example))
         return lambda: self.remote.readout.read(self._run(onnx))
 
