@@ -60,6 +60,8 @@ def conditions(command: str | None, backend: str = "command", **remote: Any) -> 
         ("latency 250us", {}, 0.25),  # It says so itself.
         ("latency 2.5e-1 s", {}, 250.0),
         ("P50 Latency is 0.0587sec", {"pattern": r"P50 Latency is ([\d.]+)"}, 58.7),
+        ("latency 250 \u00b5s", {}, 0.25),
+        ("latency 250 \u03bcs", {}, 0.25),
         ("12.5", {"unit": "us"}, 0.0125),
         ("7.5 mJ", {"unit": "mJ"}, 7.5),
         ("Median: 273.55 us\nAverage: 300.20 us", {"pattern": r"Median: +([\d.]+)"}, 0.27355),
@@ -90,6 +92,8 @@ def test_the_number_is_found(text: str, readout: dict[str, str], expected: float
         ("mean -5", {"pattern": r"mean -?(\d)"}, "printed -5, of which .* only a part"),
         ("mean five", {"pattern": "mean (.*)"}, "'five', which is no number"),
         ("mean 5 mean 6", {"pattern": r"mean (\d)"}, "2 numbers in what matches"),
+        ("mean mean", {"pattern": r"mean(\d)?"}, r"2 numbers in what matches .*\(None, None\)"),
+        ("mean", {"pattern": r"mean(\d)?"}, "'', which is no number"),
         ("mean 5", {"json_path": "mean"}, "no JSON: 'mean 5'"),
         ('{"a": {"b": 1}}', {"json_path": "a.c"}, "without 'a.c': there is no 'c', but b"),
         ('{"a": [1]}', {"json_path": "a.1"}, "there is no '1'"),

@@ -15,7 +15,8 @@ from ..spaces import StrictModel
 
 MILLISECONDS = {
     **dict.fromkeys(("ns", "nsec", "nanoseconds"), 1e-6),
-    **dict.fromkeys(("us", "µs", "usec", "microseconds"), 1e-3),
+    **dict.fromkeys(("us", "\N{MICRO SIGN}s", "\N{GREEK SMALL LETTER MU}s", "usec"), 1e-3),
+    "microseconds": 1e-3,
     **dict.fromkeys(("ms", "msec", "milliseconds"), 1.0),
     **dict.fromkeys(("s", "sec", "seconds"), 1e3),
 }
@@ -24,7 +25,7 @@ MILLISECONDS = {
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|(?:nan|inf(?:inity)?)\b)", re.IGNORECASE
 )
-_TIME = re.compile(rf"\s*({'|'.join(MILLISECONDS)})\b")
+_TIME = re.compile(rf"[ \t]*({'|'.join(MILLISECONDS)})\b")
 
 
 def in_table(unit: str) -> str:
@@ -100,7 +101,7 @@ class Readout(StrictModel):
             ending = "" if self.pattern is None else f": {_ending(text)}"
             raise UserError(f"printed no number in {place}{ending}")
         if len(matches) > 1:
-            found = ", ".join(match[group] for match in matches[:4])
+            found = ", ".join(str(match[group]) for match in matches[:4])
             raise UserError(
                 f"printed {len(matches)} numbers in {place} ({found}); say which one is meant by a "
                 "pattern or a JSON path"

@@ -70,10 +70,14 @@ class Command:
             finally:
                 _end(process)
         if status != 0:
-            said = complained.read_text(errors="replace") or printed.read_text(errors="replace")
-            last = said.strip().splitlines()[-1:] or ["it said nothing"]
-            raise UserError(f"failed with exit status {status}: {last[0]}")
-        return printed.read_text(errors="replace")
+            said = (_text(complained).strip() or _text(printed).strip()).splitlines()
+            last = said[-1] if said else "it said nothing"
+            raise UserError(f"failed with exit status {status}: {last}")
+        return _text(printed)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
