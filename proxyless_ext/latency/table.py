@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -165,9 +166,30 @@ class LatencyTable:
         keys = dict.fromkeys(layer.key for layer in layers if not layer.is_skipped)
         if missing := [key for key in keys if key not in self.entries]:
             raise UserError(
-                f"{self.source} lacks {len(missing)} of {len(keys)} layers; measure a table that "
-                f"has them with {_command(measured_by)}, or add them to it: {', '.join(missing)}"
+                f"{self.source} lacks {len(missing)} of {len(keys)} layers"
+                f"{self._difference(missing)}; measure a table that has them with "
+                f"{_command(measured_by)}, or add them to it: {', '.join(missing)}"
             )
+
+    def _difference(self, missing: Iterable[str]) -> str:
+        """What the table was made for instead, where its keys tell that."""
+        told = []
+        for what, pattern in _TELLING.items():
+            wanted, known = (
+                {match[1] for key in keys if (match := pattern.match(key))}
+                for keys in (missing, self.entries)
+            )
+            if wanted and known and wanted.isdisjoint(known):
+                listed = " and ".join(sorted(known, key=int))
+                told.append(f"{listed} {what} instead of {', '.join(wanted)}")
+        return f" (it has {', '.join(told)})" if told else ""
+
+
+_TELLING = {
+    "pixels": re.compile(r"Conv-input:(\d+)x"),
+    "classes": re.compile(r"Logits-input:.*-output:(\d+)$"),
+}
+"""What keys say of the pictures that a network was made for."""
 
 
 def _options(space: Space) -> str:
