@@ -29,6 +29,7 @@ from proxyless_ext.latency import (
 )
 from proxyless_ext.latency.additive import Layers
 from proxyless_ext.latency.counting import count_layers
+from proxyless_ext.latency.reference import find_network, name_network
 from proxyless_ext.nn import Network, count_macs, count_parameters
 from proxyless_ext.search.objective import Objective
 from proxyless_ext.spaces import FirstBlock, Space, Stage, Stem
@@ -132,6 +133,22 @@ def test_layers_are_counted_alike_by_choices_and_by_networks() -> None:
     by_networks = LAYERS.count(map(SPACE.architecture, choices))
     assert np.array_equal(LAYERS.count_choices(choices), by_networks)
     assert by_networks.sum(axis=1).tolist() == [10, 6, 10]
+
+
+def test_edges_that_share_a_choice_are_fitted_too() -> None:
+    stage = Stage(channels=8, cells=2, candidates=("k3e3", "k5e6", "zero"), group="same")
+    first = Stage(channels=8, cells=3, stride=2)
+    stages = (first, stage, stage, *SPACE.stages[1:])
+    space = Space.model_validate({**SPACE.model_dump(), "stages": stages})
+    layers = Layers.of(space)
+    plan = plan_networks(space, 30)
+    networks = [space.architecture(each) for each in plan]
+    assert len(plan[0]) == 7
+    assert np.array_equal(layers.count_choices(plan), layers.count(networks))
+    assert [find_network(space, name_network(space, each)) for each in plan] == networks
+    costs = layers.features[:, 0]
+    fit = fit_networks(space, dict(zip(networks, layers.count(networks) @ costs, strict=True)))
+    assert fit.held_out.max_error < 0.02
 
 
 # Which networks to measure.
@@ -266,7 +283,7 @@ NAMES = "k3e3 k3e6 k3e6 k5e6 zero k3e3"
         (f"network,ms\n{NAMES},fast\n", "row 1: 'fast' is no number"),
         (f"network,ms\n{NAMES},-1\n", "row 1: -1 ms cannot be"),
         (f"network,ms\n{NAMES},nan\n", "row 1: nan ms cannot be"),
-        ("network,ms\nk3e3 k3e6,1\n", "row 1: 'k3e3 k3e6' does not name .* and is no .json file"),
+        ("network,ms\nk3e3 k3e6,1\n", "row 1 has no .json file, and 'k3e3 k3e6' does not name one"),
         (f"network,ms\n{NAMES.replace('k3', 'k7')},1\n", "does not name one candidate"),
         ("network,ms\nmine.json,1\n", "cannot read .*mine.json"),
         (f"network,ms\n{NAMES},1\n", "1 measured networks are too few for a fit"),

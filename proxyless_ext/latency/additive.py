@@ -72,14 +72,15 @@ class Layers:
         keys: of them.
         features: F, what can be counted of them [K, 3].
         fixed: how often each is part of every network [K].
-        edges: for every edge, the index of the layer that each candidate is, or K for none.
+        edges: for every edge, the number of its group, and the index of the layer that each
+            candidate is, or K for none.
         stem: the index of the stem.
     """
 
     keys: tuple[str, ...]
     features: Array
     fixed: Array
-    edges: tuple[tuple[int, ...], ...]
+    edges: tuple[tuple[int, tuple[int, ...]], ...]
     stem: int
 
     @classmethod
@@ -89,9 +90,11 @@ class Layers:
         features = [(each.macs, each.activation_bytes, each.operations) for each in counts.values()]
         places = {key: place for place, key in enumerate(counts)}
         fixed = [places[layer.key] for layer in space.fixed_layers()]
+        layers = space.edge_layers()
         edges = (
-            tuple(places.get(layer.key, len(places)) for layer in layers)
-            for layers in space.edge_layers()
+            (number, tuple(places.get(layer.key, len(places)) for layer in layers[index]))
+            for number, group in enumerate(space.groups)
+            for index in group.indices
         )
         return cls(
             tuple(counts),
@@ -104,9 +107,9 @@ class Layers:
     def count_choices(self, choices: Sequence[Sequence[int]]) -> Array:
         """X: how often the networks with these choices at the edges have each layer [M, K]."""
         counts = np.zeros((len(choices), len(self.keys) + 1))
-        rows = np.arange(len(choices))
-        for layers, chosen in zip(self.edges, np.array(choices).T, strict=True):
-            counts[rows, np.array(layers)[chosen]] += 1
+        rows, chosen = np.arange(len(choices)), np.array(choices)
+        for group, layers in self.edges:
+            counts[rows, np.array(layers)[chosen[:, group]]] += 1
         return self.fixed + counts[:, :-1]
 
     def count(self, networks: Iterable[Architecture]) -> Array:

@@ -90,7 +90,7 @@ def _pool(space: Space, size: int, rng: random.Random) -> list[tuple[int, ...]]:
     """Different networks: all there are, if these are not more than `size`."""
     if space.num_networks <= size:
         return list(product(*map(range, space.counts)))
-    names = sorted({name for edge in space.edges for name in edge.candidates})
+    names = sorted({name for group in space.groups for name in group.candidates})
     pool: dict[tuple[int, ...], None] = {}
     while len(pool) < size:
         if len(pool) % 2:
@@ -98,8 +98,8 @@ def _pool(space: Space, size: int, rng: random.Random) -> list[tuple[int, ...]]:
         else:
             liked = {name: rng.gammavariate(FAVOUR, 1.0) + 1e-6 for name in names}
             network = [
-                rng.choices(range(len(edge.candidates)), [liked[n] for n in edge.candidates])[0]
-                for edge in space.edges
+                rng.choices(range(len(group.candidates)), [liked[n] for n in group.candidates])[0]
+                for group in space.groups
             ]
         pool[tuple(network)] = None
     return list(pool)

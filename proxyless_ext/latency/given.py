@@ -107,4 +107,4 @@ def _network(text: str, space: Space, path: Path, number: int) -> Architecture:
     try:
         return find_network(space, text)
     except UserError as error:
-        raise UserError(f"{path}, row {number}: {error}, and is no .json file") from error
+        raise UserError(f"{path}, row {number} has no .json file, and {error}") from error

@@ -43,9 +43,12 @@ class Reference(StrictModel):
 
 
 def name_network(space: Space, choices: Sequence[int]) -> str:
-    """A network as the names of the candidates at the edges, such as ``k3e6 zero k5e3``."""
-    pairs = zip(space.edges, choices, strict=True)
-    return " ".join(edge.candidates[index] for edge, index in pairs)
+    """A network as the names of the candidates at the edges, such as ``k3e6 zero k5e3``.
+
+    Edges of one group, which share one choice, have one name together.
+    """
+    pairs = zip(space.groups, choices, strict=True)
+    return " ".join(group.candidates[index] for group, index in pairs)
 
 
 def find_network(space: Space, network: str) -> Architecture:
@@ -55,10 +58,10 @@ def find_network(space: Space, network: str) -> Architecture:
         UserError: the space has none of that name.
     """
     try:
-        pairs = zip(space.edges, network.split(), strict=True)
-        return space.architecture([edge.candidates.index(name) for edge, name in pairs])
+        pairs = zip(space.groups, network.split(), strict=True)
+        return space.architecture([group.candidates.index(name) for group, name in pairs])
     except ValueError as error:
         raise UserError(
-            f"'{network}' does not name one candidate at each of the {len(space.edges)} edges of "
-            f"space '{space.name}'"
+            f"'{network}' does not name one candidate at each of the {len(space.groups)} edges of "
+            f"space '{space.name}', those of one group counted once"
         ) from error
