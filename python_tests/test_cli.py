@@ -90,7 +90,8 @@ def test_the_console_script_warns_and_fails_in_sentences(tmp_path: Path) -> None
     assert (process.returncode, process.stdout) == (1, "")
     lines = process.stderr.splitlines()
     assert "warning: left out picture dog/2.png: it is not a picture of a known format" in lines
-    assert lines[-1].startswith("error: table.yaml lacks 1 of 12 layers; ")
+    said = "error: table.yaml lacks 1 of 12 layers (it has 10 classes instead of 2); "
+    assert lines[-1].startswith(said)
     assert ": Logits-" in lines[-1]
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "run").exists()

@@ -20,6 +20,7 @@ from proxyless_ext.errors import UserError
 from proxyless_ext.latency import (
     Conditions,
     LatencyTable,
+    Remote,
     bystanders,
     check_table,
     compare,
@@ -141,7 +142,7 @@ def test_whole_networks_correct_what_layers_alone_do_not_know(device, monkeypatc
         return sum(errors) / len(errors)
 
     corrected = mean_error()
-    monkeypatch.setattr(measure, "_correct", lambda entries, networks, totals: entries)
+    monkeypatch.setattr(measure, "_correct", lambda entries, *_: entries)
     assert corrected < mean_error() / 3  # No sum over layers can follow such a device wholly.
 
 
@@ -203,6 +204,17 @@ def test_a_table_is_checked_only_where_and_for_what_it_was_measured(device):
     other = table.conditions.model_copy(update={"reference": references})
     with pytest.raises(UserError, match="for another space than 'small'"):
         check_table(LatencyTable(table.entries, other), SPACE)
+
+
+def test_a_tables_command_runs_only_if_it_may(tmp_path):
+    remote = Remote(command="sh -c 'echo 2' {onnx}")
+    conditions = Conditions(backend="command", processor="toy", repetitions=1, remote=remote)
+    measure_table(SPACE, conditions).save(tmp_path / "toy.yaml")
+    table = LatencyTable.load(tmp_path / "toy.yaml")
+    with pytest.raises(UserError, match=r"by the command 'sh .*'; read that, .* --reach-device"):
+        check_table(table, SPACE)
+    check = check_table(table, SPACE, networks=2, reaches_device=True)
+    assert check.measured.tolist() == [2, 2]
 
 
 def test_comparison_rows(device):

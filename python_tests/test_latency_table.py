@@ -98,6 +98,20 @@ def test_a_missing_key_names_the_key_and_the_command():
         table.costs(builtin)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolution": 16}, r"layers \(it has 8 pixels instead of 16\); measure"),
+        ({"num_classes": 5}, r"lacks 1 of \d+ layers \(it has 3 classes instead of 5\); measure"),
+        ({"resolution": 4, "num_classes": 5}, r"\(it has 8 pixels instead of 4, 3 classes inst"),
+        ({"feature_mix": 32}, "lacks 2 of [0-9]+ layers; measure"),
+    ],
+)
+def test_a_table_for_other_pictures_says_so(changes, message):
+    with pytest.raises(UserError, match=message):
+        table_of(SPACE).costs(SPACE.model_copy(update=changes))
+
+
 def test_the_edge_matrix_has_candidates_in_order_and_zeros_behind_them():
     table = table_of(SPACE)
     matrix = table.costs(SPACE).edges

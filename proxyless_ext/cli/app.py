@@ -24,7 +24,9 @@ SUMMARIES = {
         "evaluate": "Accuracy of a run's network on pictures that it was not trained on.",
         "export": "Write a run's network as ONNX, checked against ONNX Runtime.",
     },
-    "latency": {"latency": "Latencies of this machine: measure, show, check, compare."},
+    "latency": {
+        "latency": "Latencies of this machine or any device: measure, fit, show, check, compare."
+    },
     "bench": {"bench": "Measure speed and memory of fused blocks here, beside PyTorch's layers."},
 }
 """What every command does, by the module beside this one that it is in: a list of them needs

@@ -1,49 +1,54 @@
-"""Commands about latency: measure, show, check, compare."""
+"""Commands about latency: measure, fit, count, show, check, compare."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ..errors import UserError
 from ..files import write_atomically
-from ..latency import Conditions, LatencyTable, check_table, compare, measure_layers, measure_table
-from ..latency.conditions import BackendName, DeviceName, usual_blocks
+from ..latency import (
+    CountName,
+    LatencyTable,
+    check_table,
+    compare,
+    count_table,
+    measure_layers,
+    measure_table,
+)
 from ..nn import Network
-from ..report import check_format, draw_comparison, draw_prediction
+from ..report import draw_comparison, draw_prediction
 from ..runs import check_output
-from ..spaces import BUILTIN, Space, load_plugins, validate
+from ..spaces import BUILTIN, Space, load_plugins
 from ..zoo import build, names
 from .app import SUMMARIES, commands
 from .command import command, console
-from .options import BatchOption, PluginOption, check_count
+from .fit import fit
+from .measuring import Measuring, journal_beside, measures
+from .options import PluginOption, check_count
 from .sources import read_architecture, read_space, read_space_or_network
+from .tables import (
+    ClassesOption,
+    FigureOption,
+    ResolutionOption,
+    SpaceArgument,
+    WidthOption,
+    check_figure,
+    print_reach,
+)
 
 latency = typer.Typer(help=SUMMARIES["latency"]["latency"])
 commands.add_typer(latency, name="latency")
 
 TableArgument = Annotated[Path, typer.Argument(help="Latency table.")]
-SpaceArgument = Annotated[str, typer.Argument(help=f"{', '.join(BUILTIN)}, or a YAML file.")]
-BackendOption = Annotated[BackendName, typer.Option(help="What runs the networks.")]
-DeviceOption = Annotated[DeviceName, typer.Option(help="What it runs them on.")]
-PlainOption = Annotated[
-    bool, typer.Option("--plain", help="Run MBConvs as plain layers where PyTorch would fuse them.")
-]
-ThreadsOption = Annotated[int, typer.Option(help="Threads of the backend on the CPU.")]
-WarmupOption = Annotated[int, typer.Option(help="Runs before timed ones.")]
-RepetitionsOption = Annotated[int, typer.Option(help="Timed runs of each layer or network.")]
-WidthOption = Annotated[float, typer.Option(help="Width multiplier of a built-in space.")]
-ResolutionOption = Annotated[int | None, typer.Option(help="Of a built-in space, in pixels.")]
-ClassesOption = Annotated[
-    int | None, typer.Option(help="Of the data; as the space says if absent.")
-]
-FigureOption = Annotated[Path | None, typer.Option(help="Draw it: .svg, .png or .pdf.")]
 
 
 @command(latency)
+@measures
 def measure(
     space: Annotated[
         str,
@@ -53,30 +58,26 @@ def measure(
     width_mult: WidthOption = 1.0,
     resolution: ResolutionOption = None,
     classes: ClassesOption = None,
-    backend: BackendOption = "onnxruntime",
-    plain: PlainOption = False,
-    device: DeviceOption = "cpu",
-    batch_size: BatchOption = 1,
-    threads: ThreadsOption = 1,
-    warmup: WarmupOption = 1,
-    repetitions: RepetitionsOption = 100,
     plugin: PluginOption = None,
+    *,
+    measuring: Measuring,
 ) -> None:
-    """Measure the latency of every layer that the networks of a space can have, here."""
+    """Measure the latency of every layer that the networks of a space can have."""
     load_plugins(plugin or ())
     check_output(out)
-    conditions = _conditions(backend, plain, device, batch_size, threads, warmup, repetitions)
+    conditions = measuring.conditions()
     networks = read_space_or_network(space, width_mult, resolution, classes)
-    if isinstance(networks, Space):
-        table = measure_table(networks, conditions)
-    else:
-        table = measure_layers([networks], conditions)
+    with journal_beside(out, conditions) as journal:
+        if isinstance(networks, Space):
+            table = measure_table(networks, conditions, journal=journal)
+        else:
+            table = measure_layers([networks], conditions, journal=journal)
     table.save(out)
     console.print(f"{out}: {len(table.entries)} layers on {conditions.processor}")
     if isinstance(networks, Space):
-        _print_reach(table, networks)
+        print_reach(table, networks)
     else:
-        console.print(f"{networks.name}: {table.predict(networks):.4f} ms")
+        console.print(f"{networks.name}: {table.predict(networks):.4f} {table.unit}")
 
 
 @command(latency)
@@ -90,7 +91,7 @@ def show(
 ) -> None:
     """What networks of a space take by a table, measured here or published elsewhere."""
     load_plugins(plugin or ())
-    _print_reach(LatencyTable.load(table), read_space(space, width_mult, resolution, classes))
+    print_reach(LatencyTable.load(table), read_space(space, width_mult, resolution, classes))
 
 
 @command(latency)
@@ -102,15 +103,22 @@ def check(
     classes: ClassesOption = None,
     networks: Annotated[int, typer.Option(help="Random networks to measure.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the random networks.")] = 0,
+    reach_device: Annotated[
+        bool, typer.Option("--reach-device", help="Run the command that the table names.")
+    ] = False,
     figure: FigureOption = None,
     plugin: PluginOption = None,
 ) -> None:
     """Measure random whole networks and compare them with what the table predicts."""
     load_plugins(plugin or ())
     check_count("--networks", networks)
-    _check_figure(figure)
+    check_figure(figure)
     result = check_table(
-        LatencyTable.load(table), read_space(space, width_mult, resolution, classes), networks, seed
+        LatencyTable.load(table),
+        read_space(space, width_mult, resolution, classes),
+        networks,
+        seed,
+        reach_device,
     )
     console.print(f"networks:     {networks}")
     console.print(f"R^2:          {result.r2:.4f}")
@@ -121,30 +129,48 @@ def check(
         console.print(f"figure:       {draw_prediction(result, figure)}")
 
 
+@command(latency)
+def count(
+    space: SpaceArgument,
+    cost: Annotated[CountName, typer.Option(help="What to count.")] = "macs",
+    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("costs.yaml"),
+    width_mult: WidthOption = 1.0,
+    resolution: ResolutionOption = None,
+    classes: ClassesOption = None,
+    plugin: PluginOption = None,
+) -> None:
+    """Write a table of what can be counted of every layer, exactly, instead of measured."""
+    load_plugins(plugin or ())
+    check_output(out)
+    counted = read_space(space, width_mult, resolution, classes)
+    table = count_table(counted, cost)
+    table.save(out)
+    console.print(f"{out}: {len(table.entries)} layers")
+    print_reach(table, counted)
+
+
 @command(latency, "compare")
+@measures
 def compare_networks(
     networks: Annotated[
         list[str] | None, typer.Argument(help="Of the zoo, or run folders; the whole zoo if none.")
     ] = None,
     resolution: Annotated[int, typer.Option(help="Pixels of the square pictures.")] = 224,
-    backend: BackendOption = "onnxruntime",
-    plain: PlainOption = False,
-    device: DeviceOption = "cpu",
-    batch_size: BatchOption = 1,
-    threads: ThreadsOption = 1,
-    warmup: WarmupOption = 1,
-    repetitions: RepetitionsOption = 30,
     figure: FigureOption = Path("latency.svg"),
     table: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     plugin: PluginOption = None,
+    *,
+    measuring: Measuring,
 ) -> None:
-    """Latencies of published networks, yardsticks and your own ones on this machine."""
+    """Latencies of published networks, yardsticks and your own ones, on this machine or another."""
     load_plugins(plugin or ())
     check_count("--resolution", resolution)
-    _check_figure(figure)
+    check_figure(figure)
     if table:
         check_output(table)
-    conditions = _conditions(backend, plain, device, batch_size, threads, warmup, repetitions)
+    conditions = measuring.conditions(repetitions=30)
+    if conditions.unit != "ms":
+        raise UserError(f"networks are compared by time; {conditions.unit} is none")
     known = names()
     models = {
         name: build(name) if name in known else Network(read_architecture(name))
@@ -153,8 +179,8 @@ def compare_networks(
     rows = compare(models, resolution, conditions)
     width = max(len(row.name) for row in rows)
     console.print(
-        f"{conditions.backend} on {conditions.processor}, batch {batch_size}, {threads} threads, "
-        f"{resolution} px"
+        f"{conditions.backend} on {conditions.processor}, batch {conditions.batch_size}, "
+        f"{conditions.threads} threads, {resolution} px"
     )
     for row in rows:
         console.print(
@@ -172,35 +198,4 @@ def compare_networks(
         write_atomically(table, json.dumps(content, indent=2) + "\n")
 
 
-def _check_figure(figure: Path | None) -> None:
-    if figure:
-        check_format(figure)
-        check_output(figure)
-
-
-def _conditions(
-    backend: BackendName,
-    plain: bool,
-    device: DeviceName,
-    batch_size: int,
-    threads: int,
-    warmup: int,
-    repetitions: int,
-) -> Conditions:
-    fields: dict[str, Any] = {
-        "backend": backend,
-        "blocks": "plain" if plain else usual_blocks(backend),
-        "device": device,
-        "batch_size": batch_size,
-        "threads": threads,
-        "warmup": warmup,
-        "repetitions": repetitions,
-    }
-    return validate(Conditions, fields, "options")
-
-
-def _print_reach(table: LatencyTable, space: Space) -> None:
-    cheapest, dearest = table.bounds(space)
-    console.print(f"cheapest network: {cheapest:.4f} ms")
-    console.print(f"uniform alphas:   {table.uniform(space):.4f} ms")
-    console.print(f"dearest network:  {dearest:.4f} ms")
+command(latency)(fit)

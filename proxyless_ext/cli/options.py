@@ -30,7 +30,9 @@ SetOption = Annotated[
 ]
 PluginOption = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="Python file with operations of your own, may be repeated."),
+    typer.Option(
+        "--plugin", help="Python file with operations or backends of your own, may be repeated."
+    ),
 ]
 BatchOption = Annotated[int, typer.Option(help="Pictures in one run.")]
 OutOption = Annotated[

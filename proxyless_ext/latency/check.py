@@ -62,14 +62,21 @@ class Check:
         return (self.rescaled - self.measured).abs() / self.measured
 
 
-def check_table(table: LatencyTable, space: Space, networks: int = 30, seed: int = 0) -> Check:
+def check_table(
+    table: LatencyTable,
+    space: Space,
+    networks: int = 30,
+    seed: int = 0,
+    reaches_device: bool = False,
+) -> Check:
     """Measure random networks of a space, under the conditions of the table.
 
     Args:
-        table: a table of this machine.
+        table: a table of this machine, or of a device that can be reached from it.
         space: the space.
         networks: how many, drawn uniformly.
         seed: of the draw.
+        reaches_device: whether the command in the table may be run, which came with the file.
 
     Raises:
         UserError: the table comes from elsewhere, or lacks a layer of the space.
@@ -80,7 +87,13 @@ def check_table(table: LatencyTable, space: Space, networks: int = 30, seed: int
             f"{table.source} was not measured for a space on a machine like this, so it cannot be "
             f"checked; check one that `proxyless latency measure {space.name}` made"
         )
-    if not conditions.are_of_this_machine:
+    if conditions.remote:
+        if not reaches_device:
+            raise UserError(
+                f"{table.source} was measured by {conditions.remote.what}; read that, and let it "
+                "run with --reach-device"
+            )
+    elif not conditions.are_of_this_machine:
         raise UserError(
             f"{table.source} holds latencies of {conditions.processor}, which is not this "
             f"machine's {conditions.device}; check it there"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from importlib.metadata import version
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import Field, model_validator
@@ -12,11 +12,18 @@ from pydantic import Field, model_validator
 from ..errors import UserError
 from ..processor import cpu_name
 from ..spaces import StrictModel, validate
+from .readout import in_table
 from .reference import Reference
+from .remote import Remote
 
 BackendName = Literal["eager", "onnxruntime"]
+"""Those that run networks in this process; `Conditions` has also ``command`` and plug-ins."""
+
 BlocksName = Literal["fused", "plain"]
 DeviceName = Literal["cpu", "cuda"]
+"""Those of this machine; `Conditions` has also ``remote``."""
+
+BUILT_IN: tuple[BackendName, ...] = get_args(BackendName)
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -24,26 +31,33 @@ class Conditions(StrictModel):
     """How to measure, and where and when that is done: made without the latter, here and now.
 
     Attributes:
-        backend: what runs the networks.
+        backend: what runs the networks: ``eager``, ``onnxruntime``, ``command``, or the name that a
+            plug-in has.
         blocks: whether MBConvs run as one operator, or as plain layers as in every export.
-        device: the device it runs them on.
+        device: the device it runs them on; that of a command or a plug-in is ``remote``.
         batch_size: pictures in one run; latencies are those of the whole batch.
         threads: of the backend on the CPU.
-        warmup: runs before timed ones, each time that a network's turn comes.
+        warmup: runs before timed ones, each time that a network's turn comes; none on a remote
+            device, whose program makes its own.
         repetitions: timed runs of each layer or network, at least.
-        processor: the device by its maker's name.
+        processor: the device by its maker's name; a remote one by the user's.
         torch, onnxruntime: versions.
         date: of the measurement, in local time.
         busy_cores: how many cores other programs kept busy meanwhile; None where that is not known.
         reference: how fast the machine was; None before a whole space is measured.
+        remote: how a remote device is reached; None for this machine.
     """
 
-    backend: BackendName = "eager"
+    backend: Annotated[str, Field(min_length=1)] = "eager"
     blocks: BlocksName = Field(default_factory=lambda fields: usual_blocks(fields["backend"]))
-    device: DeviceName = "cpu"
+    device: DeviceName | Literal["remote"] = Field(
+        default_factory=lambda fields: "cpu" if fields["backend"] in BUILT_IN else "remote"
+    )
     batch_size: Count = 1
     threads: Count = 1
-    warmup: Annotated[int, Field(ge=0)] = 1
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        default_factory=lambda fields: 1 if fields["backend"] in BUILT_IN else 0
+    )
     repetitions: Count = 100
     processor: str = Field(default_factory=lambda fields: processor_name(fields["device"]))
     torch: str = Field(default_factory=lambda: version("torch"))
@@ -51,18 +65,45 @@ class Conditions(StrictModel):
     date: datetime = Field(default_factory=lambda: datetime.now().replace(microsecond=0))
     busy_cores: float | None = None
     reference: Reference | None = None
+    remote: Remote | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Conditions:
         if self.backend == "onnxruntime" and self.device != "cpu":
             raise UserError("onnxruntime is measured on the cpu only; use backend eager for cuda")
-        if self.backend == "onnxruntime" and self.blocks == "fused":
-            raise UserError("onnxruntime has no fused blocks; use blocks plain, or backend eager")
+        if self.is_remote == (self.backend in BUILT_IN) or self.is_remote == (self.remote is None):
+            raise UserError(
+                f"backend '{self.backend}' does not go with device {self.device} and "
+                f"{'no' if self.remote is None else 'a'} way to a remote one; the backends of this "
+                f"machine are {' and '.join(BUILT_IN)}, and any other needs such a way"
+            )
+        if self.remote and not self.remote.takes_threads and self.threads != 1:
+            raise UserError(
+                f"{self.remote.what} does not say where the number of threads goes, so "
+                f"{self.threads} would change nothing; write {{threads}} there, or leave it out"
+            )
+        if self.backend != "eager" and self.blocks == "fused":
+            raise UserError(
+                f"{self.backend} has no fused blocks; use blocks plain, or backend eager"
+            )
         return self
 
     @property
+    def is_remote(self) -> bool:
+        """Whether a command or a plug-in measures, and not this process."""
+        return self.device == "remote"
+
+    @property
+    def unit(self) -> str:
+        """Of what is measured under them."""
+        return in_table(self.remote.readout.unit) if self.remote else "ms"
+
+    @property
     def are_of_this_machine(self) -> bool:
-        """Whether what was measured under them can be measured here again."""
+        """Whether what was measured under them can be measured here again.
+
+        A remote device is none of this machine's, wherever it stands: no table has its command run.
+        """
         try:
             return self.processor == processor_name(self.device)
         except UserError:
@@ -75,7 +116,7 @@ class Conditions(StrictModel):
         Raises:
             UserError: one is missing or impossible.
         """
-        if missing := cls.model_fields.keys() - fields.keys():
+        if missing := cls.model_fields.keys() - fields.keys() - {"remote"}:
             raise UserError(
                 f"{source}: the conditions lack {', '.join(sorted(missing))}; measure the table "
                 "again"
@@ -83,17 +124,19 @@ class Conditions(StrictModel):
         return validate(cls, fields, source)
 
 
-def usual_blocks(backend: BackendName) -> BlocksName:
+def usual_blocks(backend: str) -> BlocksName:
     """What MBConvs run as on a backend, if nothing is asked for."""
     return "fused" if backend == "eager" else "plain"
 
 
-def processor_name(device: DeviceName) -> str:
+def processor_name(device: str) -> str:
     """The device of this machine by its maker's name.
 
     Raises:
-        UserError: this machine has none.
+        UserError: this machine has none, or the device is not this machine's.
     """
+    if device == "remote":
+        raise UserError("a device elsewhere has no name here; give it one")
     if device == "cpu":
         return cpu_name()
     if not torch.cuda.is_available():

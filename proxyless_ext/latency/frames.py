@@ -33,6 +33,9 @@ class Frame(NamedTuple):
     channels: int
     size: int
 
+    def __str__(self) -> str:
+        return f"empty frame {self.size}x{self.size}x{self.channels}"
+
 
 class Framed(nn.Module):
     """head -> layer -> tail, either end of which a layer may lack."""

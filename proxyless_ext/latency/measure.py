@@ -25,6 +25,7 @@ import random
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 import torch
 
@@ -34,10 +35,12 @@ from .bystanders import Bystanders
 from .conditions import Conditions
 from .correction import Errors, correct
 from .frames import chain, framed_layers, unframe
+from .journal import Journal
 from .reference import Reference
 from .sampling import draw_uniform
 from .table import Entry, LatencyTable
 from .timing import build_runs, count_rounds, time_chains
+from .trials import measure_in_turn
 from .whole_networks import with_pictures
 
 WHOLE_NETWORKS = 12
@@ -46,15 +49,20 @@ REFERENCES = 6
 
 ERRORS = Errors(part=0.05, shared=0.1, common=0.1)
 """Of layers in frames and chains."""
+REMOTE_ERRORS = Errors(part=0.15, shared=0.3, common=0.3)
+"""Of layers in frames, each repeated on its own by the program that a remote device has."""
 
 
-def measure_table(space: Space, conditions: Conditions, seed: int = 0) -> LatencyTable:
-    """Measure all layers of a space on this machine.
+def measure_table(
+    space: Space, conditions: Conditions, seed: int = 0, journal: Journal | None = None
+) -> LatencyTable:
+    """Measure all layers of a space.
 
     Args:
         space: the space.
         conditions: how to measure.
         seed: of the random networks.
+        journal: of a remote device: has what was measured before, and gets what is measured now.
 
     Returns:
         The table, under these conditions, with a reference.
@@ -63,26 +71,28 @@ def measure_table(space: Space, conditions: Conditions, seed: int = 0) -> Latenc
         UserError: the backend cannot run here.
     """
     rng = random.Random(derive_seed(seed, "measure latency"))
-    covers = [_cover(space, rng) for _ in range(count_rounds(conditions))]
+    covers = [_cover(space, rng) for _ in range(_num_covers(conditions))]
     choices = [draw_uniform(space.counts, rng) for _ in range(WHOLE_NETWORKS)]
     whole = [space.architecture(network) for network in choices]
     others = Bystanders()
-    entries, totals = _measure(covers, whole, conditions, rng)
+    entries, totals = _measure(covers, whole, conditions, rng, journal)
     reference = Reference.of(space, choices[:REFERENCES], fmean(totals[:REFERENCES]))
-    found = {"reference": reference, "busy_cores": others.cores()}
-    others.warn(conditions.threads)
-    return LatencyTable(entries, conditions.model_copy(update=found))
+    return LatencyTable(entries, _ended(conditions, others, reference), unit=conditions.unit)
 
 
 def measure_layers(
-    networks: Sequence[Architecture], conditions: Conditions, seed: int = 0
+    networks: Sequence[Architecture],
+    conditions: Conditions,
+    seed: int = 0,
+    journal: Journal | None = None,
 ) -> LatencyTable:
-    """Measure the layers of some networks on this machine.
+    """Measure the layers of some networks.
 
     Args:
         networks: at least one.
         conditions: how to measure.
         seed: of the order.
+        journal: as of `measure_table`.
 
     Returns:
         The table, under these conditions.
@@ -91,12 +101,24 @@ def measure_layers(
         UserError: the backend cannot run here.
     """
     rng = random.Random(derive_seed(seed, "measure latency"))
-    covers = [networks] * count_rounds(conditions)
+    covers = [networks] * _num_covers(conditions)
     others = Bystanders()
-    entries, _ = _measure(covers, networks[:WHOLE_NETWORKS], conditions, rng)
-    found = {"busy_cores": others.cores()}
-    others.warn(conditions.threads)
-    return LatencyTable(entries, conditions.model_copy(update=found))
+    entries, _ = _measure(covers, networks[:WHOLE_NETWORKS], conditions, rng, journal)
+    return LatencyTable(entries, _ended(conditions, others, None), unit=conditions.unit)
+
+
+def _num_covers(conditions: Conditions) -> int:
+    """How often layers are timed anew in other chains; a remote device has none."""
+    return 1 if conditions.is_remote else count_rounds(conditions)
+
+
+def _ended(conditions: Conditions, others: Bystanders, reference: Reference | None) -> Conditions:
+    """The conditions of what was measured beside other programs."""
+    found: dict[str, Any] = {"reference": reference}
+    if not conditions.is_remote:
+        found["busy_cores"] = others.cores()
+        others.warn(conditions.threads)
+    return conditions.model_copy(update=found)
 
 
 def _measure(
@@ -104,6 +126,7 @@ def _measure(
     whole: Sequence[Architecture],
     conditions: Conditions,
     rng: random.Random,
+    journal: Journal | None,
 ) -> tuple[dict[str, Entry], list[float]]:
     """Latencies of layers and, in ms, of the networks `whole`.
 
@@ -111,12 +134,17 @@ def _measure(
     """
     modules = framed_layers(covers[0], conditions.batch_size)
     modules.update(with_pictures(whole, conditions.batch_size))
-    alone: list[list[Hashable]] = [[network] for network in whole]
-    rounds = [[*(chain(network.layers()) for network in cover), *alone] for cover in covers]
-    measured = time_chains(build_runs(modules, conditions), rounds, conditions, rng)
+    if conditions.is_remote:
+        errors = REMOTE_ERRORS
+        measured = measure_in_turn(modules, conditions, journal)
+    else:
+        errors = ERRORS
+        alone: list[list[Hashable]] = [[network] for network in whole]
+        rounds = [[*(chain(network.layers()) for network in cover), *alone] for cover in covers]
+        measured = time_chains(build_runs(modules, conditions), rounds, conditions, rng)
     layers = unframe((layer for network in covers[0] for layer in network.layers()), measured)
     totals = [measured[network].mean for network in whole]
-    return _correct(layers, whole, totals), totals
+    return _correct(layers, whole, totals, errors), totals
 
 
 def _cover(space: Space, rng: random.Random) -> list[Architecture]:
@@ -129,14 +157,17 @@ def _cover(space: Space, rng: random.Random) -> list[Architecture]:
 
 
 def _correct(
-    entries: Mapping[str, Entry], networks: Sequence[Architecture], measured: Sequence[float]
+    entries: Mapping[str, Entry],
+    networks: Sequence[Architecture],
+    measured: Sequence[float],
+    errors: Errors,
 ) -> dict[str, Entry]:
     """Correct the layers' latencies by those of whole networks, in ms."""
     occurrences = [Counter(layer.key for layer in network.layers()) for network in networks]
     counts = torch.tensor([[each[key] for key in entries] for each in occurrences]).double()
     prior = torch.tensor([entry.mean for entry in entries.values()], dtype=torch.float64)
     totals = torch.tensor(measured, dtype=torch.float64)
-    corrected = correct(prior, counts, totals, ERRORS).tolist()
+    corrected = correct(prior, counts, totals, errors).tolist()
     return {
         key: entry.model_copy(update={"mean": mean})
         for (key, entry), mean in zip(entries.items(), corrected, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -22,15 +23,9 @@ class Reference(StrictModel):
     mean_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
     @classmethod
-    def of(cls, space: Space, choices: list[list[int]], mean_ms: float) -> Reference:
+    def of(cls, space: Space, choices: Sequence[Sequence[int]], mean_ms: float) -> Reference:
         """The networks of a space that have these candidate indices at its edges."""
-        names = (
-            " ".join(
-                group.candidates[index] for group, index in zip(space.groups, network, strict=True)
-            )
-            for network in choices
-        )
-        return cls(networks=tuple(names), mean_ms=mean_ms)
+        return cls(networks=tuple(name_network(space, each) for each in choices), mean_ms=mean_ms)
 
     def architectures(self, space: Space) -> list[Architecture]:
         """The networks again.
@@ -39,17 +34,34 @@ class Reference(StrictModel):
             UserError: they are not networks of this space.
         """
         try:
-            return [
-                space.architecture(
-                    [
-                        group.candidates.index(name)
-                        for group, name in zip(space.groups, network.split(), strict=True)
-                    ]
-                )
-                for network in self.networks
-            ]
-        except ValueError as error:
+            return [find_network(space, network) for network in self.networks]
+        except UserError as error:
             raise UserError(
                 f"the table was measured for another space than '{space.name}'; measure one with "
                 f"`proxyless latency measure {space.name}`"
             ) from error
+
+
+def name_network(space: Space, choices: Sequence[int]) -> str:
+    """A network as the names of the candidates at the edges, such as ``k3e6 zero k5e3``.
+
+    Edges of one group, which share one choice, have one name together.
+    """
+    pairs = zip(space.groups, choices, strict=True)
+    return " ".join(group.candidates[index] for group, index in pairs)
+
+
+def find_network(space: Space, network: str) -> Architecture:
+    """The network that `name_network` named.
+
+    Raises:
+        UserError: the space has none of that name.
+    """
+    try:
+        pairs = zip(space.groups, network.split(), strict=True)
+        return space.architecture([group.candidates.index(name) for group, name in pairs])
+    except ValueError as error:
+        raise UserError(
+            f"'{network}' does not name one candidate at each of the {len(space.groups)} edges of "
+            f"space '{space.name}', those of one group counted once"
+        ) from error

@@ -78,9 +78,14 @@ def time_chains(
 
 def summarise(times: Sequence[float]) -> Entry:
     """Mean and variance of the fastest half of the times of runs, in ms."""
-    fastest = torch.tensor(sorted(times)[: (len(times) + 1) // 2], dtype=torch.float64)
+    fastest = torch.tensor(fastest_half(times), dtype=torch.float64)
     variance, mean = torch.var_mean(fastest, correction=0)
     return Entry(count=len(fastest), mean=mean.item(), var=variance.item())
+
+
+def fastest_half(times: Sequence[float]) -> list[float]:
+    """The times that count, the fastest first."""
+    return sorted(times)[: (len(times) + 1) // 2]
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,10 @@ from ..seeding import generator
 from ..spaces import Architecture
 from .bystanders import Bystanders
 from .conditions import Conditions
+from .journal import Journal
 from .table import Entry
 from .timing import build_runs, count_rounds, time_chains
+from .trials import measure_in_turn
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,22 @@ def compare(
 
 
 def measure_each(
-    networks: Mapping[Hashable, tuple[nn.Module, Tensor]], conditions: Conditions
+    networks: Mapping[Hashable, tuple[nn.Module, Tensor]],
+    conditions: Conditions,
+    journal: Journal | None = None,
 ) -> dict[Hashable, Entry]:
     """Latencies of networks, each for its input, timed in turn: what disturbs one disturbs all.
+
+    Args:
+        networks: by key, each with its input.
+        conditions: how to measure.
+        journal: of a remote device: has what was measured before, and gets what is measured now.
 
     Raises:
         UserError: the backend cannot run here, or cannot run one of the networks.
     """
+    if conditions.is_remote:
+        return measure_in_turn(networks, conditions, journal)
     rounds = [[[key] for key in networks]] * count_rounds(conditions)
     runs = build_runs(networks, conditions)
     others = Bystanders()
@@ -79,15 +91,29 @@ def measure_each(
 
 def with_pictures(
     architectures: Iterable[Architecture], batch_size: int
-) -> dict[Hashable, tuple[nn.Module, Tensor]]:
-    """Networks by architecture, with fresh weights, each with pictures of its resolution."""
-    return {
-        each: (
-            fresh_network(each),
-            random_input(batch_size, each.stem.in_channels, each.resolution),
-        )
-        for each in architectures
-    }
+) -> Mapping[Hashable, tuple[nn.Module, Tensor]]:
+    """Networks by architecture, with fresh weights, each with pictures of its resolution.
+
+    They are made whenever they are asked for, since many large ones would fill the memory.
+    """
+    return _WithPictures(architectures, batch_size)
+
+
+class _WithPictures(Mapping[Hashable, tuple[nn.Module, Tensor]]):
+    def __init__(self, architectures: Iterable[Architecture], batch_size: int) -> None:
+        self._architectures = {each: each for each in architectures}
+        self._batch_size = batch_size
+
+    def __getitem__(self, key: Hashable) -> tuple[nn.Module, Tensor]:
+        architecture = self._architectures[cast(Architecture, key)]
+        channels, size = architecture.stem.in_channels, architecture.resolution
+        return fresh_network(architecture), random_input(self._batch_size, channels, size)
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._architectures)
+
+    def __len__(self) -> int:
+        return len(self._architectures)
 
 
 def fresh_network(architecture: Architecture) -> Network:

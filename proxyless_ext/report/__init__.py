@@ -3,6 +3,7 @@
 from .compare import (
     SearchedPoint,
     draw_comparison,
+    draw_fit,
     draw_pareto,
     draw_prediction,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "describe_status",
     "describe_verdict",
     "draw_comparison",
+    "draw_fit",
     "draw_network",
     "draw_networks",
     "draw_pareto",

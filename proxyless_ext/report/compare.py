@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..latency import Check, NetworkRow
+from ..latency import Check, Fit, NetworkRow
 from .colours import BLUE, GREY, INK, LINE, MUTED, ORANGE
 from .plot import add_legend, new_figure, save, styled
 from .words import count, milliseconds, percent
@@ -110,6 +110,33 @@ def draw_prediction(check: Check, path: Path) -> Path:
     axes.set(ylabel="measured, ms", xlim=reach, ylim=reach, aspect="equal")
     axes.set_title(f"R² {check.r2:.3f}, median error {percent(check.median_error)}")
     add_legend(axes, columns=3)
+    return save(figure, path)
+
+
+@styled
+def draw_fit(fit: Fit, unit: str, path: Path) -> Path:
+    """How the error falls with the number of networks, and what is predicted of those held out.
+
+    Args:
+        fit: of a table to whole networks.
+        unit: of what was measured.
+        path: ends in .svg, .png or .pdf.
+
+    Raises:
+        UserError: `path` ends otherwise, or cannot be written.
+    """
+    figure = new_figure(720, 350)
+    by_number, held_out = figure.subplots(1, 2)
+    errors = [100 * error for error in fit.by_number.values()]
+    by_number.plot(list(fit.by_number), errors, "o-", color=ORANGE)
+    by_number.set(title="Median error of networks held out, %", xlabel="networks measured")
+    by_number.set_ylim(0, 1.15 * max(errors))
+    predicted, measured = fit.held_out.predicted.tolist(), fit.held_out.measured.tolist()
+    reach = [0.95 * min(*predicted, *measured), 1.05 * max(*predicted, *measured)]
+    held_out.plot(reach, reach, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    held_out.plot(predicted, measured, "o", color=ORANGE, alpha=0.75)
+    held_out.set(title=f"Measured, {unit}", xlabel=f"predicted without it, {unit}")
+    held_out.set(xlim=reach, ylim=reach)
     return save(figure, path)
 
 

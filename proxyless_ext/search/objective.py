@@ -66,8 +66,14 @@ class Objective:
         """The objective of a search in a space.
 
         Raises:
-            UserError: the table lacks a layer of the space, or what `build` raises.
+            UserError: the table lacks a layer of the space or holds no times, or what `build`
+                raises.
         """
+        if table.unit != "ms":
+            raise UserError(
+                f"{table.source} holds {table.unit}, and a search in a space takes times; give a "
+                "table of latencies, or search over a model of your own with costs of any kind"
+            )
         return cls.build(space.name, table.costs(space), config)
 
     def correct(self, costs: Costs) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import io
-import warnings
-
 import onnxruntime
-import torch
 from torch import Tensor, nn
 
-from ...errors import UserError
 from ..conditions import Conditions
 from .base import Run, cpu_clock
+from .onnx import to_onnx
 
 
 class OnnxRuntime:
@@ -28,9 +23,8 @@ class OnnxRuntime:
         self.options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
     def build(self, module: nn.Module, example: Tensor) -> Run:
-        graph = _to_onnx(copy.deepcopy(module).cpu().eval(), example)
         session = onnxruntime.InferenceSession(
-            graph, self.options, providers=["CPUExecutionProvider"]
+            to_onnx(module, example), self.options, providers=["CPUExecutionProvider"]
         )
         feed = {session.get_inputs()[0].name: example.numpy()}
         clock = self.clock
@@ -41,21 +35,3 @@ class OnnxRuntime:
             return 1e3 * (clock() - start)
 
         return run
-
-
-def _to_onnx(module: nn.Module, example: Tensor) -> bytes:
-    """By tracing: a table needs a hundred graphs, and `export.to_onnx` takes a second for each.
-
-    The graphs of both run equally fast.
-    """
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # That tracing is the older way, at every call.
-        try:
-            # Tracing takes an open file, too, which the signature leaves out.
-            torch.onnx.export(module, (example,), buffer, dynamo=False)  # type: ignore[arg-type]
-        except torch.onnx.OnnxExporterError as error:
-            raise UserError(
-                f"{type(module).__name__} cannot be exported to ONNX; measure it with backend eager"
-            ) from error
-    return buffer.getvalue()
