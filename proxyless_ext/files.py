@@ -59,6 +59,18 @@ def check_writable(path: str | Path) -> None:
         raise write_error(path, error) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those it lies in, where there is none.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed writers left in a folder that nobody else writes to now."""
     for path in folder.glob(".*.part"):

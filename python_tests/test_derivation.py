@@ -26,9 +26,9 @@ from proxyless_ext.runs import (
 )
 from proxyless_ext.search import Objective, Task
 from proxyless_ext.search.candidates import Band, Choices
-from proxyless_ext.search.finalists import Finalists, rounds
+from proxyless_ext.search.finalists import Contest, Finalists, rounds
 from proxyless_ext.search.path_scores import PathScores
-from proxyless_ext.search.short_list import ShortList, best_first
+from proxyless_ext.search.short_list import Listing, ShortList, best_first
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.phase import run_phase
 from proxyless_ext.training.train import Train
@@ -43,23 +43,28 @@ class Bench:
         values = {key.replace("__", "."): value for key, value in settings.items()}
         self.config: Config = tiny_config(folder, {"checkpoint_seconds": 1e9, **values})
         self.task = Task.load(self.config, None)
-        assert self.task.table is not None
-        self.objective = Objective.of_space(self.task.space, self.task.table, self.config.latency)
+        table = self.task.tables[""]
+        self.objective = Objective.of_space(self.task.space, table, self.config.latency)
         torch.manual_seed(0)
         self.supernet = SuperNet(self.task.space)
         self.path_scores = PathScores([len(edge.candidates) for edge in self.task.space.edges])
         self.run: Run = begin(folder / "run", self.config)
 
     def short_list(self, first: Sequence[Choices] = FIRST) -> ShortList:
-        band = Band(self.objective)
+        log_probabilities = self.supernet.edges.log_probabilities()
+        listing = Listing("shortlist", Band(self.objective), log_probabilities, list(first))
         task = self.task
         return ShortList(
-            self.supernet, self.config, task.runtime, task.data, band, self.path_scores, first
+            self.supernet, self.config, task.runtime, task.data, self.path_scores, [listing]
         )
 
-    def finalists(self, choices: Sequence[Choices]) -> Finalists:
-        networks = [(each, self.network(each)) for each in choices]
-        return Finalists(networks, self.config, self.task.runtime, self.task.data, self.objective)
+    def finalists(self, *contests: Sequence[Choices]) -> Finalists:
+        networks = {each: self.network(each) for choices in contests for each in choices}
+        competing = [
+            Contest(f"finalists@{number}", self.objective, list(choices))
+            for number, choices in enumerate(contests)
+        ]
+        return Finalists(networks, competing, self.config, self.task.runtime, self.task.data)
 
     def network(self, choices: Choices) -> Network:
         torch.manual_seed(sum(choices))
@@ -77,7 +82,8 @@ def test_scores_are_those_of_the_derived_networks(tmp_path: Path) -> None:
     assert exactly(bench.supernet.state_dict()) == before
     assert bench.supernet.training
     assert phase.num_batches == 2
-    for scored, choices in zip(phase.scored, FIRST, strict=True):
+    (listing,) = phase.listings
+    for scored, choices in zip(listing.scored, FIRST, strict=True):
         assert scored.choices == choices
         losses, hits = [], []
         network = bench.supernet.derive(choices).train()
@@ -94,15 +100,16 @@ def test_scores_are_those_of_the_derived_networks(tmp_path: Path) -> None:
         assert scored.log_probability == pytest.approx(rows[range(4), choices].sum().item())
     (record,) = read_metrics(bench.run.metrics_path)
     assert isinstance(record, ShortListEpoch)
-    assert list(record.networks) == phase.scored
+    assert list(record.networks) == listing.scored
 
 
 def test_offspring_of_the_best_join_the_short_list(tmp_path: Path) -> None:
     bench = Bench(tmp_path, derive__generations=2, derive__networks=4)
     phase = bench.short_list()
     bench.finish(phase)
-    assert len(phase.scored) == len({each.choices for each in phase.scored}) == 12
-    losses = [each.loss for each in phase.best_first]
+    (listing,) = phase.listings
+    assert len(listing.scored) == len({each.choices for each in listing.scored}) == 12
+    losses = [each.loss for each in listing.best_first]
     assert losses == sorted(losses)  # The path scores know nothing, and leave the order.
 
 
@@ -121,7 +128,7 @@ def test_the_loss_counts_latency_where_the_search_does(tmp_path: Path) -> None:
     bench = Bench(tmp_path, derive__generations=0, **settings)
     phase = bench.short_list()
     bench.finish(phase)
-    latencies = [each.predicted_ms for each in phase.best_first]
+    latencies = [each.predicted_ms for each in phase.listings[0].best_first]
     assert latencies == sorted(latencies)
 
 
@@ -160,7 +167,7 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
             left = left[: math.ceil(len(left) / 2)]
             losses = [[] for _ in choices]
     assert len(records) == 4
-    assert phase.winner == choices[left[0]]
+    assert phase.contests[0].left == [choices[left[0]]]
 
 
 @pytest.mark.parametrize(

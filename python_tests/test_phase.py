@@ -21,7 +21,8 @@ from proxyless_ext.config import OptimizerConfig
 from proxyless_ext.errors import UserError
 from proxyless_ext.nn import Network
 from proxyless_ext.runs import Epoch, Run, TrainEpoch, load_checkpoint, read_metrics
-from proxyless_ext.search import Objective, Task
+from proxyless_ext.search import Task
+from proxyless_ext.search.goals import make_goals
 from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.phases import Search, WarmUp, first_gate_step
 from proxyless_ext.training.meter import Meter
@@ -40,9 +41,9 @@ class Bench:
             folder, {key.replace("__", "."): value for key, value in settings.items()}
         )
         task = Task.load(self.config, None)
-        assert task.table is not None
         self.data, self.runtime = task.data, task.runtime
-        self.objective = Objective.of_space(task.space, task.table, self.config.latency)
+        run = Run(folder / "run")
+        self.goals = make_goals(run, self.config, task.space, task.tables)
         torch.manual_seed(0)
         self.supernet = SuperNet(task.space)
         self.path_scores = PathScores([len(edge.candidates) for edge in task.space.edges])
@@ -52,7 +53,7 @@ class Bench:
 
     def search(self) -> Search:
         scores, data = self.path_scores, self.data
-        return Search(self.supernet, scores, self.config, self.runtime, data, self.objective)
+        return Search(self.supernet, scores, self.config, self.runtime, data, self.goals)
 
     def train(self) -> Train:
         torch.manual_seed(0)
@@ -112,7 +113,8 @@ def test_every_phase_runs_through_the_whole_cosine(tmp_path: Path) -> None:
                 assert group["lr"] == pytest.approx(rate)
             if (step + 1) % phase.num_batches == 0:  # The record has the epoch's last rate.
                 epoch = step // phase.num_batches
-                assert phase.end_epoch(epoch, meter).lr == pytest.approx(rate)
+                (record,) = phase.end_epoch(epoch, meter)
+                assert record.lr == pytest.approx(rate)
 
 
 def test_optimizers_are_those_of_the_published_runs() -> None:
@@ -148,7 +150,7 @@ def test_searching_decays_all_weights_and_no_alphas(tmp_path: Path) -> None:
         assert group["weight_decay"] == 4e-5
         assert {id(p) for p in group["params"]} == {id(p) for p in bench.supernet.edges.weights}
         assert not {id(p) for p in group["params"]} & {id(p) for p in bench.supernet.edges.alphas}
-    (group,) = bench.search().learner.optimizer.param_groups
+    (group,) = bench.search().learners[0].optimizer.param_groups
     assert (group["betas"], group["weight_decay"]) == ((0.0, 0.999), 0.0)
     assert [id(p) for p in group["params"]] == [id(p) for p in bench.supernet.edges.alphas]
 
@@ -308,10 +310,10 @@ class Walk(Phase):
         self.on_step.get(step, lambda: None)()
         meter.add(1, loss=self.position[0], accuracy=float(step))
 
-    def end_epoch(self, epoch: int, meter: Meter) -> TrainEpoch:
+    def end_epoch(self, epoch: int, meter: Meter) -> list[TrainEpoch]:
         self.on_end.get(epoch, lambda: None)()
         done = {"phase": self.name, "step": 3 * epoch + 3, "epoch": epoch}
-        return TrainEpoch(**done, **meter.means(), val_loss=self.position.item())
+        return [TrainEpoch(**done, **meter.means(), val_loss=self.position.item())]
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position}

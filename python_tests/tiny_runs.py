@@ -106,6 +106,12 @@ def begin(folder: Path, config: Config) -> Run:
 
 def search(run: Run, **settings: Any) -> Result:
     """Search, as `proxyless search --resume` does, with some settings changed for this sitting."""
+    (result,) = specialise(run, **settings)
+    return result
+
+
+def specialise(run: Run, **settings: Any) -> list[Result]:
+    """The same of a run for any number of networks, as `proxyless specialise --resume` does."""
     resumed = Run.resume(run.folder)
     try:
         config = load_config(resumed.config_path, settings)

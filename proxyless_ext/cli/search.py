@@ -84,7 +84,7 @@ def search(
         settings, task = _planned(settings, budget)
     settings = settings.anchored()
     run = begun(run, out, settings, task.data)
-    result = run_search(run, settings, task)
+    (result,) = run_search(run, settings, task)
     report = write_report(run.folder)
     _print_result(result, report)
 

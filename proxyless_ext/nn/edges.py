@@ -164,6 +164,12 @@ class Edges:
             alpha.grad = part if alpha.grad is None else alpha.grad + part
 
     @torch.no_grad()
+    def set_alphas(self, alpha: Tensor) -> None:
+        """Make the rows of `alpha` [E, N], which `alpha_matrix` gave, the alphas."""
+        for parameter, row in zip(self.alphas, alpha.unbind(0), strict=True):
+            parameter.copy_(row[: parameter.numel()])
+
+    @torch.no_grad()
     def add_to_alphas(self, change: Tensor) -> None:
         """Add the rows of `change` [E, N] to the alphas themselves."""
         for alpha, row in zip(self.alphas, change.unbind(0), strict=True):

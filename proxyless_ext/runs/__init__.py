@@ -13,12 +13,15 @@ from .records import (
     Finalist,
     FinalistFigures,
     FinalistsEpoch,
+    Latencies,
     Position,
     Result,
     ScoredNetwork,
     SearchEpoch,
     ShortListEpoch,
     TrainEpoch,
+    phase_kind,
+    phase_name,
 )
 from .run import Run, check_free, check_output, new_folder
 
@@ -32,6 +35,7 @@ __all__ = [
     "Finalist",
     "FinalistFigures",
     "FinalistsEpoch",
+    "Latencies",
     "Outcome",
     "Position",
     "Result",
@@ -44,6 +48,8 @@ __all__ = [
     "check_output",
     "load_checkpoint",
     "new_folder",
+    "phase_kind",
+    "phase_name",
     "read_metrics",
     "save_checkpoint",
 ]

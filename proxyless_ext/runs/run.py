@@ -11,7 +11,13 @@ from typing import Any
 from ..documents import write_document
 from ..environment import describe_environment
 from ..errors import UserError
-from ..files import check_writable, remove_leftovers, write_atomically, write_error
+from ..files import (
+    check_writable,
+    make_folder,
+    remove_leftovers,
+    write_atomically,
+    write_error,
+)
 from ..spaces import load_plugins, read_mapping, read_model
 from .lock import FolderLock, holder
 from .metrics import Metrics
@@ -31,12 +37,12 @@ class Run:
         beginning_path: pictures and settings that the run goes on with.
         environment_path: machine, versions and command line of the run's beginning.
         space_path: the search space.
-        latency_path: the latency table of its layers.
+        latency_path: the latency table of its layers, in a run for one network.
         metrics_path: the records, a line of JSON each.
         tensorboard_path: the folder of the same as TensorBoard curves.
         position_path: where it stands, while it goes on.
         checkpoints_path: the folder of checkpoints.
-        outcome: the files about the derived network.
+        outcome: the files about the derived network, in a run for one.
         report_path: the page to look at.
     """
 
@@ -56,6 +62,14 @@ class Run:
         self._metrics = Metrics(self.metrics_path, self.tensorboard_path)
         self._lock_path = self.folder / ".lock"
         self._lock = FolderLock(self._lock_path)
+
+    def table_path(self, device: str) -> Path:
+        """The latency table of a device, whose name is empty in a run for one network."""
+        return self.folder / "devices" / f"{device}.yaml" if device else self.latency_path
+
+    def outcome_of(self, name: str) -> Outcome:
+        """The files about the network called `name`, which is empty in a run for one."""
+        return Outcome(self.folder / "networks" / name) if name else self.outcome
 
     @property
     def going_on(self) -> str:
@@ -78,10 +92,7 @@ class Run:
             UserError: nothing can be written there, or what `check_free` raises.
         """
         run = cls(folder)
-        try:
-            run.checkpoints_path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(run.checkpoints_path, error) from error
+        make_folder(run.checkpoints_path)
         run._lock.take()
         check_free(run.folder)
         remove_leftovers(run.folder)

@@ -12,16 +12,19 @@ out for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..config import Config
 from ..data import Pictures, batches_per_epoch, endless
 from ..runs import Finalist, FinalistsEpoch
 from ..runtime import Runtime
+from ..seeding import derive_seed
 from ..training.meter import Meter
 from ..training.phase import Batch, Phase
 from ..training.train import Train
@@ -29,15 +32,39 @@ from .candidates import Choices
 from .objective import Objective
 
 
+@dataclass
+class Contest:
+    """Finalists that compete for one network to be found.
+
+    Attributes:
+        phase: of its records.
+        objective: of the search.
+        left: the finalists that have not dropped out.
+    """
+
+    phase: str
+    objective: Objective
+    left: list[Choices]
+
+    def best_first(self, losses: Mapping[Choices, float]) -> list[Choices]:
+        """Those that are left, by their training losses."""
+        return sorted(
+            self.left, key=lambda choices: self.objective.network_loss(losses[choices], choices)
+        )
+
+
 class Finalists(Phase):
     """Trains networks beside each other; an epoch is as long as the first round.
 
+    A network that competes in several contests is trained once for all of them: what a finalist is
+    trained with depends on the seed and the step alone.
+
     Args:
         networks: as the training of the winner will begin with, by their choices.
+        contests: what they compete in, one for each network to be found.
         config: `config.train` for the training, `config.derive` for the rounds.
         runtime: where the networks are.
         data: the pictures.
-        objective: of the search.
     """
 
     name = "finalists"
@@ -45,38 +72,33 @@ class Finalists(Phase):
 
     def __init__(
         self,
-        networks: Sequence[tuple[Choices, nn.Module]],
+        networks: Mapping[Choices, nn.Module],
+        contests: Sequence[Contest],
         config: Config,
         runtime: Runtime,
         data: Pictures,
-        objective: Objective,
     ) -> None:
         self.config = config
         self.runtime = runtime
         self.data = data
-        self.objective = objective
-        self.choices = [choices for choices, _ in networks]
+        self.contests = contests
+        self.choices = list(networks)
         self.trainings = {
-            index: Train(network, config, runtime, data, self.name)
-            for index, (_, network) in enumerate(networks)
+            choices: Train(network, config, runtime, data, self.name)
+            for choices, network in networks.items()
         }
-        self.rounds = rounds(len(networks), config.derive.round)
-        self.epochs = self.rounds[-1].end if self.rounds else 0
-        self.survivors = {
-            each.end: after.finalists for each, after in pairwise([*self.rounds, Round(1, 0, 0)])
-        }
+        self.rounds = [rounds(len(contest.left), config.derive.round) for contest in contests]
+        self.epochs = max((each[-1].end for each in self.rounds if each), default=0)
         self.num_batches = round_steps(config, len(data.train))
         # Of the round so far.
-        self.meters = [Meter() for _ in networks]
-
-    @property
-    def winner(self) -> Choices:
-        """The one that is left."""
-        (index,) = self.trainings
-        return self.choices[index]
+        self.meters = {choices: Meter() for choices in networks}
 
     def networks(self, epoch: int) -> int:
-        return next(each.finalists for each in self.rounds if epoch < each.end)
+        """At most, where contests share networks."""
+        taking_part = sum(
+            each.finalists for of_one in self.rounds for each in of_one if each.is_at(epoch)
+        )
+        return min(taking_part, len(self.choices))
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         stream = endless(
@@ -91,48 +113,76 @@ class Finalists(Phase):
         return islice(stream, self.num_batches - start)
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        for index, training in self.trainings.items():
+        for choices, training in self.trainings.items():
+            # Dropout is the same for all, so that it does not depend on who else takes part.
+            torch.manual_seed(derive_seed(self.config.seed, self.name, step))
             figures = Meter()
             training.step(step, pictures, labels, figures)
             meter.include(figures)
-            self.meters[index].include(figures)
+            self.meters[choices].include(figures)
 
-    def end_epoch(self, epoch: int, meter: Meter) -> FinalistsEpoch:
-        figures = {index: self.meters[index].means() for index in self.trainings}
-        order = sorted(
-            figures,
-            key=lambda index: self.objective.network_loss(
-                figures[index]["loss"], self.choices[index]
-            ),
-        )
-        record = FinalistsEpoch(
-            phase=self.name,
-            step=(epoch + 1) * self.num_batches,
-            epoch=epoch,
-            **meter.means(),
-            finalists=tuple(
-                Finalist(choices=self.choices[index], **figures[index]) for index in order
-            ),
-        )
-        if left := self.survivors.get(epoch + 1):
-            self.trainings = {index: self.trainings[index] for index in sorted(order[:left])}
-            self.meters = [Meter() for _ in self.choices]
-        return record
+    def end_epoch(self, epoch: int, meter: Meter) -> list[FinalistsEpoch]:
+        figures = {choices: self.meters[choices].means() for choices in self.trainings}
+        losses = {choices: each["loss"] for choices, each in figures.items()}
+        records = []
+        has_round_ended = False
+        for contest, own_rounds in zip(self.contests, self.rounds, strict=True):
+            if not own_rounds or epoch >= own_rounds[-1].end:
+                continue
+            order = contest.best_first(losses)
+            of_all = Meter()
+            for choices in order:
+                of_all.include(self.meters[choices])
+            records.append(
+                FinalistsEpoch(
+                    phase=contest.phase,
+                    step=(epoch + 1) * self.num_batches,
+                    epoch=epoch,
+                    **of_all.means(),
+                    finalists=tuple(Finalist(choices=each, **figures[each]) for each in order),
+                )
+            )
+            for this, after in pairwise([*own_rounds, Round(1, 0, 0)]):
+                if this.end == epoch + 1:
+                    contest.left = order[: after.finalists]
+                    has_round_ended = True
+        if has_round_ended:
+            self.trainings = {each: self.trainings[each] for each in self._needed(epoch + 1)}
+            self.meters = {choices: Meter() for choices in self.trainings}
+        return records
+
+    def _needed(self, epoch: int) -> list[Choices]:
+        """Networks that still compete in an epoch."""
+        competing = {
+            choices
+            for contest, own_rounds in zip(self.contests, self.rounds, strict=True)
+            if any(each.is_at(epoch) for each in own_rounds)
+            for choices in contest.left
+        }
+        return [choices for choices in self.trainings if choices in competing]
 
     def state_dict(self) -> dict[str, Any]:
+        places = {choices: index for index, choices in enumerate(self.choices)}
         return {
             "choices": [list(choices) for choices in self.choices],
-            "meters": [meter.state for meter in self.meters],
-            "trainings": {index: each.state_dict() for index, each in self.trainings.items()},
+            "left": [[places[each] for each in contest.left] for contest in self.contests],
+            "meters": {places[choices]: each.state for choices, each in self.meters.items()},
+            "trainings": {
+                places[choices]: each.state_dict() for choices, each in self.trainings.items()
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if [tuple(choices) for choices in state["choices"]] != self.choices:
             raise ValueError("the finalists are others")
-        self.meters = [Meter(figures) for figures in state["meters"]]
-        self.trainings = {index: self.trainings[index] for index in state["trainings"]}
-        for index, training in self.trainings.items():
-            training.load_state_dict(state["trainings"][index])
+        for contest, left in zip(self.contests, state["left"], strict=True):
+            contest.left = [self.choices[place] for place in left]
+        self.meters = {self.choices[place]: Meter(each) for place, each in state["meters"].items()}
+        self.trainings = {
+            self.choices[place]: self.trainings[self.choices[place]] for place in state["trainings"]
+        }
+        for place, training in state["trainings"].items():
+            self.trainings[self.choices[place]].load_state_dict(training)
 
 
 class Round(NamedTuple):
@@ -146,6 +196,10 @@ class Round(NamedTuple):
     finalists: int
     start: int
     end: int
+
+    def is_at(self, epoch: int) -> bool:
+        """Whether it holds an epoch."""
+        return self.start <= epoch < self.end
 
 
 def rounds(finalists: int, part: float) -> list[Round]:

@@ -106,7 +106,7 @@ def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -
     """Measure latencies and steps, and spend what is left of the time.
 
     Args:
-        config: of the search; its planned settings do not matter.
+        config: of the search for one network; its planned settings do not matter.
         task: of the search.
         budget: in seconds.
         spent: of it, before now.
@@ -118,8 +118,9 @@ def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -
         UserError: the time is too short; says how much would do. Or the target is out of reach.
     """
     started = time.monotonic()
-    table = task.table or measure_table(task.space, config.latency.conditions())
-    task = replace(task, table=table)
+    (aim,) = config.aims
+    table = task.tables.get(aim.device) or measure_table(task.space, aim.latency.conditions())
+    task = replace(task, tables={aim.device: table})
     objective = Objective.of_space(task.space, table, config.latency)
     networks = Band.of(objective).drawn(3, config.seed)
     usual = Plan(_batches(len(task.data.train)), {}).apply(config)

@@ -20,7 +20,7 @@ from ..data import (
     take_inventory,
 )
 from ..errors import UserError
-from ..runs import Beginning, Run
+from ..runs import Beginning, Run, phase_kind
 from ..spaces import Architecture
 
 FREE = (
@@ -162,6 +162,7 @@ def _may_change(key: str, run: Run) -> bool:
         return False
     if section not in USED_BY:
         return False
-    begun = [phase for phase in PHASES if run.checkpoint(phase).exists()]
+    kinds = {phase_kind(path.stem) for path in run.checkpoints_path.iterdir()}
+    begun = [phase for phase in PHASES if phase in kinds]
     is_unused = not set(begun) & set(USED_BY[section])
     return is_unused or name == "lr" or (name == "epochs" and begun[-1] == section)

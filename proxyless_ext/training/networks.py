@@ -12,7 +12,7 @@ from ..data import Pictures, PictureSet
 from ..errors import UserError
 from ..export import export_onnx
 from ..nn import Network, count_macs, count_parameters
-from ..runs import Outcome, Run, load_checkpoint, save_checkpoint
+from ..runs import Outcome, Run, load_checkpoint, phase_kind, save_checkpoint
 from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture
@@ -35,8 +35,8 @@ def for_data(architecture: Architecture, config: Config, data: Pictures) -> Arch
 def seeded_network(
     architecture: Architecture, config: Config, runtime: Runtime, name: str
 ) -> Network:
-    """A network with the initial weights that the run's seed and `name` give."""
-    torch.manual_seed(derive_seed(config.seed, name, "weights"))
+    """A network with the initial weights that the run's seed and the kind of phase `name` give."""
+    torch.manual_seed(derive_seed(config.seed, phase_kind(name), "weights"))
     return Network(architecture).to(memory_format=torch.channels_last).to(runtime.device)
 
 
