@@ -17,6 +17,7 @@ from .documents import parse_document
 from .errors import UserError
 from .latency import Conditions
 from .latency.conditions import BackendName, BlocksName, DeviceName, usual_blocks
+from .runs import network_name
 from .spaces import BUILTIN, Space, StrictModel, load_plugins, read_mapping, validate
 
 Positive = Annotated[float, Field(gt=0)]
@@ -323,7 +324,7 @@ class Config(StrictModel):
             return (Aim("", "", self.latency),)
         return tuple(
             Aim(
-                f"{device}-{''.join(target.split())}",
+                network_name(device, target),
                 device,
                 latency.model_copy(update={"target": target}),
             )

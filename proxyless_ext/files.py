@@ -59,8 +59,8 @@ def check_writable(path: str | Path) -> None:
         raise write_error(path, error) from error
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, and those it lies in, where there is none.
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those it lies in, where there is none; it is returned.
 
     Raises:
         UserError: it cannot be made.
@@ -69,6 +69,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(path, error) from error
+    return path
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -162,13 +162,13 @@ def test_resumed_optimizers_keep_their_momenta_but_obey_the_configuration(tmp_pa
     after = Bench(tmp_path, search__weight_decay=0.5, gates__lr=0.7).search()
     after.load_state_dict(before.state_dict())
     assert after.optimizer.param_groups[0]["weight_decay"] == 0.5
-    assert after.learner.optimizer.param_groups[0]["lr"] == 0.7
+    assert after.learners[0].optimizer.param_groups[0]["lr"] == 0.7
     assert (
         exactly(optimizer_state(after.optimizer))
         == exactly(optimizer_state(before.optimizer))
         != {}
     )
-    gates = [optimizer_state(phase.learner.optimizer) for phase in (before, after)]
+    gates = [optimizer_state(phase.learners[0].optimizer) for phase in (before, after)]
     assert exactly(gates[0]) == exactly(gates[1]) != {}
 
 
@@ -225,7 +225,7 @@ def test_gate_steps_come_when_they_are_due(
     bench = Bench(tmp_path, gates__mode=mode, gates__every=every, search__epochs=epochs)
     phase = bench.search()
     assert phase.num_batches == 3
-    learn = phase.learner.step
+    learn = phase.learners[0].step
 
     def spy(*args: Any) -> list[Any]:
         before = weights(bench.supernet)
@@ -233,7 +233,7 @@ def test_gate_steps_come_when_they_are_due(
         assert weights(bench.supernet) == before
         return told
 
-    phase.learner.step = spy  # type: ignore[method-assign]
+    phase.learners[0].step = spy  # type: ignore[method-assign]
     before, moved = alphas(bench.supernet), []
     for step, meter in steps(phase):
         after = alphas(bench.supernet)

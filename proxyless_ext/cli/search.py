@@ -98,15 +98,17 @@ def verify(
 ) -> None:
     """Find out whether a search was worth it: train random networks of the same latency alike."""
     opened = Run.resume(run)
-    check_ended(opened, opened.outcome.result_path)
     settings = configuration(
         opened.config_path,
         None,
         comparison__random_networks=networks,
         comparison__short_list=networks,
     )
+    names = [aim.name for aim in settings.aims]
+    check_ended(opened, *(opened.outcome_of(name).result_path for name in names))
     compare_again(opened, settings, Task.load(settings, opened))
-    console.print(describe_verdict(opened))
+    for name in names:
+        console.print(f"{name}: " if name else "", describe_verdict(opened, name), sep="")
     console.print(f"report: {write_report(run)}")
 
 

@@ -164,10 +164,10 @@ class Edges:
             alpha.grad = part if alpha.grad is None else alpha.grad + part
 
     @torch.no_grad()
-    def set_alphas(self, alpha: Tensor) -> None:
-        """Make the rows of `alpha` [E, N], which `alpha_matrix` gave, the alphas."""
-        for parameter, row in zip(self.alphas, alpha.unbind(0), strict=True):
-            parameter.copy_(row[: parameter.numel()])
+    def set_alphas(self, alphas: Sequence[Tensor]) -> None:
+        """Make `alphas`, one vector per edge, the architecture parameters."""
+        for parameter, alpha in zip(self.alphas, alphas, strict=True):
+            parameter.copy_(alpha)
 
     @torch.no_grad()
     def add_to_alphas(self, change: Tensor) -> None:

@@ -20,6 +20,7 @@ from .records import (
     SearchEpoch,
     ShortListEpoch,
     TrainEpoch,
+    network_name,
     phase_kind,
     phase_name,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "check_free",
     "check_output",
     "load_checkpoint",
+    "network_name",
     "new_folder",
     "phase_kind",
     "phase_name",

@@ -27,7 +27,6 @@ class Outcome:
         derivation_path: how the network was chosen.
         result_path: the figures at the end.
         comparison_path: the same figures of other networks.
-        report_path: the page to look at.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +37,6 @@ class Outcome:
         self.derivation_path = folder / "derivation.json"
         self.result_path = folder / "result.json"
         self.comparison_path = folder / "comparison.json"
-        self.report_path = folder / "report.html"
 
     def write_result(self, result: Result) -> None:
         """Write the figures at the end."""

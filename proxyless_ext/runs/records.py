@@ -263,6 +263,11 @@ def epoch_record(fields: dict[str, Any]) -> Epoch:
     return kinds.get(phase_kind(str(fields.get("phase"))), TrainEpoch).model_validate(fields)
 
 
+def network_name(device: str, target: str) -> str:
+    """What a network is called that is searched for a device and a target: ``phone-40%``."""
+    return f"{device}-{''.join(target.split())}"
+
+
 def phase_name(kind: str, network: str) -> str:
     """What a phase is called that is about one network of several, or about the only one.
 

@@ -22,7 +22,7 @@ from ..spaces import load_plugins, read_mapping, read_model
 from .lock import FolderLock, holder
 from .metrics import Metrics
 from .outcome import Outcome
-from .records import Beginning, Epoch, Position
+from .records import Beginning, Epoch, Position, network_name
 
 
 class Run:
@@ -63,13 +63,36 @@ class Run:
         self._lock_path = self.folder / ".lock"
         self._lock = FolderLock(self._lock_path)
 
+    @property
+    def networks_folder(self) -> Path:
+        """What holds a folder for each network, in a run for several."""
+        return self.folder / "networks"
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """The device of every network that is searched, by the network's name; both are empty in a
+        run for one.
+
+        Raises:
+            UserError: the configuration cannot be read.
+        """
+        settings = read_mapping(self.config_path)
+        devices, targets = settings.get("devices"), settings.get("targets")
+        if not devices:
+            return {"": ""}
+        return {
+            network_name(device, target): device
+            for device, latency in devices.items()
+            for target in targets or [latency["target"]]
+        }
+
     def table_path(self, device: str) -> Path:
         """The latency table of a device, whose name is empty in a run for one network."""
         return self.folder / "devices" / f"{device}.yaml" if device else self.latency_path
 
     def outcome_of(self, name: str) -> Outcome:
         """The files about the network called `name`, which is empty in a run for one."""
-        return Outcome(self.folder / "networks" / name) if name else self.outcome
+        return Outcome(self.networks_folder / name) if name else self.outcome
 
     @property
     def going_on(self) -> str:

@@ -9,7 +9,7 @@ from ..latency import sample_within
 from ..nn import SuperNet
 from ..runs import Comparison, Competitor, read_metrics
 from ..seeding import derive_seed
-from ..zoo import YARDSTICKS, build
+from ..zoo import WIDTHS, YARDSTICKS, build, build_yardstick
 from .candidates import Choices
 from .goals import Device, Goal
 from .short_list import best_first, scored_networks
@@ -41,14 +41,21 @@ def compare(stages: Stages, supernet: SuperNet, chosen: Sequence[Choices]) -> No
 
 
 def _measure_yardsticks(stages: Stages, device: Device) -> tuple[Competitor, ...]:
+    """As published; beside networks of several latencies, of several widths."""
     if not stages.config.comparison.yardsticks:
         return ()
+    classes = len(stages.data.classes)
+    if stages.config.devices:
+        networks = {
+            f"{name} x {width}": build_yardstick(name, classes, width)
+            for name in YARDSTICKS
+            for width in WIDTHS
+        }
+    else:
+        networks = {name: build(name, classes) for name in YARDSTICKS}
     return tuple(
-        Competitor(
-            name=name,
-            **stages.costs(device, build(name, len(stages.data.classes))).model_dump(),
-        )
-        for name in YARDSTICKS
+        Competitor(name=name, **stages.costs(device, network).model_dump())
+        for name, network in networks.items()
     )
 
 

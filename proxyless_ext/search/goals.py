@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ..config import Aim, Config, LatencyConfig
 from ..errors import UserError
 from ..latency import Costs, LatencyTable, measure_network
+from ..nn import Edges
 from ..runs import Outcome, Run, phase_name
 from ..spaces import Space
 from .objective import Objective
@@ -46,19 +49,31 @@ class Goal:
         device: that it is for.
         objective: what it is searched for.
         outcome: the files about it.
-        alphas: as the search has moved them for it [E, N].
+        alphas: as the search has moved them for it, one vector per edge.
     """
 
     name: str
     device: Device
     objective: Objective
     outcome: Outcome
-    alphas: Tensor = field(init=False)
+    alphas: list[Tensor] = field(init=False)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Of the candidates by its alphas [E, N], on the host."""
+        return self._alpha_matrix().softmax(dim=1)
 
     @property
     def log_probabilities(self) -> Tensor:
-        """Of the candidates by its alphas, float64 [E, N], -inf where there is none."""
-        return self.alphas.double().log_softmax(dim=1)
+        """Their logarithms, float64 [E, N], -inf where there is no such candidate."""
+        return self._alpha_matrix().double().log_softmax(dim=1)
+
+    def take_alphas(self, edges: Edges) -> None:
+        """Keep the alphas that a supernet has now."""
+        self.alphas = [alpha.detach().clone() for alpha in edges.alphas]
+
+    def _alpha_matrix(self) -> Tensor:
+        return pad_sequence(self.alphas, batch_first=True, padding_value=-torch.inf).cpu()
 
     def phase(self, kind: str) -> str:
         """What a phase is called that is about this network alone."""

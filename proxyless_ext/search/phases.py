@@ -133,7 +133,7 @@ class Search(_SuperNetPhase):
             gate_learner(supernet.edges, goal.objective, config.gates, runtime) for goal in goals
         ]
         for goal in goals:
-            goal.alphas = supernet.edges.alpha_matrix().detach()
+            goal.take_alphas(supernet.edges)
         self.first_step = first_gate_step(config, len(data.train_weights))
         self.gate_batches: Iterator[Batch] | None = None
 
@@ -175,7 +175,7 @@ class Search(_SuperNetPhase):
         edges.set_alphas(goal.alphas)
         draws = generator(self.config.seed, "gates", "paths", index)
         told = self.learners[number].step(run, draws)
-        goal.alphas = edges.alpha_matrix().detach()
+        goal.take_alphas(edges)
         means = {name: torch.stack([each[name] for each in told]).mean() for name in told[0]}
         meter.add(len(labels), **means)
 
@@ -183,12 +183,12 @@ class Search(_SuperNetPhase):
         return [self._record(goal, self.measures(epoch, meter)) for goal in self.goals]
 
     def _record(self, goal: Goal, measures: dict[str, Any]) -> SearchEpoch:
-        probabilities = goal.alphas.softmax(dim=1).cpu()
+        probabilities = goal.probabilities
         objective = goal.objective
         return SearchEpoch(
             **{**measures, "phase": goal.phase(self.name)},
             expected_ms=objective.expected_ms(probabilities).item(),
-            derived_ms=objective.predicted_ms(goal.alphas.argmax(dim=1).tolist()),
+            derived_ms=objective.predicted_ms(probabilities.argmax(dim=1).tolist()),
             target_ms=objective.target_ms,
             trade_off=objective.trade_off,
             entropy=gates.entropy(probabilities).item(),
@@ -210,7 +210,7 @@ class Search(_SuperNetPhase):
         for learner, saved in zip(self.learners, state["learners"], strict=True):
             learner.load_state_dict(saved)
         for goal, alphas in zip(self.goals, state["alphas"], strict=True):
-            goal.alphas = self.runtime.put(alphas)
+            goal.alphas = list(map(self.runtime.put, alphas))
         self.gate_batches = None
 
 

@@ -155,15 +155,14 @@ class ShortList(Phase):
 
     def _scored(self, listing: Listing, told: Sequence[float]) -> list[ScoredNetwork]:
         """The networks of this generation that belong to a list."""
-        log_probabilities = listing.log_probabilities.cpu()
-        edges = range(len(log_probabilities))
+        edges = range(len(listing.log_probabilities))
         return [
             ScoredNetwork(
                 choices=choices,
                 **figures.means(),
                 predicted_ms=listing.band.objective.predicted_ms(choices),
                 path_loss=path_loss,
-                log_probability=log_probabilities[edges, choices].sum().item(),
+                log_probability=listing.log_probabilities[edges, choices].sum().item(),
             )
             for choices, path_loss, figures in zip(self.generation, told, self.meters, strict=True)
             if listing.holds(choices)

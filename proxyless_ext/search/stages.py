@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import make_folder
 from ..latency import LatencyTable, measure_table
 from ..nn import Network, SuperNet
-from ..runs import Figures, Result, Run, phase_kind
+from ..runs import Figures, Latencies, Result, Run, phase_kind
 from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture, Space
@@ -152,8 +152,19 @@ class Stages:
             training: the phase that trained it.
         """
         architecture = self.architecture(choices, goal.name or "derived")
+        figures = self.figures(goal, network, choices)
         result = Result(
-            **self.figures(goal, network, choices).model_dump(),
+            **figures.model_dump(),
+            devices={
+                device.name: Latencies(
+                    predicted_ms=device.costs.network(choices),
+                    measured_ms=figures.measured_ms
+                    if device is goal.device
+                    else device.measured_ms(network, self.space.resolution),
+                )
+                for device in self.devices
+                if device.name
+            },
             target_ms=goal.objective.target_ms,
             onnx_max_difference=publish_network(network, architecture, goal.outcome),
             seed=self.config.seed,
