@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from urllib.parse import quote
@@ -27,7 +27,7 @@ from .summary import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found:
     """A network of the run, and the device that it is for."""
 
@@ -168,8 +168,8 @@ class Specialised:
         own = [each for each in self.finished if each.on(each.device).predicted_ms is not None]
         best = [each for each in own if not any(_beats(other, each) for other in own)]
         return (
-            f"Of {words.plural(len(own), 'network')}, {len(best)} are beaten by no other of them on "
-            "their own device, where none that is at least as fast is more accurate."
+            f"Of {words.plural(len(own), 'network')}, {len(best)} are beaten by no other on their "
+            "own device: none that is at least as fast there is more accurate."
         )
 
     @property
@@ -187,20 +187,26 @@ class Specialised:
 
     def _front(self, device: str) -> Front:
         table, space = self.tables[device], self.any.space
-        own, others, random = [], [], []
-        for each in self.finished:
-            point = _point(each.name, each.contents.result, each.on(device).predicted_ms)
-            (own if each.device == device else others).append(point)
-            for rival in each.contents.comparison.random:
-                latency = _predict(table, space, rival)
-                random.append(_point("", rival, latency))
+        searched = {
+            each: _point(each.name, each.contents.result, each.on(device).predicted_ms)
+            for each in self.finished
+        }
+        random = [
+            _point("", rival, _predict(table, space, rival))
+            for each in self.finished
+            for rival in each.contents.comparison.random
+        ]
         yardsticks: Sequence[Competitor] = next(
             (each.contents.comparison.yardsticks for each in self.found if each.device == device),
             (),
         )
         groups = {
-            "for this device": _known(own),
-            "for other devices": _known(others),
+            "for this device": _known(
+                point for each, point in searched.items() if each.device == device
+            ),
+            "for other devices": _known(
+                point for each, point in searched.items() if each.device != device
+            ),
             "random networks": _known(random),
         }
         if not groups["for this device"]:
@@ -220,9 +226,10 @@ class Specialised:
 def _beats(other: Found, each: Found) -> bool:
     """Whether a network is better than another on that one's device."""
     theirs, own = other.on(each.device).predicted_ms, each.on(each.device).predicted_ms
-    before, after = each.contents.result.accuracy, other.contents.result.accuracy
-    known = theirs is not None and own is not None and before is not None and after is not None
-    return known and theirs <= own and after > before
+    accuracy, better = each.contents.result.accuracy, other.contents.result.accuracy
+    if theirs is None or own is None or accuracy is None or better is None:
+        return False
+    return theirs <= own and better > accuracy
 
 
 def _predict(table: LatencyTable | None, space: Space | None, network: Figures) -> float | None:
@@ -237,5 +244,5 @@ def _point(name: str, network: Figures, latency_ms: float | None) -> SearchedPoi
     return SearchedPoint(name, network.accuracy, latency_ms, "")
 
 
-def _known(points: Sequence[SearchedPoint | None]) -> list[SearchedPoint]:
+def _known(points: Iterable[SearchedPoint | None]) -> list[SearchedPoint]:
     return [point for point in points if point is not None]
