@@ -61,7 +61,12 @@ class Bench:
     def finalists(self, *contests: Sequence[Choices]) -> Finalists:
         networks = {each: self.network(each) for choices in contests for each in choices}
         competing = [
-            Contest(f"finalists@{number}", self.objective, list(choices))
+            Contest(
+                f"finalists@{number}",
+                self.objective,
+                list(choices),
+                rounds(len(choices), self.config.derive.round),
+            )
             for number, choices in enumerate(contests)
         ]
         return Finalists(networks, competing, self.config, self.task.runtime, self.task.data)

@@ -17,7 +17,7 @@ from ..runs import (
 from ..seeding import derive_seed
 from .candidates import Band, Choices
 from .derive import likeliest
-from .finalists import Contest, Finalists
+from .finalists import Contest, Finalists, rounds
 from .goals import Goal
 from .short_list import Listing, ShortList, scored_networks
 from .stages import Stages
@@ -70,10 +70,15 @@ def best_finalists(
 ) -> list[Choices]:
     """For every goal the finalist that is left when all others have dropped out."""
     contests = [
-        Contest(goal.phase("finalists"), goal.objective, list(each))
+        Contest(
+            goal.phase("finalists"),
+            goal.objective,
+            list(each),
+            rounds(len(each), stages.config.derive.round),
+        )
         for goal, each in zip(stages.goals, finalists, strict=True)
     ]
-    if any(len(contest.left) > 1 for contest in contests):
+    if any(contest.rounds for contest in contests):
         networks = {
             choices: stages.beginner(supernet, choices, "train")
             for contest in contests

@@ -12,7 +12,7 @@ out for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
@@ -40,17 +40,28 @@ class Contest:
         phase: of its records.
         objective: of the search.
         left: the finalists that have not dropped out.
+        rounds: that it takes.
     """
 
     phase: str
     objective: Objective
     left: list[Choices]
+    rounds: list[Round]
+
+    def is_on(self, epoch: int) -> bool:
+        """Whether an epoch belongs to one of its rounds."""
+        return any(each.is_at(epoch) for each in self.rounds)
 
     def best_first(self, losses: Mapping[Choices, float]) -> list[Choices]:
         """Those that are left, by their training losses."""
         return sorted(
             self.left, key=lambda choices: self.objective.network_loss(losses[choices], choices)
         )
+
+    def survivors(self, epoch: int) -> int | None:
+        """How many are left after a round that ends with an epoch; None where none does."""
+        after = pairwise([*self.rounds, Round(1, 0, 0)])
+        return next((later.finalists for each, later in after if each.end == epoch + 1), None)
 
 
 class Finalists(Phase):
@@ -84,21 +95,19 @@ class Finalists(Phase):
         self.contests = contests
         self.choices = list(networks)
         self.trainings = {
-            choices: Train(network, config, runtime, data, self.name)
-            for choices, network in networks.items()
+            choices: Train(networks[choices], config, runtime, data, self.name)
+            for choices in self._competing(0)
         }
-        self.rounds = [rounds(len(contest.left), config.derive.round) for contest in contests]
-        self.epochs = max((each[-1].end for each in self.rounds if each), default=0)
+        self.epochs = max((each.end for contest in contests for each in contest.rounds), default=0)
         self.num_batches = round_steps(config, len(data.train))
         # Of the round so far.
-        self.meters = {choices: Meter() for choices in networks}
+        self.meters = {choices: Meter() for choices in self.trainings}
 
     def networks(self, epoch: int) -> int:
         """At most, where contests share networks."""
-        taking_part = sum(
-            each.finalists for of_one in self.rounds for each in of_one if each.is_at(epoch)
-        )
-        return min(taking_part, len(self.choices))
+        all_rounds = (each for contest in self.contests for each in contest.rounds)
+        competing = sum(each.finalists for each in all_rounds if each.is_at(epoch))
+        return min(competing, len(self.choices))
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         stream = endless(
@@ -124,42 +133,41 @@ class Finalists(Phase):
     def end_epoch(self, epoch: int, meter: Meter) -> list[FinalistsEpoch]:
         figures = {choices: self.meters[choices].means() for choices in self.trainings}
         losses = {choices: each["loss"] for choices, each in figures.items()}
-        records = []
-        has_round_ended = False
-        for contest, own_rounds in zip(self.contests, self.rounds, strict=True):
-            if not own_rounds or epoch >= own_rounds[-1].end:
-                continue
-            order = contest.best_first(losses)
-            of_all = Meter()
-            for choices in order:
-                of_all.include(self.meters[choices])
-            records.append(
-                FinalistsEpoch(
-                    phase=contest.phase,
-                    step=(epoch + 1) * self.num_batches,
-                    epoch=epoch,
-                    **of_all.means(),
-                    finalists=tuple(Finalist(choices=each, **figures[each]) for each in order),
-                )
+        contests = [contest for contest in self.contests if contest.is_on(epoch)]
+        orders = [contest.best_first(losses) for contest in contests]
+        records = [
+            FinalistsEpoch(
+                phase=contest.phase,
+                step=(epoch + 1) * self.num_batches,
+                epoch=epoch,
+                **self._means(order),
+                finalists=tuple(Finalist(choices=each, **figures[each]) for each in order),
             )
-            for this, after in pairwise([*own_rounds, Round(1, 0, 0)]):
-                if this.end == epoch + 1:
-                    contest.left = order[: after.finalists]
-                    has_round_ended = True
+            for contest, order in zip(contests, orders, strict=True)
+        ]
+        has_round_ended = False
+        for contest, order in zip(contests, orders, strict=True):
+            if left := contest.survivors(epoch):
+                contest.left = order[:left]
+                has_round_ended = True  # Rounds of all contests end together.
         if has_round_ended:
-            self.trainings = {each: self.trainings[each] for each in self._needed(epoch + 1)}
+            self.trainings = {each: self.trainings[each] for each in self._competing(epoch + 1)}
             self.meters = {choices: Meter() for choices in self.trainings}
         return records
 
-    def _needed(self, epoch: int) -> list[Choices]:
-        """Networks that still compete in an epoch."""
+    def _means(self, networks: Iterable[Choices]) -> dict[str, float]:
+        """Of the round so far, over networks."""
+        meter = Meter()
+        for choices in networks:
+            meter.include(self.meters[choices])
+        return meter.means()
+
+    def _competing(self, epoch: int) -> list[Choices]:
+        """Networks that an epoch trains."""
         competing = {
-            choices
-            for contest, own_rounds in zip(self.contests, self.rounds, strict=True)
-            if any(each.is_at(epoch) for each in own_rounds)
-            for choices in contest.left
+            choices for contest in self.contests if contest.is_on(epoch) for choices in contest.left
         }
-        return [choices for choices in self.trainings if choices in competing]
+        return [choices for choices in self.choices if choices in competing]
 
     def state_dict(self) -> dict[str, Any]:
         places = {choices: index for index, choices in enumerate(self.choices)}
@@ -178,11 +186,10 @@ class Finalists(Phase):
         for contest, left in zip(self.contests, state["left"], strict=True):
             contest.left = [self.choices[place] for place in left]
         self.meters = {self.choices[place]: Meter(each) for place, each in state["meters"].items()}
-        self.trainings = {
-            self.choices[place]: self.trainings[self.choices[place]] for place in state["trainings"]
-        }
-        for place, training in state["trainings"].items():
-            self.trainings[self.choices[place]].load_state_dict(training)
+        trainings = {self.choices[place]: each for place, each in state["trainings"].items()}
+        self.trainings = {choices: self.trainings[choices] for choices in trainings}
+        for choices, training in trainings.items():
+            self.trainings[choices].load_state_dict(training)
 
 
 class Round(NamedTuple):
