@@ -89,7 +89,7 @@ def understand_proxyless(arguments: list[str], monkeypatch: pytest.MonkeyPatch) 
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert given
-    if "device" in given and "space" in given:
+    if "device" in given and "target" in given:
         devices, targets = read_devices(given["device"] or ()), given["target"]
         aims: dict[str, Any] = {"devices": devices or None, "targets": targets}
     else:

@@ -36,6 +36,7 @@ from proxyless_ext.cli import app
 from proxyless_ext.config import load_config, read_devices
 from proxyless_ext.latency import Conditions, Entry, LatencyTable
 from proxyless_ext.report import describe_status, write_report
+from proxyless_ext.report.preferences import describe_preferences
 from proxyless_ext.runs import (
     FinalistsEpoch,
     Run,
@@ -47,7 +48,7 @@ from proxyless_ext.runs import (
 from proxyless_ext.search import Task
 from proxyless_ext.search.finalists import Finalists
 from proxyless_ext.search.short_list import ShortList
-from proxyless_ext.spaces import Architecture
+from proxyless_ext.spaces import Architecture, Layer
 from proxyless_ext.training.train import Train
 
 NAMES = ["cpu-40%", "cpu-60%", "phone-40%", "phone-60%"]
@@ -454,6 +455,33 @@ def test_the_page_shows_all_networks(four: tuple[Run, Work]) -> None:
             assert f"{each.predicted_ms:.2f} ms" in text
     assert text.count("<svg") == 3 + 2  # One drawing for three widths, and a front per device.
     assert next(describe_status(run)) == f"{run.folder}: finished"
+
+
+def blocks(*operations: str) -> list[Layer]:
+    """Two blocks at 8x8, and two at 4x4."""
+    sizes = (8, 8, 4, 4)
+    return [
+        Layer("block", operation, 4, 4, size, 1, True)
+        for operation, size in zip(operations, sizes, strict=True)
+    ]
+
+
+def test_preferences_in_words() -> None:
+    gpu = [blocks("k7e6", "zero", "k5e6", "k5e6"), blocks("k7e3", "zero", "k5e6", "zero")]
+    phone = [blocks("k3e3", "k3e3", "k3e6", "k5e6"), blocks("k3e3", "k3e3", "k5e3", "k5e6")]
+    assert describe_preferences({"gpu": gpu, "phone": phone}) == [
+        "Networks for gpu, beside the others: shallower (2.5 of 4 blocks against 4.0), larger "
+        "kernels (5.8 against 3.8 on average, most so at 8\N{MULTIPLICATION SIGN}8), wider "
+        "expansions (5.4 against 4.1 on average, most so at 8\N{MULTIPLICATION SIGN}8).",
+        "Networks for phone, beside the others: deeper (4.0 of 4 blocks against 2.5), smaller "
+        "kernels (3.8 against 5.8 on average, most so at 8\N{MULTIPLICATION SIGN}8), narrower "
+        "expansions (4.1 against 5.4 on average, most so at 8\N{MULTIPLICATION SIGN}8).",
+    ]
+    same, none = describe_preferences({"a": gpu, "b": gpu}), describe_preferences({"a": gpu})
+    assert same[0] == "Networks for a have about the depth, kernels and expansions of the others."
+    assert none == []
+    skipped = [blocks("zero", "zero", "identity", "zero")]
+    assert len(describe_preferences({"a": skipped, "b": skipped})) == 2
 
 
 def test_the_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:

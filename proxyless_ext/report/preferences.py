@@ -78,23 +78,22 @@ def _describe(device: str, own: Sequence[Network], others: Sequence[Network]) ->
     told = []
     if abs(difference := mine.blocks - theirs.blocks) >= NOTICED:
         told.append(
-            f"{'deeper' if difference > 0 else 'shallower'} ({mine.blocks:.1f} blocks of "
-            f"{mine.places:.0f}, and {theirs.blocks:.1f})"
+            f"{'deeper' if difference > 0 else 'shallower'} ({mine.blocks:.1f} of "
+            f"{mine.places:.0f} blocks against {theirs.blocks:.1f})"
         )
-    for what, name, words in (
+    for what, name, (more, less) in (
         ("kernels", "kernel_size", ("larger", "smaller")),
         ("expansions", "expand_ratio", ("wider", "narrower")),
     ):
         here, there = getattr(mine, name), getattr(theirs, name)
-        if here is None or there is None or abs(here - there) < NOTICED:
-            continue
-        told.append(
-            f"of {words[here < there]} {what} ({here:.1f} on average, and {there:.1f}"
-            f"{_where(own, others, name, here - there)})"
-        )
+        if here is not None and there is not None and abs(here - there) >= NOTICED:
+            told.append(
+                f"{more if here > there else less} {what} ({here:.1f} against {there:.1f} on "
+                f"average{_where(own, others, name, here - there)})"
+            )
     if not told:
-        return f"Networks for {device} are in depth, kernels and expansions much like the others."
-    return f"Networks for {device} are {', '.join(told)}."
+        return f"Networks for {device} have about the depth, kernels and expansions of the others."
+    return f"Networks for {device}, beside the others: {', '.join(told)}."
 
 
 def _where(own: Sequence[Network], others: Sequence[Network], name: str, overall: float) -> str:
@@ -107,4 +106,4 @@ def _where(own: Sequence[Network], others: Sequence[Network], name: str, overall
         and (there := getattr(theirs[size], name)) is not None
     }
     size = max(differences, key=differences.__getitem__)
-    return f", most at {square(size)}" if differences[size] > abs(overall) else ""
+    return f", most so at {square(size)}" if differences[size] > abs(overall) else ""
