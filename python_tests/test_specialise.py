@@ -430,6 +430,12 @@ def test_devices_have_what_latency_says_about_targets(here: Path) -> None:
     assert load_config(None, {"devices": {}}).aims[0].name == ""
 
 
+def test_a_search_is_for_one_device(here: Path) -> None:
+    (here / "config.yaml").write_text("devices: {cpu: {table: table.yaml}}\n")
+    result = CliRunner().invoke(app, ["search", "--config", "config.yaml", "--budget", "1h"])
+    assert "the configuration has devices (cpu); use proxyless specialise" in result.stderr
+
+
 def test_a_run_belongs_to_its_command(four: tuple[Run, Work], here: Path) -> None:
     run, _ = four
     invoke = CliRunner().invoke

@@ -78,6 +78,11 @@ def search(
             f"--target needs latency.regularizer 'target', not '{settings.latency.regularizer}'; "
             "leave out one of them"
         )
+    if settings.devices:
+        raise UserError(
+            f"the configuration has devices ({', '.join(settings.devices)}); use proxyless "
+            "specialise, or leave them out"
+        )
     if budget is None:
         task = Task.load(settings, run)
     else:

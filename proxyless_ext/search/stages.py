@@ -99,7 +99,7 @@ class Stages:
         return list({goal.device.name: goal.device for goal in self.goals}.values())
 
     def search(self) -> SuperNet:
-        """Warm up and search: the supernet with its final alphas."""
+        """Warm up and search: the supernet, and the final alphas of every goal."""
         config, runtime = self.config, self.runtime
         torch.manual_seed(derive_seed(config.seed, "supernet"))
         supernet = SuperNet(self.space).to(memory_format=torch.channels_last)
