@@ -30,7 +30,8 @@ from proxyless_ext.search.finalists import Contest, Finalists, rounds
 from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.short_list import Listing, ShortList, best_first
 from proxyless_ext.training.meter import Meter
-from proxyless_ext.training.phase import run_phase
+from proxyless_ext.training.networks import train_network
+from proxyless_ext.training.phase import Begun, run_phase
 from proxyless_ext.training.train import Train
 
 FIRST = [(0, 1, 2, 0), (2, 3, 0, 1), (1, 1, 1, 1), (0, 0, 0, 3)]
@@ -73,7 +74,9 @@ class Bench:
 
     def network(self, choices: Choices) -> Network:
         torch.manual_seed(sum(choices))
-        return Network(self.task.space.architecture(choices))
+        architecture = self.task.space.architecture(choices)
+        dropout = self.config.train.dropout
+        return Network(architecture.model_copy(update={"dropout": dropout}))
 
     def finish(self, phase: ShortList | Finalists) -> None:
         run_phase(phase, self.run, self.config.seed, 1e9)
@@ -173,6 +176,34 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
             losses = [[] for _ in choices]
     assert len(records) == 4
     assert phase.contests[0].left == [choices[left[0]]]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_winner_goes_on_where_it_was_left(dropout: float, tmp_path: Path) -> None:
+    """It ends as if it had been trained by itself from the beginning."""
+    bench = Bench(tmp_path, train__epochs=3, derive__round=0.25, train__dropout=dropout)
+    phase = bench.finalists(FIRST[:3])
+    bench.finish(phase)
+    ((winner,),) = (contest.left for contest in phase.contests)
+    (training,) = phase.trainings.values()
+    steps = phase.steps[winner]
+    assert steps == 2 * phase.num_batches
+
+    def trained(name: str, begun: Begun | None) -> Any:
+        task = bench.task
+        arguments = (bench.run, bench.config, task.runtime, task.data, name, begun)
+        network, _ = train_network(bench.network(winner), *arguments)
+        return exactly(network.state_dict())
+
+    before = len(read_metrics(bench.run.metrics_path))
+    whole = trained("train@whole", None)
+    assert trained("train@begun", Begun(steps, training.state_dict())) == whole
+    records = read_metrics(bench.run.metrics_path)[before:]
+    first = steps // training.num_batches
+    assert [record.epoch for record in records] == [0, 1, 2, *range(first, 3)]
+    assert records[-1].loss == records[2].loss
+    # What has got somewhere itself is not thrown back.
+    assert trained("train@begun", Begun(0, bench.finalists(FIRST[:1]).state_dict())) == whole
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ..runs import (
     read_metrics,
 )
 from ..seeding import derive_seed
+from ..training.phase import Begun
 from .candidates import Band, Choices
 from .derive import likeliest
 from .finalists import Contest, Finalists, rounds
@@ -84,7 +85,12 @@ def best_finalists(
             for contest in contests
             for choices in contest.left
         }
-        stages.run_phase(Finalists(networks, contests, stages.config, stages.runtime, stages.data))
+        phase = Finalists(networks, contests, stages.config, stages.runtime, stages.data)
+        stages.run_phase(phase)
+        stages.begun = {
+            choices: Begun(phase.steps[choices], training.state_dict())
+            for choices, training in phase.trainings.items()
+        }
     return [contest.left[0] for contest in contests]
 
 

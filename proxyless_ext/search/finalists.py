@@ -1,6 +1,6 @@
 """The finalists: the best of the short list begin their training, and the worse half drops out.
 
-All of them take the same batches of the training that the winner will be given. A first round is a
+All of them take the same batches of the training with which the winner goes on. A first round is a
 part of it, and every other doubles the training so far, so that the rounds cost about the same
 (successive halving: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and
 Hyperparameter Optimization", 2016). After each the half drops out whose training loss in it was
@@ -67,11 +67,15 @@ class Contest:
 class Finalists(Phase):
     """Trains networks beside each other; an epoch is as long as the first round.
 
+    Attributes:
+        trainings: of the networks that have not dropped out, by their choices.
+        steps: that each of all networks has taken.
+
     A network that competes in several contests is trained once for all of them: what a finalist is
     trained with depends on the seed and the step alone.
 
     Args:
-        networks: as the training of the winner will begin with, by their choices.
+        networks: as their trainings begin with, by their choices.
         contests: what they compete in, one for each network to be found.
         config: `config.train` for the training, `config.derive` for the rounds.
         runtime: where the networks are.
@@ -100,6 +104,9 @@ class Finalists(Phase):
         }
         self.epochs = max((each.end for contest in contests for each in contest.rounds), default=0)
         self.num_batches = round_steps(config, len(data.train))
+        self.competing = list(self.trainings)
+        # Steps that were taken.
+        self.steps = dict.fromkeys(self.trainings, 0)
         # Of the round so far.
         self.meters = {choices: Meter() for choices in self.trainings}
 
@@ -114,7 +121,7 @@ class Finalists(Phase):
             self.data.train,
             self.config.train.batch_size,
             self.config.seed,
-            "train",  # The winner's training takes the same again.
+            "train",  # The winner's training goes on with the next ones.
             start=epoch * self.num_batches + start,
             workers=self.config.data.workers,
             pin=self.runtime.is_asynchronous,
@@ -122,16 +129,19 @@ class Finalists(Phase):
         return islice(stream, self.num_batches - start)
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        for choices, training in self.trainings.items():
-            # Dropout is the same for all, so that it does not depend on who else takes part.
-            torch.manual_seed(derive_seed(self.config.seed, self.name, step))
+        for choices in self.competing:
+            training = self.trainings[choices]
+            epoch, batch = divmod(step, training.num_batches)
+            # Dropout, too, is that of the training that goes on, whoever else takes part.
+            torch.manual_seed(derive_seed(self.config.seed, "train", epoch, batch))
             figures = Meter()
             training.step(step, pictures, labels, figures)
             meter.include(figures)
             self.meters[choices].include(figures)
+            self.steps[choices] += 1
 
     def end_epoch(self, epoch: int, meter: Meter) -> list[FinalistsEpoch]:
-        figures = {choices: self.meters[choices].means() for choices in self.trainings}
+        figures = {choices: self.meters[choices].means() for choices in self.competing}
         losses = {choices: each["loss"] for choices, each in figures.items()}
         contests = [contest for contest in self.contests if contest.is_on(epoch)]
         orders = [contest.best_first(losses) for contest in contests]
@@ -151,8 +161,12 @@ class Finalists(Phase):
                 contest.left = order[:left]
                 has_round_ended = True  # Rounds of all contests end together.
         if has_round_ended:
-            self.trainings = {each: self.trainings[each] for each in self._competing(epoch + 1)}
-            self.meters = {choices: Meter() for choices in self.trainings}
+            kept = {choices for contest in self.contests for choices in contest.left}
+            self.trainings = {
+                choices: each for choices, each in self.trainings.items() if choices in kept
+            }
+            self.competing = self._competing(epoch + 1)
+            self.meters = {choices: Meter() for choices in self.competing}
         return records
 
     def _means(self, networks: Iterable[Choices]) -> dict[str, float]:
@@ -174,6 +188,8 @@ class Finalists(Phase):
         return {
             "choices": [list(choices) for choices in self.choices],
             "left": [[places[each] for each in contest.left] for contest in self.contests],
+            "competing": [places[choices] for choices in self.competing],
+            "steps": {places[choices]: each for choices, each in self.steps.items()},
             "meters": {places[choices]: each.state for choices, each in self.meters.items()},
             "trainings": {
                 places[choices]: each.state_dict() for choices, each in self.trainings.items()
@@ -185,6 +201,8 @@ class Finalists(Phase):
             raise ValueError("the finalists are others")
         for contest, left in zip(self.contests, state["left"], strict=True):
             contest.left = [self.choices[place] for place in left]
+        self.competing = [self.choices[place] for place in state["competing"]]
+        self.steps = {self.choices[place]: each for place, each in state["steps"].items()}
         self.meters = {self.choices[place]: Meter(each) for place, each in state["meters"].items()}
         trainings = {self.choices[place]: each for place, each in state["trainings"].items()}
         self.trainings = {choices: self.trainings[choices] for choices in trainings}

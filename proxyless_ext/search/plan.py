@@ -192,13 +192,14 @@ class Planner:
         steps = train_epochs * len(self.task.data.train) / settings["train"]["batch_size"]
         settings["train"] |= {"epochs": train_epochs, "ema_decay": _ema_decay(steps)}
         training = train_epochs * self._epoch
+        begun = _begun(finalists)
         seconds = {
             f"warm-up, {warm_up} epochs": warm_up * self._weight_epoch,
             f"search, {epochs - warm_up} epochs": self._supernet(epochs)
             - warm_up * self._weight_epoch,
             f"short list, {networks * (1 + GENERATIONS)} networks": self._short_list(networks),
             f"finalists, {finalists} networks": _race(finalists) * training,
-            f"training, {train_epochs} epochs": training,
+            f"training, {train_epochs} epochs": (1 - begun) * training,
             f"comparison, {self.rivals} networks": self.rivals * training,
         }
         seconds["figures and files"] = OTHERS * sum(seconds.values())
@@ -253,6 +254,12 @@ def _race(finalists: int) -> float:
     """What finalists cost, in trainings."""
     part = _round(finalists)
     return sum(part * (each.end - each.start) * each.finalists for each in rounds(finalists, part))
+
+
+def _begun(finalists: int) -> float:
+    """The part of the winner's training that it has had as a finalist."""
+    part = _round(finalists)
+    return part * max((each.end for each in rounds(finalists, part)), default=0)
 
 
 def _ema_decay(steps: float) -> float:

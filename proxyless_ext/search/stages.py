@@ -31,7 +31,7 @@ from ..training.networks import (
     train_network,
     validate_network,
 )
-from ..training.phase import Phase, run_phase
+from ..training.phase import Begun, Phase, run_phase
 from .candidates import Choices, warn_of_narrow_band
 from .goals import Device, Goal, make_goals
 from .path_scores import PathScores
@@ -51,6 +51,7 @@ class Stages:
         space: the space it searches.
         goals: what it searches for: one network, or one for every device and target.
         path_scores: what its weight steps told of the candidates.
+        begun: the trainings of finalists that have not dropped out, by their choices.
         seconds: what each stage took, over all sittings.
     """
 
@@ -61,6 +62,7 @@ class Stages:
     space: Space
     goals: list[Goal]
     path_scores: PathScores
+    begun: dict[Choices, Begun] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -110,7 +112,11 @@ class Stages:
         return supernet
 
     def train(self, supernet: SuperNet, choices: Choices, name: str = "train") -> nn.Module:
-        """Train the network of `choices`; it is returned in eval mode."""
+        """Train the network of `choices`; it is returned in eval mode.
+
+        The phase ``train`` goes on where finalists left it.
+        """
+        begun = self.begun.get(choices) if phase_kind(name) == "train" else None
         trained, self.seconds[name] = train_network(
             self.beginner(supernet, choices, name),
             self.run,
@@ -118,6 +124,7 @@ class Stages:
             self.runtime,
             self.data,
             name,
+            begun,
         )
         return trained
 

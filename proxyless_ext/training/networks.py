@@ -17,7 +17,7 @@ from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture
 from .evaluation import Accuracy, evaluate
-from .phase import run_phase
+from .phase import Begun, begin_phase, run_phase
 from .train import Train
 
 
@@ -47,9 +47,15 @@ def train_network(
     runtime: Runtime,
     data: Pictures,
     name: str = "train",
+    begun: Begun | None = None,
 ) -> tuple[nn.Module, float]:
-    """Train `network` as phase `name`: the averaged network, in eval mode, and the seconds."""
+    """Train `network` as phase `name`: the averaged network, in eval mode, and the seconds.
+
+    Where its training has `begun`, it goes on.
+    """
     phase = Train(network, config, runtime, data, name)
+    if begun:
+        begin_phase(phase, run, begun)
     seconds = run_phase(phase, run, config.seed, config.checkpoint_seconds)
     return phase.result, seconds
 

@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -141,8 +141,32 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
     return sitting.seconds
 
 
+class Begun(NamedTuple):
+    """The first steps of a phase, taken elsewhere.
+
+    Attributes:
+        steps: how many they were.
+        state: in which they left the phase.
+    """
+
+    steps: int
+    state: dict[str, Any]
+
+
+def begin_phase(phase: Phase, run: Run, begun: Begun) -> None:
+    """Let `run_phase` go on after these steps, unless the phase has got somewhere itself."""
+    if not run.checkpoint(phase.name).exists():
+        phase.load_state_dict(begun.state)
+        _Sitting(phase, run, begun.steps)
+
+
 class _Sitting:
-    """Where a phase stands, and its checkpoint.
+    """Where a phase stands, and its checkpoint, which is made if there is none.
+
+    Args:
+        phase: of the run.
+        run: that has its checkpoint.
+        steps: that were taken, if there is no checkpoint.
 
     Attributes:
         epoch: the current one.
@@ -150,10 +174,11 @@ class _Sitting:
         meter: of the epoch so far.
     """
 
-    def __init__(self, phase: Phase, run: Run) -> None:
+    def __init__(self, phase: Phase, run: Run, steps: int = 0) -> None:
         self.phase = phase
         self.run = run
-        self.epoch, self.batch, self.meter = 0, 0, Meter()
+        self.epoch, self.batch = divmod(steps, phase.num_batches)
+        self.meter = Meter()
         self._path = run.checkpoint(phase.name)
         self._started = self._saved = time.monotonic()
         self._looked = self._noted = -math.inf
