@@ -192,18 +192,19 @@ def test_the_winner_goes_on_where_it_was_left(dropout: float, tmp_path: Path) ->
     def trained(name: str, begun: Begun | None) -> Any:
         task = bench.task
         arguments = (bench.run, bench.config, task.runtime, task.data, name, begun)
-        network, _ = train_network(bench.network(winner), *arguments)
+        network, seconds = train_network(bench.network(winner), *arguments)
+        assert (seconds > 5) == (name == "train@begun")
         return exactly(network.state_dict())
 
     before = len(read_metrics(bench.run.metrics_path))
     whole = trained("train@whole", None)
-    assert trained("train@begun", Begun(steps, training.state_dict())) == whole
+    assert trained("train@begun", Begun(steps, 5.0, training.state_dict())) == whole
     records = read_metrics(bench.run.metrics_path)[before:]
     first = steps // training.num_batches
     assert [record.epoch for record in records] == [0, 1, 2, *range(first, 3)]
     assert records[-1].loss == records[2].loss
     # What has got somewhere itself is not thrown back.
-    assert trained("train@begun", Begun(0, bench.finalists(FIRST[:1]).state_dict())) == whole
+    assert trained("train@begun", Begun(0, 0.0, {})) == whole
 
 
 @pytest.mark.parametrize(

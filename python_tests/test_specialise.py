@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from sittings import Blow, sit
 from test_derivation import FIRST, Bench
 from tiny_runs import (
@@ -44,6 +45,7 @@ from proxyless_ext.runs import (
     ShortListEpoch,
     load_checkpoint,
     read_metrics,
+    save_checkpoint,
 )
 from proxyless_ext.search import Task
 from proxyless_ext.search.finalists import Finalists
@@ -428,6 +430,23 @@ def test_devices_have_what_latency_says_about_targets(here: Path) -> None:
     assert slow.latency.table is None  # It is measured.
     assert slow.latency.tolerance == 0.2
     assert load_config(None, {"devices": {}}).aims[0].name == ""
+
+
+def test_devices_can_be_corrected_until_the_search_begins(tmp_path: Path) -> None:
+    run = two_devices(tmp_path)
+    settings = yaml.safe_load(run.config_path.read_text())
+    settings["targets"] = ["50%"]
+    settings["devices"]["cpu"]["tolerance"] = 0.2
+    run.config_path.write_text(yaml.safe_dump(settings))
+    Task.load(load_config(run.config_path, {}), run)
+    run.table_path("cpu").parent.mkdir()
+    table_of(SPACE).save(run.table_path("cpu"))
+    changed = {"devices.cpu.threads": 2}
+    with pytest.raises(UserError, match=r"^devices\.cpu\.threads was 1 .* and is 2 now"):
+        Task.load(load_config(run.config_path, changed), run)
+    save_checkpoint(run.checkpoint("search"), {})
+    with pytest.raises(UserError, match=r"^devices\.cpu\.tolerance was 0\.05 .* is 0\.2 now"):
+        Task.load(load_config(run.config_path, {}), run)
 
 
 def test_a_search_is_for_one_device(here: Path) -> None:

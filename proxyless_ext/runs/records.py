@@ -182,7 +182,7 @@ class Result(Figures):
         devices: what the network takes on each device of a run for several networks.
         seed: of the run.
         seconds: by the kind of the phase, over all sittings; of a phase that several networks
-            share, this one's part.
+            share, this one's part. What the network was trained as a finalist counts as training.
         onnx_max_difference: between the logits of PyTorch and ONNX Runtime.
         classes: names.
     """

@@ -87,10 +87,14 @@ def best_finalists(
         }
         phase = Finalists(networks, contests, stages.config, stages.runtime, stages.data)
         stages.run_phase(phase)
+        step_seconds = stages.seconds[phase.name] / sum(phase.steps.values())
         stages.begun = {
-            choices: Begun(phase.steps[choices], training.state_dict())
+            choices: Begun(steps, steps * step_seconds, training.state_dict())
             for choices, training in phase.trainings.items()
+            if (steps := phase.steps[choices])
         }
+        # That time is their trainings'.
+        stages.seconds[phase.name] -= sum(each.seconds for each in stages.begun.values())
     return [contest.left[0] for contest in contests]
 
 

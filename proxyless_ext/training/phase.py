@@ -146,10 +146,12 @@ class Begun(NamedTuple):
 
     Attributes:
         steps: how many they were.
+        seconds: that they took.
         state: in which they left the phase.
     """
 
     steps: int
+    seconds: float
     state: dict[str, Any]
 
 
@@ -157,7 +159,7 @@ def begin_phase(phase: Phase, run: Run, begun: Begun) -> None:
     """Let `run_phase` go on after these steps, unless the phase has got somewhere itself."""
     if not run.checkpoint(phase.name).exists():
         phase.load_state_dict(begun.state)
-        _Sitting(phase, run, begun.steps)
+        _Sitting(phase, run, begun.steps, begun.seconds)
 
 
 class _Sitting:
@@ -166,7 +168,7 @@ class _Sitting:
     Args:
         phase: of the run.
         run: that has its checkpoint.
-        steps: that were taken, if there is no checkpoint.
+        steps, seconds: that were taken, if there is no checkpoint.
 
     Attributes:
         epoch: the current one.
@@ -174,13 +176,14 @@ class _Sitting:
         meter: of the epoch so far.
     """
 
-    def __init__(self, phase: Phase, run: Run, steps: int = 0) -> None:
+    def __init__(self, phase: Phase, run: Run, steps: int = 0, seconds: float = 0.0) -> None:
         self.phase = phase
         self.run = run
         self.epoch, self.batch = divmod(steps, phase.num_batches)
         self.meter = Meter()
         self._path = run.checkpoint(phase.name)
-        self._started = self._saved = time.monotonic()
+        self._saved = time.monotonic()
+        self._started = self._saved - seconds
         self._looked = self._noted = -math.inf
         if self._path.exists():
             self._load()
