@@ -35,6 +35,7 @@ from typer.testing import CliRunner
 
 from proxyless_ext.cli import app
 from proxyless_ext.config import load_config, read_devices
+from proxyless_ext.errors import UserError
 from proxyless_ext.latency import Conditions, Entry, LatencyTable
 from proxyless_ext.report import describe_status, write_report
 from proxyless_ext.report.preferences import describe_preferences

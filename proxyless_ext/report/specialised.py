@@ -173,6 +173,11 @@ class Specialised:
         )
 
     @property
+    def has_yardsticks(self) -> bool:
+        """Whether published networks were measured beside them."""
+        return any(each.contents.comparison.yardsticks for each in self.found)
+
+    @property
     def _blocks(self) -> dict[str, list[Network]]:
         """The searched blocks of the networks for each device that has some."""
         found = {
