@@ -40,6 +40,7 @@ from proxyless_ext.latency import Conditions, Entry, LatencyTable
 from proxyless_ext.report import describe_status, write_report
 from proxyless_ext.report.preferences import describe_preferences
 from proxyless_ext.runs import (
+    Competitor,
     FinalistsEpoch,
     Run,
     SearchEpoch,
@@ -203,6 +204,8 @@ def test_devices_of_one_table_share_everything(
     assert a.choices == b.choices
     (_, first), (_, second) = ((n, network_remains(run, n)) for n in run.networks)
     assert first["weights"] == second["weights"]
+    assert 'href="networks/b-50%25/report.html">b-50%</a> = a-50%<' in _page(run)
+    assert "No epoch" not in (run.outcome_of("b-50%").folder / "report.html").read_text()
     assert {path.stem for path in run.checkpoints_path.iterdir()} == {
         *("warmup", "search", "shortlist", "finalists", "train@a-50%"),
     }
@@ -210,6 +213,10 @@ def test_devices_of_one_table_share_everything(
     # Three finalists for a round of a quarter, two for as long again, and one for the rest.
     assert work.steps["finalists"] == steps // 4 * (3 + 2)
     assert work.steps["train@a-50%"] == steps - steps // 4 * 2
+
+
+def _page(run: Run) -> str:
+    return write_report(run.folder).read_text()
 
 
 def test_one_device_and_target_are_a_search(tmp_path: Path) -> None:
@@ -470,7 +477,7 @@ def test_a_run_belongs_to_its_command(four: tuple[Run, Work], here: Path) -> Non
 
 def test_the_page_shows_all_networks(four: tuple[Run, Work]) -> None:
     run, _ = four
-    text = write_report(run.folder).read_text()
+    text = _page(run)
     for name in NAMES:
         assert f'<a href="networks/{name.replace("%", "%25")}/report.html">{name}</a>' in text
         own = (run.outcome_of(name).folder / "report.html").read_text()
@@ -481,6 +488,19 @@ def test_the_page_shows_all_networks(four: tuple[Run, Work]) -> None:
             assert f"{each.predicted_ms:.2f} ms" in text
     assert text.count("<svg") == 3 + 2  # One drawing for three widths, and a front per device.
     assert next(describe_status(run)) == f"{run.folder}: finished"
+
+
+def test_yardsticks_that_are_far_slower_are_told_in_words(four: tuple[Run, Work]) -> None:
+    run, _ = four
+    outcome = run.outcome_of("phone-40%")
+    before = outcome.comparison
+    near, far = Competitor(name="near", measured_ms=7), Competitor(name="far", measured_ms=99)
+    outcome.write_comparison(before.model_copy(update={"yardsticks": (near, far)}))
+    text = _page(run)
+    outcome.write_comparison(before)
+    assert text.count("Slower than all that is shown: far (99.0 ms).") == 1
+    assert "Published networks were not trained" in text
+    assert text.count(">near</text>") == 1
 
 
 def blocks(*operations: str) -> list[Layer]:
@@ -512,7 +532,7 @@ def test_preferences_in_words() -> None:
 
 def test_the_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
     run = two_devices(tmp_path)
-    text = write_report(run.folder).read_text()
+    text = _page(run)
     assert "No network has been trained yet." in text
     assert "No network has been derived yet." in text
     assert "stopped; go on with" in next(describe_status(run))
