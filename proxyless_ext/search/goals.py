@@ -94,40 +94,24 @@ def make_goals(
     Raises:
         UserError: a table lacks layers, or a target is out of reach.
     """
-    devices = {
-        name: Device(name, table, costs_of(name, table, space)) for name, table in tables.items()
-    }
-    return [
-        Goal(
-            name=aim.name,
-            device=devices[aim.device],
-            objective=objective_of(aim, space, devices[aim.device].costs),
-            outcome=run.outcome_of(aim.name),
-        )
-        for aim in config.aims
-    ]
+    goals: list[Goal] = []
+    devices: dict[str, Device] = {}
+    for aim in config.aims:
+        table = tables[aim.device]
+        objective = objective_of(aim, space, table)
+        device = devices.setdefault(aim.device, Device(aim.device, table, objective.costs))
+        goals.append(Goal(aim.name, device, objective, run.outcome_of(aim.name)))
+    return goals
 
 
-def costs_of(device: str, table: LatencyTable, space: Space) -> Costs:
-    """What a table makes of a space.
-
-    Raises:
-        UserError: it lacks layers.
-    """
-    try:
-        return table.costs(space)
-    except UserError as error:
-        raise _of_device(device, error) from error
-
-
-def objective_of(aim: Aim, space: Space, costs: Costs) -> Objective:
+def objective_of(aim: Aim, space: Space, table: LatencyTable) -> Objective:
     """The objective of a search.
 
     Raises:
-        UserError: the target is out of reach.
+        UserError: the table lacks layers or holds no times, or the target is out of reach.
     """
     try:
-        return Objective.build(space.name, costs, aim.latency)
+        return Objective.of_space(space, table, aim.latency)
     except UserError as error:
         raise _of_device(aim.device, error) from error
 

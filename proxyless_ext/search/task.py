@@ -14,7 +14,7 @@ from ..runtime import Runtime
 from ..spaces import Space
 from ..training.batch_norm import check_batch
 from ..training.continuity import check_continuity
-from .goals import check_table, costs_of, objective_of
+from .goals import check_table, objective_of
 from .phases import first_gate_step
 
 
@@ -93,7 +93,7 @@ def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, Lat
             else:
                 aim.latency.conditions()
                 continue
-        objective_of(aim, space, costs_of(name, tables[name], space))
+        objective_of(aim, space, tables[name])
     return tables
 
 
