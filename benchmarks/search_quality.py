@@ -32,8 +32,8 @@ from proxyless_ext.progress import progress_bar
 from proxyless_ext.runs import Run
 from proxyless_ext.search import Task, derive_choices
 from proxyless_ext.search.candidates import Band
-from proxyless_ext.search.derivation import short_list
-from proxyless_ext.search.short_list import ShortList
+from proxyless_ext.search.derivation import short_lists
+from proxyless_ext.search.short_list import Listing, ShortList
 from proxyless_ext.search.stages import Stages
 from proxyless_ext.training.phase import run_phase
 
@@ -53,29 +53,31 @@ def score_search(config: Config) -> SearchScore:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
         run = Run.create(folder, settings, config.seed, inventory)
         stages = Stages.prepare(run, config, task)
+        (goal,) = stages.goals
         started = time.process_time()
         supernet = stages.search()
         if config.derive.networks:
-            finalists = short_list(stages, supernet)
+            (finalists,) = short_lists(stages, supernet)
         else:
-            finalists = [derive_choices(supernet, stages.objective)]
+            finalists = [derive_choices(supernet, goal.objective)]
         searched = time.process_time()
         stages.train(supernet, finalists[0])
         trained = time.process_time()
-        band = Band.of(stages.objective)
+        band = Band.of(goal.objective)
         everyone = band.drawn(task.space.num_networks, 0)
         once = config.model_copy(
             update={"derive": config.derive.model_copy(update={"generations": 0})}
         )
         scores = stages.path_scores
-        whole = ShortList(supernet, once, task.runtime, task.data, band, scores, everyone)
+        listing = Listing("shortlist", band, goal.log_probabilities, everyone)
+        whole = ShortList(supernet, once, task.runtime, task.data, scores, [listing])
         run_phase(whole, Run.create(other, settings, 0, inventory), config.seed, 1e9)
     return SearchScore(
         seed=config.seed,
         target=config.latency.target,
         finalists=tuple(finalists),
         round=config.derive.round,
-        scored=tuple(whole.scored),
+        scored=tuple(listing.scored),
         trainings=(searched - started) / (trained - searched),
     )
 

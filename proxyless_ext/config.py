@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ from .documents import parse_document
 from .errors import UserError
 from .latency import Conditions
 from .latency.conditions import BackendName, BlocksName, DeviceName, usual_blocks
+from .runs import network_name
 from .spaces import BUILTIN, Space, StrictModel, load_plugins, read_mapping, validate
 
 Positive = Annotated[float, Field(gt=0)]
@@ -248,6 +249,20 @@ class ComparisonConfig(StrictModel):
     yardsticks: bool = True
 
 
+class Aim(NamedTuple):
+    """What one network of a run is searched for.
+
+    Attributes:
+        name: of the device and the target, such as ``phone-40%``; empty in a run for one network.
+        device: its name; empty there, too.
+        latency: of the device, with the target.
+    """
+
+    name: str
+    device: str
+    latency: LatencyConfig
+
+
 class Config(StrictModel):
     """A whole run.
 
@@ -255,6 +270,9 @@ class Config(StrictModel):
         seed: of every random decision of the run.
         checkpoint_seconds: how much time a kill may cost.
         plugins: Python files that register operations of one's own.
+        latency: of a run for one network; what `devices` leave out about targets is that of it.
+        devices: of a run for several networks, by their names, each in place of `latency`.
+        targets: for every device, instead of its own.
     """
 
     seed: int = Field(0, ge=0)
@@ -264,12 +282,55 @@ class Config(StrictModel):
     data: DataConfig = DataConfig()
     space: SpaceConfig = SpaceConfig()
     latency: LatencyConfig = LatencyConfig()
+    devices: dict[str, LatencyConfig] = Field(default_factory=dict)
+    targets: tuple[Annotated[str, Field(coerce_numbers_to_str=True)], ...] = ()
     warmup: WarmupConfig = WarmupConfig()
     search: SearchConfig = SearchConfig()
     gates: GatesConfig = GatesConfig()
     derive: DeriveConfig = DeriveConfig()
     train: TrainConfig = TrainConfig()
     comparison: ComparisonConfig = ComparisonConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.targets and not self.devices:
+            raise UserError("targets are of devices, and there are none; set latency.target")
+        for device, latency in self.devices.items():
+            if not re.fullmatch(r"[\w+-][\w.+ -]*", device):
+                raise UserError(
+                    f"a device cannot be called '{device}'; use letters, digits, '_', '-' and '.'"
+                )
+            if latency.regularizer != "target":
+                raise UserError(
+                    f"device '{device}' has the regularizer '{latency.regularizer}', and networks "
+                    "for several devices are searched with 'target'; leave it out"
+                )
+        names = [aim.name for aim in self.aims]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UserError(f"'{min(twice)}' is asked for twice; leave out one of them")
+        for aim in self.aims:
+            aim.latency.target_ms(0.0, 1.0)
+        if len(names) > 1 and self.search.paths != "uniform":
+            raise UserError(
+                f"search.paths is '{self.search.paths}', so that weights depend on the target, and "
+                f"{len(names)} networks cannot share them; set it to 'uniform'"
+            )
+        return self
+
+    @property
+    def aims(self) -> tuple[Aim, ...]:
+        """What is searched for: one network, or one for every device and target."""
+        if not self.devices:
+            return (Aim("", "", self.latency),)
+        return tuple(
+            Aim(
+                network_name(device, target),
+                device,
+                latency.model_copy(update={"target": target}),
+            )
+            for device, latency in self.devices.items()
+            for target in self.targets or (latency.target,)
+        )
 
     def anchored(self) -> Config:
         """The same with absolute paths, which mean the same wherever a run goes on."""
@@ -295,10 +356,43 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> Config:
         _move_paths(tree, path.parent)
     for key, value in overrides.items():
         _set(tree, key, value)
+    _fill_devices(tree)
     sources = ([str(path)] if path else []) + (["options"] if overrides else [])
     config = validate(Config, tree, " and ".join(sources) or "configuration")
     load_plugins(config.plugins)
     return config
+
+
+def read_devices(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """What `Config.devices` is given, from files that hold what the section ``latency`` does.
+
+    Args:
+        files: called as the devices are; relative paths in them start from their folders.
+
+    Raises:
+        UserError: a file cannot be read or does not fit, or two devices have one name.
+    """
+    devices: dict[str, dict[str, Any]] = {}
+    for file in files:
+        if file.stem in devices:
+            raise UserError(f"two devices are called '{file.stem}'; rename one of their files")
+        settings = read_mapping(file)
+        _move_paths({"latency": settings}, file.absolute().parent)
+        validate(LatencyConfig, settings, str(file))
+        devices[file.stem] = settings
+    return devices
+
+
+def _fill_devices(tree: dict[str, Any]) -> None:
+    """Let devices have what the section ``latency`` says about targets, where they say nothing."""
+    general, devices = tree.get("latency"), tree.get("devices")
+    if not isinstance(general, dict) or not isinstance(devices, dict):
+        return
+    of_devices = {"table", *LatencyConfig.MEASURING}
+    shared = {name: value for name, value in general.items() if name not in of_devices}
+    for name, settings in devices.items():
+        if isinstance(settings, dict):
+            devices[name] = {**shared, **settings}
 
 
 _PATHS: dict[str, Callable[[str], bool]] = {
@@ -318,12 +412,17 @@ def _move_paths(tree: dict[str, Any], folder: Path) -> None:
         # Not a relative one, from which "./digits" would come out as a name.
         return os.path.normpath(path) if os.path.isabs(path) else path
 
+    def move(settings: Any, name: str, is_name: Callable[[str], bool]) -> None:
+        value = settings.get(name) if isinstance(settings, dict) else None
+        if isinstance(value, str) and not is_name(value):
+            settings[name] = moved(value)
+
     for key, is_name in _PATHS.items():
         section, name = key.split(".")
-        settings = tree.get(section)
-        value = settings.get(name) if isinstance(settings, dict) else None
-        if isinstance(settings, dict) and isinstance(value, str) and not is_name(value):
-            settings[name] = moved(value)
+        move(tree.get(section), name, is_name)
+    if isinstance(devices := tree.get("devices"), dict):
+        for settings in devices.values():
+            move(settings, "table", _PATHS["latency.table"])
     if isinstance(plugins := tree.get("plugins"), list):
         tree["plugins"] = [moved(each) if isinstance(each, str) else each for each in plugins]
 

@@ -59,6 +59,19 @@ def check_writable(path: str | Path) -> None:
         raise write_error(path, error) from error
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those it lies in, where there is none; it is returned.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+    return path
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed writers left in a folder that nobody else writes to now."""
     for path in folder.glob(".*.part"):

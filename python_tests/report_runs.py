@@ -78,6 +78,7 @@ def make_run(
             "loss": 0.69,
             "measured_ms": 1.03 * predicted,
             "target_ms": predicted / 1.024,
+            "devices": {},
             "seed": seed,
             "seconds": {"warmup": 62.1, "search": 401.0, "train": 301.4},
             "onnx_max_difference": 1e-06,

@@ -45,7 +45,7 @@ class Blow:
 
 
 def sit(run: Run, blow: Blow | None = None, file_limit: int | None = None) -> tuple[int, str]:
-    """Go on with a run, as `proxyless search --resume` does.
+    """Go on with a run, as `proxyless search --resume` or `proxyless specialise --resume` does.
 
     Args:
         run: to go on with; its ONNX file is left out, which takes longer than all the rest.
@@ -75,7 +75,8 @@ def _sitting(folder: Path, errors: Path, blow: Blow | None, file_limit: int | No
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, hard))
     if blow:
         _prepare(blow)
-    sys.argv = ["proxyless", "search", "--resume", str(folder)]
+    command = "search" if Run(folder).networks == {"": ""} else "specialise"
+    sys.argv = ["proxyless", command, "--resume", str(folder)]
     cli.main()
 
 

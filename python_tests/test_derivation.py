@@ -26,11 +26,12 @@ from proxyless_ext.runs import (
 )
 from proxyless_ext.search import Objective, Task
 from proxyless_ext.search.candidates import Band, Choices
-from proxyless_ext.search.finalists import Finalists, rounds
+from proxyless_ext.search.finalists import Contest, Finalists, rounds
 from proxyless_ext.search.path_scores import PathScores
-from proxyless_ext.search.short_list import ShortList, best_first
+from proxyless_ext.search.short_list import Listing, ShortList, best_first
 from proxyless_ext.training.meter import Meter
-from proxyless_ext.training.phase import run_phase
+from proxyless_ext.training.networks import train_network
+from proxyless_ext.training.phase import Begun, run_phase
 from proxyless_ext.training.train import Train
 
 FIRST = [(0, 1, 2, 0), (2, 3, 0, 1), (1, 1, 1, 1), (0, 0, 0, 3)]
@@ -43,27 +44,39 @@ class Bench:
         values = {key.replace("__", "."): value for key, value in settings.items()}
         self.config: Config = tiny_config(folder, {"checkpoint_seconds": 1e9, **values})
         self.task = Task.load(self.config, None)
-        assert self.task.table is not None
-        self.objective = Objective.of_space(self.task.space, self.task.table, self.config.latency)
+        table = self.task.tables[""]
+        self.objective = Objective.of_space(self.task.space, table, self.config.latency)
         torch.manual_seed(0)
         self.supernet = SuperNet(self.task.space)
         self.path_scores = PathScores([len(edge.candidates) for edge in self.task.space.edges])
         self.run: Run = begin(folder / "run", self.config)
 
     def short_list(self, first: Sequence[Choices] = FIRST) -> ShortList:
-        band = Band(self.objective)
+        log_probabilities = self.supernet.edges.log_probabilities()
+        listing = Listing("shortlist", Band(self.objective), log_probabilities, list(first))
         task = self.task
         return ShortList(
-            self.supernet, self.config, task.runtime, task.data, band, self.path_scores, first
+            self.supernet, self.config, task.runtime, task.data, self.path_scores, [listing]
         )
 
-    def finalists(self, choices: Sequence[Choices]) -> Finalists:
-        networks = [(each, self.network(each)) for each in choices]
-        return Finalists(networks, self.config, self.task.runtime, self.task.data, self.objective)
+    def finalists(self, *contests: Sequence[Choices]) -> Finalists:
+        networks = {each: self.network(each) for choices in contests for each in choices}
+        competing = [
+            Contest(
+                f"finalists@{number}",
+                self.objective,
+                list(choices),
+                rounds(len(choices), self.config.derive.round),
+            )
+            for number, choices in enumerate(contests)
+        ]
+        return Finalists(networks, competing, self.config, self.task.runtime, self.task.data)
 
     def network(self, choices: Choices) -> Network:
         torch.manual_seed(sum(choices))
-        return Network(self.task.space.architecture(choices))
+        architecture = self.task.space.architecture(choices)
+        dropout = self.config.train.dropout
+        return Network(architecture.model_copy(update={"dropout": dropout}))
 
     def finish(self, phase: ShortList | Finalists) -> None:
         run_phase(phase, self.run, self.config.seed, 1e9)
@@ -77,7 +90,8 @@ def test_scores_are_those_of_the_derived_networks(tmp_path: Path) -> None:
     assert exactly(bench.supernet.state_dict()) == before
     assert bench.supernet.training
     assert phase.num_batches == 2
-    for scored, choices in zip(phase.scored, FIRST, strict=True):
+    (listing,) = phase.listings
+    for scored, choices in zip(listing.scored, FIRST, strict=True):
         assert scored.choices == choices
         losses, hits = [], []
         network = bench.supernet.derive(choices).train()
@@ -94,15 +108,16 @@ def test_scores_are_those_of_the_derived_networks(tmp_path: Path) -> None:
         assert scored.log_probability == pytest.approx(rows[range(4), choices].sum().item())
     (record,) = read_metrics(bench.run.metrics_path)
     assert isinstance(record, ShortListEpoch)
-    assert list(record.networks) == phase.scored
+    assert list(record.networks) == listing.scored
 
 
 def test_offspring_of_the_best_join_the_short_list(tmp_path: Path) -> None:
     bench = Bench(tmp_path, derive__generations=2, derive__networks=4)
     phase = bench.short_list()
     bench.finish(phase)
-    assert len(phase.scored) == len({each.choices for each in phase.scored}) == 12
-    losses = [each.loss for each in phase.best_first]
+    (listing,) = phase.listings
+    assert len(listing.scored) == len({each.choices for each in listing.scored}) == 12
+    losses = [each.loss for each in listing.best_first]
     assert losses == sorted(losses)  # The path scores know nothing, and leave the order.
 
 
@@ -121,7 +136,7 @@ def test_the_loss_counts_latency_where_the_search_does(tmp_path: Path) -> None:
     bench = Bench(tmp_path, derive__generations=0, **settings)
     phase = bench.short_list()
     bench.finish(phase)
-    latencies = [each.predicted_ms for each in phase.best_first]
+    latencies = [each.predicted_ms for each in phase.listings[0].best_first]
     assert latencies == sorted(latencies)
 
 
@@ -160,7 +175,36 @@ def test_the_worse_half_drops_out_after_every_round(tmp_path: Path) -> None:
             left = left[: math.ceil(len(left) / 2)]
             losses = [[] for _ in choices]
     assert len(records) == 4
-    assert phase.winner == choices[left[0]]
+    assert phase.contests[0].left == [choices[left[0]]]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_winner_goes_on_where_it_was_left(dropout: float, tmp_path: Path) -> None:
+    """It ends as if it had been trained by itself from the beginning."""
+    bench = Bench(tmp_path, train__epochs=3, derive__round=0.25, train__dropout=dropout)
+    phase = bench.finalists(FIRST[:3])
+    bench.finish(phase)
+    ((winner,),) = (contest.left for contest in phase.contests)
+    (training,) = phase.trainings.values()
+    steps = phase.steps[winner]
+    assert steps == 2 * phase.num_batches
+
+    def trained(name: str, begun: Begun | None) -> Any:
+        task = bench.task
+        arguments = (bench.run, bench.config, task.runtime, task.data, name, begun)
+        network, seconds = train_network(bench.network(winner), *arguments)
+        assert (seconds > 5) == (name == "train@begun")
+        return exactly(network.state_dict())
+
+    before = len(read_metrics(bench.run.metrics_path))
+    whole = trained("train@whole", None)
+    assert trained("train@begun", Begun(steps, 5.0, training.state_dict())) == whole
+    records = read_metrics(bench.run.metrics_path)[before:]
+    first = steps // training.num_batches
+    assert [record.epoch for record in records] == [0, 1, 2, *range(first, 3)]
+    assert records[-1].loss == records[2].loss
+    # What has got somewhere itself is not thrown back.
+    assert trained("train@begun", Begun(0, 0.0, {})) == whole
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from proxyless_ext.cli import app
 from proxyless_ext.cli.options import configuration
+from proxyless_ext.config import read_devices
 from proxyless_ext.documents import write_document
 from proxyless_ext.search import parse_budget
 
@@ -42,6 +43,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("digits", "cifar10_hour"):
         text = write_document(config.model_dump(mode="json"))
         (tmp_path / "configs" / f"{name}.yaml").write_text(text)
+    shutil.copytree(ROOT / "configs" / "devices", tmp_path / "configs" / "devices")
     search(begin(tmp_path / "RUN", config))
     (tmp_path / "runs").mkdir()
     shutil.copytree(tmp_path / "RUN", tmp_path / "runs" / "...")
@@ -87,9 +89,12 @@ def understand_proxyless(arguments: list[str], monkeypatch: pytest.MonkeyPatch) 
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert given
-    config = configuration(
-        given.get("config"), given.get("assignments"), latency__target=given.get("target")
-    )
+    if "device" in given and "target" in given:
+        devices, targets = read_devices(given["device"] or ()), given["target"]
+        aims: dict[str, Any] = {"devices": devices or None, "targets": targets}
+    else:
+        aims = {"latency__target": given.get("target")}
+    config = configuration(given.get("config"), given.get("assignments"), **aims)
     if "budget" in given and given["budget"] is not None:
         parse_budget(given["budget"])
     if str(given.get("space")).startswith("configs/"):

@@ -21,7 +21,8 @@ from proxyless_ext.config import OptimizerConfig
 from proxyless_ext.errors import UserError
 from proxyless_ext.nn import Network
 from proxyless_ext.runs import Epoch, Run, TrainEpoch, load_checkpoint, read_metrics
-from proxyless_ext.search import Objective, Task
+from proxyless_ext.search import Task
+from proxyless_ext.search.goals import make_goals
 from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.phases import Search, WarmUp, first_gate_step
 from proxyless_ext.training.meter import Meter
@@ -40,9 +41,9 @@ class Bench:
             folder, {key.replace("__", "."): value for key, value in settings.items()}
         )
         task = Task.load(self.config, None)
-        assert task.table is not None
         self.data, self.runtime = task.data, task.runtime
-        self.objective = Objective.of_space(task.space, task.table, self.config.latency)
+        run = Run(folder / "run")
+        self.goals = make_goals(run, self.config, task.space, task.tables)
         torch.manual_seed(0)
         self.supernet = SuperNet(task.space)
         self.path_scores = PathScores([len(edge.candidates) for edge in task.space.edges])
@@ -52,7 +53,7 @@ class Bench:
 
     def search(self) -> Search:
         scores, data = self.path_scores, self.data
-        return Search(self.supernet, scores, self.config, self.runtime, data, self.objective)
+        return Search(self.supernet, scores, self.config, self.runtime, data, self.goals)
 
     def train(self) -> Train:
         torch.manual_seed(0)
@@ -112,7 +113,8 @@ def test_every_phase_runs_through_the_whole_cosine(tmp_path: Path) -> None:
                 assert group["lr"] == pytest.approx(rate)
             if (step + 1) % phase.num_batches == 0:  # The record has the epoch's last rate.
                 epoch = step // phase.num_batches
-                assert phase.end_epoch(epoch, meter).lr == pytest.approx(rate)
+                (record,) = phase.end_epoch(epoch, meter)
+                assert record.lr == pytest.approx(rate)
 
 
 def test_optimizers_are_those_of_the_published_runs() -> None:
@@ -148,7 +150,7 @@ def test_searching_decays_all_weights_and_no_alphas(tmp_path: Path) -> None:
         assert group["weight_decay"] == 4e-5
         assert {id(p) for p in group["params"]} == {id(p) for p in bench.supernet.edges.weights}
         assert not {id(p) for p in group["params"]} & {id(p) for p in bench.supernet.edges.alphas}
-    (group,) = bench.search().learner.optimizer.param_groups
+    (group,) = bench.search().learners[0].optimizer.param_groups
     assert (group["betas"], group["weight_decay"]) == ((0.0, 0.999), 0.0)
     assert [id(p) for p in group["params"]] == [id(p) for p in bench.supernet.edges.alphas]
 
@@ -160,13 +162,13 @@ def test_resumed_optimizers_keep_their_momenta_but_obey_the_configuration(tmp_pa
     after = Bench(tmp_path, search__weight_decay=0.5, gates__lr=0.7).search()
     after.load_state_dict(before.state_dict())
     assert after.optimizer.param_groups[0]["weight_decay"] == 0.5
-    assert after.learner.optimizer.param_groups[0]["lr"] == 0.7
+    assert after.learners[0].optimizer.param_groups[0]["lr"] == 0.7
     assert (
         exactly(optimizer_state(after.optimizer))
         == exactly(optimizer_state(before.optimizer))
         != {}
     )
-    gates = [optimizer_state(phase.learner.optimizer) for phase in (before, after)]
+    gates = [optimizer_state(phase.learners[0].optimizer) for phase in (before, after)]
     assert exactly(gates[0]) == exactly(gates[1]) != {}
 
 
@@ -223,7 +225,7 @@ def test_gate_steps_come_when_they_are_due(
     bench = Bench(tmp_path, gates__mode=mode, gates__every=every, search__epochs=epochs)
     phase = bench.search()
     assert phase.num_batches == 3
-    learn = phase.learner.step
+    learn = phase.learners[0].step
 
     def spy(*args: Any) -> list[Any]:
         before = weights(bench.supernet)
@@ -231,7 +233,7 @@ def test_gate_steps_come_when_they_are_due(
         assert weights(bench.supernet) == before
         return told
 
-    phase.learner.step = spy  # type: ignore[method-assign]
+    phase.learners[0].step = spy  # type: ignore[method-assign]
     before, moved = alphas(bench.supernet), []
     for step, meter in steps(phase):
         after = alphas(bench.supernet)
@@ -308,10 +310,10 @@ class Walk(Phase):
         self.on_step.get(step, lambda: None)()
         meter.add(1, loss=self.position[0], accuracy=float(step))
 
-    def end_epoch(self, epoch: int, meter: Meter) -> TrainEpoch:
+    def end_epoch(self, epoch: int, meter: Meter) -> list[TrainEpoch]:
         self.on_end.get(epoch, lambda: None)()
         done = {"phase": self.name, "step": 3 * epoch + 3, "epoch": epoch}
-        return TrainEpoch(**done, **meter.means(), val_loss=self.position.item())
+        return [TrainEpoch(**done, **meter.means(), val_loss=self.position.item())]
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position}

@@ -67,7 +67,7 @@ def test_scaled_gradients_of_gates_are_those_without_scale(tmp_path: Path) -> No
     moved = []
     for is_scaled in (False, True):
         bench = Bench(tmp_path, latency__regularizer="add#linear", gates__mode="two_path")
-        learner = bench.search().learner
+        learner = bench.search().learners[0]
         if is_scaled:
             learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         pictures = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))

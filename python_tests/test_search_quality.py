@@ -21,7 +21,7 @@ from proxyless_ext.data import load_pictures
 from proxyless_ext.errors import UserError
 from proxyless_ext.runs import Result, Run
 from proxyless_ext.search import Task
-from proxyless_ext.search.derivation import best_finalist
+from proxyless_ext.search.derivation import best_finalists
 from proxyless_ext.search.stages import Stages
 from proxyless_ext.spaces import Space, Stage, read_model
 
@@ -122,7 +122,8 @@ def test_finalists_compete_by_the_table_as_in_a_run(folder: Path, tmp_path: Path
             seed=seed, target="50%", finalists=finalists, round=0.25, scored=(), trainings=3.0
         )
         found = Found.of(score, KnownBand(truth, config.latency))
-        assert found.network.choices == best_finalist(stages, stages.search(), finalists)
+        (best,) = best_finalists(stages, stages.search(), [finalists])
+        assert found.network.choices == best
         assert found.trainings == 3.0 + (6 + 3 + 2 * 2) / 4
 
 

@@ -106,6 +106,12 @@ def begin(folder: Path, config: Config) -> Run:
 
 def search(run: Run, **settings: Any) -> Result:
     """Search, as `proxyless search --resume` does, with some settings changed for this sitting."""
+    (result,) = specialise(run, **settings)
+    return result
+
+
+def specialise(run: Run, **settings: Any) -> list[Result]:
+    """The same of a run for any number of networks, as `proxyless specialise --resume` does."""
     resumed = Run.resume(run.folder)
     try:
         config = load_config(resumed.config_path, settings)
@@ -118,15 +124,23 @@ def remains(run: Run) -> dict[str, Any]:
     """All that must not depend on when a run was interrupted."""
     checkpoints = {path.stem: load_checkpoint(path) for path in run.checkpoints_path.iterdir()}
     records = read_metrics(run.metrics_path)
-    result = json.loads(run.outcome.result_path.read_text())
-    comparison = json.loads(run.outcome.comparison_path.read_text())
     return {
         "checkpoints": {
             name: exactly(_without(state, "seconds")) for name, state in checkpoints.items()
         },
-        "weights": exactly(load_checkpoint(run.outcome.weights_path)),
-        "architecture": run.outcome.architecture_path.read_text(),
         "records": [_without(record.model_dump(), "time") for record in records],
+        "networks": {name: network_remains(run, name) for name in run.networks},
+    }
+
+
+def network_remains(run: Run, name: str = "") -> dict[str, Any]:
+    """The same of one of its networks."""
+    outcome = run.outcome_of(name)
+    result = json.loads(outcome.result_path.read_text())
+    comparison = json.loads(outcome.comparison_path.read_text())
+    return {
+        "weights": exactly(load_checkpoint(outcome.weights_path)),
+        "architecture": outcome.architecture_path.read_text(),
         "result": _without(result, "seconds", "measured_ms"),
         "comparison": {
             kind: [_without(row, "measured_ms") for row in rows]

@@ -19,6 +19,10 @@ SUMMARIES = {
         "status": "Where a run stands, and its curves so far.",
         "report": "Write the report of a run again.",
     },
+    "specialise": {
+        "specialise": "Search a network for every device and target, with one supernet, and "
+        "report.",
+    },
     "network": {
         "train": "Train one network from fresh weights.",
         "evaluate": "Accuracy of a run's network on pictures that it was not trained on.",

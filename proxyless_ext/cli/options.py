@@ -11,7 +11,7 @@ from ..config import Config, load_config, parse_override
 from ..data import Pictures
 from ..errors import UserError
 from ..runs import Run, check_free, new_folder
-from ..spaces import BUILTIN
+from ..spaces import BUILTIN, read_mapping
 from .command import console
 
 ConfigOption = Annotated[
@@ -109,6 +109,8 @@ def begun(run: Run | None, out: Path | None, config: Config, data: Pictures) -> 
 
 def _begun_by(run: Run) -> str | None:
     """The command that began a run; None before it left anything of its own."""
+    if read_mapping(run.config_path).get("devices"):
+        return "specialise"
     if run.space_path.exists():
         return "search"
     return "train" if run.outcome.architecture_path.exists() else None

@@ -78,13 +78,18 @@ def search(
             f"--target needs latency.regularizer 'target', not '{settings.latency.regularizer}'; "
             "leave out one of them"
         )
+    if settings.devices:
+        raise UserError(
+            f"the configuration has devices ({', '.join(settings.devices)}); use proxyless "
+            "specialise, or leave them out"
+        )
     if budget is None:
         task = Task.load(settings, run)
     else:
         settings, task = _planned(settings, budget)
     settings = settings.anchored()
     run = begun(run, out, settings, task.data)
-    result = run_search(run, settings, task)
+    (result,) = run_search(run, settings, task)
     report = write_report(run.folder)
     _print_result(result, report)
 
@@ -98,15 +103,17 @@ def verify(
 ) -> None:
     """Find out whether a search was worth it: train random networks of the same latency alike."""
     opened = Run.resume(run)
-    check_ended(opened, opened.outcome.result_path)
     settings = configuration(
         opened.config_path,
         None,
         comparison__random_networks=networks,
         comparison__short_list=networks,
     )
+    names = [aim.name for aim in settings.aims]
+    check_ended(opened, *(opened.outcome_of(name).result_path for name in names))
     compare_again(opened, settings, Task.load(settings, opened))
-    console.print(describe_verdict(opened))
+    for name in names:
+        console.print(f"{name}: " if name else "", describe_verdict(opened, name), sep="")
     console.print(f"report: {write_report(run)}")
 
 

@@ -164,6 +164,12 @@ class Edges:
             alpha.grad = part if alpha.grad is None else alpha.grad + part
 
     @torch.no_grad()
+    def set_alphas(self, alphas: Sequence[Tensor]) -> None:
+        """Make `alphas`, one vector per edge, the architecture parameters."""
+        for parameter, alpha in zip(self.alphas, alphas, strict=True):
+            parameter.copy_(alpha)
+
+    @torch.no_grad()
     def add_to_alphas(self, change: Tensor) -> None:
         """Add the rows of `change` [E, N] to the alphas themselves."""
         for alpha, row in zip(self.alphas, change.unbind(0), strict=True):

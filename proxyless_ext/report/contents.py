@@ -23,6 +23,7 @@ from ..runs import (
     Result,
     Run,
     SearchEpoch,
+    phase_name,
     read_metrics,
 )
 from ..spaces import Architecture, Space, read_mapping
@@ -40,6 +41,8 @@ class Contents:
 
     Attributes:
         name: of the folder.
+        network: that it is about; empty in a run for one.
+        trained_as: the first network of the run that is the same, and so was trained for it.
         config: the configuration's text.
         tolerance: how near to its latency target a run should end, as a fraction.
         environment, space, architecture, latency, derivation, result, comparison, metrics: as their
@@ -47,6 +50,8 @@ class Contents:
     """
 
     name: str
+    network: str
+    trained_as: str
     config: str
     tolerance: float
     environment: dict[str, Any]
@@ -59,37 +64,52 @@ class Contents:
     metrics: tuple[Epoch, ...]
 
     @classmethod
-    def load(cls, run: Run) -> Contents:
-        """Read all there is.
+    def load(cls, run: Run, network: str = "") -> Contents:
+        """Read all there is about a network.
+
+        Args:
+            run: that searched it.
+            network: its name, in a run for several.
 
         Raises:
             UserError: a file cannot be understood.
         """
-        latency_config = read_mapping(run.config_path).get("latency", {})
+        settings, device = read_mapping(run.config_path), run.networks[network]
+        latency = settings.get("devices", {}).get(device, settings.get("latency", {}))
+        outcome = run.outcome_of(network)
         contents = cls(
             name=run.folder.resolve().name,
+            network=network,
+            trained_as=_trained_as(run, network),
             config=run.config_path.read_text(),
-            tolerance=latency_config.get("tolerance", _TOLERANCE),
+            tolerance=latency.get("tolerance", _TOLERANCE),
             environment=_read(run.environment_path, read_mapping) or {},
             space=_read(run.space_path, Space.load),
-            architecture=_read(run.outcome.architecture_path, Architecture.load),
-            latency=_read(run.latency_path, LatencyTable.load),
-            derivation=run.outcome.derivation,
-            result=run.outcome.result,
-            comparison=run.outcome.comparison,
+            architecture=_read(outcome.architecture_path, Architecture.load),
+            latency=_read(run.table_path(device), LatencyTable.load),
+            derivation=outcome.derivation,
+            result=outcome.result,
+            comparison=outcome.comparison,
             metrics=tuple(_read(run.metrics_path, read_metrics) or ()),
         )
         contents._check()
         return contents
 
     def phase(self, name: str) -> list[Epoch]:
-        """The records of one phase, in order."""
-        return [record for record in self.metrics if record.phase == name]
+        """The records of one kind of phase, in order."""
+        network = self.trained_as if name == "train" else self.network
+        names = {name, phase_name(name, network)}
+        return [record for record in self.metrics if record.phase in names]
 
     @property
     def search(self) -> list[SearchEpoch]:
         """The records of the search, in order."""
-        return [record for record in self.metrics if isinstance(record, SearchEpoch)]
+        return [record for record in self.phase("search") if isinstance(record, SearchEpoch)]
+
+    @property
+    def title(self) -> str:
+        """What the page is called."""
+        return f"{self.name}: {self.network}" if self.network else self.name
 
     @property
     def derived(self) -> Competitor:
@@ -146,6 +166,12 @@ _TOLERANCE = 0.05  # The configuration's default.
 
 def _read(path: Path, reader: Callable[[Path], Value]) -> Value | None:
     return reader(path) if path.is_file() else None
+
+
+def _trained_as(run: Run, network: str) -> str:
+    if not (found := run.outcome_of(network).result.choices):
+        return network
+    return next(each for each in run.networks if run.outcome_of(each).result.choices == found)
 
 
 def _foreign(what: str, run: str) -> UserError:

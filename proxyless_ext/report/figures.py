@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from ..runs import Comparison, Competitor, Epoch
 from ..spaces import EdgeGroup, Layer
 from .colours import BLUE, FIXED, GREY, INK, LINE, MUTED, ORANGE, operation_colour
+from .compare import SearchedPoint, pareto_front
 from .plot import add_legend, new_figure, styled, to_svg
 from .words import layer_name, shapes
 
@@ -138,7 +139,7 @@ def accuracy_against_latency(derived: Competitor, comparison: Comparison) -> str
             label="their mean ± deviation",
         )
     for yardstick in comparison.yardsticks:
-        _draw_yardstick(axes, yardstick)
+        draw_yardstick(axes, yardstick)
     if point := _point(derived):
         style: dict[str, Any] = {"markersize": 16, "markeredgecolor": "white"}
         axes.plot(*point, "*", color=ORANGE, label="derived network", **style)
@@ -148,7 +149,45 @@ def accuracy_against_latency(derived: Competitor, comparison: Comparison) -> str
     return to_svg(figure, "Accuracy against measured latency", "comparison-")
 
 
-def _draw_yardstick(axes: Axes, yardstick: Competitor) -> None:
+@styled
+def front(
+    device: str, groups: Mapping[str, Sequence[SearchedPoint]], yardsticks: Sequence[Competitor]
+) -> str:
+    """Accuracy against latency on a device, with the front of those that no other beats in both.
+
+    Args:
+        device: its name.
+        groups: trained networks by what they are; the first group is labelled.
+        yardsticks: published networks, with or without an accuracy.
+    """
+    figure = new_figure(400, 330)
+    axes = figure.subplots()
+    best = pareto_front([point for points in groups.values() for point in points])
+    latencies = [point.latency_ms for point in best]
+    axes.step(
+        latencies, [100 * point.accuracy for point in best], where="post", color=LINE, label="front"
+    )
+    looks = (("o", ORANGE, 1.0), ("D", BLUE, 0.8), ("o", GREY, 0.6))
+    for (label, points), (marker, colour, alpha) in zip(groups.items(), looks, strict=True):
+        if points:
+            latencies = [point.latency_ms for point in points]
+            accuracies = [100 * point.accuracy for point in points]
+            axes.plot(latencies, accuracies, marker, color=colour, alpha=alpha, label=label)
+    first, *_ = groups.values()
+    for point in first:
+        place = (point.latency_ms, 100 * point.accuracy)
+        text: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": 9}
+        axes.annotate(point.name, place, (0, 7), **text)
+    for yardstick in yardsticks:
+        draw_yardstick(axes, yardstick)
+    axes.margins(0.18)
+    axes.set(title="Accuracy, %", xlabel=f"latency on {device}, ms")
+    add_legend(axes, columns=2)
+    return to_svg(figure, f"Accuracy against latency on {device}", f"front-{device}-")
+
+
+def draw_yardstick(axes: Axes, yardstick: Competitor) -> None:
+    """A point at its latency and accuracy, or a line at its latency where that is all there is."""
     text: dict[str, Any] = {"textcoords": "offset points", "size": 9}
     if point := _point(yardstick):
         axes.plot(*point, "s", color=BLUE)

@@ -21,6 +21,9 @@ from .layout import into_rows
 from .network_legend import NetworkLegend
 from .words import describe_layer, square
 
+DRAWINGS = {"wide": 1160, "medium": 680, "narrow": 328}
+"""Widths in pixels that a page has drawings for, of which a browser shows one."""
+
 # All in pixels.
 _BLOCK_GAP = 4
 _PANEL_PADDING = 6

@@ -7,21 +7,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ..errors import UserError
-from ..files import write_atomically
+from ..files import make_folder, write_atomically
 from ..runs import Competitor, Run
 from ..spaces import Layer, parse_operation
 from . import figures, words
 from .colours import operation_colour
 from .contents import Contents
-from .network_drawing import draw_network
+from .network_drawing import DRAWINGS, draw_network
+from .specialised import Specialised
 from .summary import key_figures, summarise
 
-# The network is drawn for three widths of screen, of which a browser shows one.
-_DRAWINGS = {"wide": 1160, "medium": 680, "narrow": 328}
 _PHASES = (
     ("warmup", "Warm-up", (("", "training"), ("val_", "validation"))),
     ("search", "Search", (("", "weight steps"), ("gate_", "gate steps"))),
@@ -55,38 +54,46 @@ class LayerCosts:
 def write_report(run_folder: Path) -> Path:
     """Write ``report.html`` into a run folder and return its path.
 
-    What the run has not come to yet, the page names as missing.
+    What the run has not come to yet, the page names as missing. A run for several networks has a
+    page for each beside the one about all.
 
     Raises:
         UserError: there is no run in the folder, a file of it cannot be understood, or the page
             cannot be written.
     """
     run = Run.open(run_folder)
-    page = render(Contents.load(run))
-    write_atomically(run.report_path, page.encode(errors="replace"))  # Paths need not be text.
+    for name in run.networks:
+        page = render(Contents.load(run, name))
+        if name:
+            _write(page, make_folder(run.outcome_of(name).folder) / run.report_path.name)
+    if run.networks != {"": ""}:
+        page = _template("specialised.html").render(run=Specialised(run))
+    _write(page, run.report_path)
     return run.report_path
 
 
-def describe_verdict(run: Run) -> str:
+def _write(page: str, path: Path) -> None:
+    write_atomically(path, page.encode(errors="replace"))  # Paths need not be text.
+
+
+def describe_verdict(run: Run, network: str = "") -> str:
     """Whether a run's search was worth it, in one sentence.
+
+    Args:
+        run: of the search.
+        network: the name of one, in a run for several.
 
     Raises:
         UserError: a file of the run cannot be understood.
     """
-    return Contents.load(run).verdict or "No other networks have been trained beside it yet."
+    return (
+        Contents.load(run, network).verdict or "No other networks have been trained beside it yet."
+    )
 
 
 def render(contents: Contents) -> str:
-    """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("proxyless_ext", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {"words": words, "operation_colour": operation_colour}
-    return environment.get_template("template.html").render(
+    """The page about one network as HTML."""
+    return _template("template.html").render(
         run=contents,
         key_figures=key_figures(contents),
         paragraphs=list(summarise(contents)),
@@ -102,13 +109,24 @@ def render(contents: Contents) -> str:
     )
 
 
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=PackageLoader("proxyless_ext", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"words": words, "operation_colour": operation_colour}
+    return environment.get_template(name)
+
+
 def _drawings(contents: Contents) -> dict[str, Markup]:
     """Name of a width to the drawing for it; empty before a network is derived."""
     if contents.architecture is None:
         return {}
     return {
-        name: Markup(draw_network(contents.architecture, width))
-        for name, width in _DRAWINGS.items()
+        name: Markup(draw_network(contents.architecture, width)) for name, width in DRAWINGS.items()
     }
 
 

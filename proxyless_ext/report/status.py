@@ -25,7 +25,7 @@ def describe_status(run: Run) -> Iterator[str]:
     worker = run.worker
     if worker:
         yield f"{run.folder}: {worker} works on it"
-    elif run.outcome.result_path.exists():
+    elif all(run.outcome_of(name).result_path.exists() for name in run.networks):
         yield f"{run.folder}: finished"
     else:
         yield f"{run.folder}: stopped; go on with {run.going_on}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import UserError
@@ -78,14 +78,15 @@ def _deviation(value: float | None, reference: float | None, name: str) -> str:
 def summarise(contents: Contents) -> Iterator[Paragraph]:
     """What was searched, where, how, and what came out."""
     if contents.space is not None:
-        yield Paragraph("What", _what(contents.space, contents.result.classes))
+        yield Paragraph("What", describe_search(contents.space, contents.result.classes))
     yield Paragraph("Where", _where(contents))
     yield Paragraph("How", _how(contents))
     if contents.architecture is not None:
         yield Paragraph("Found", _found(contents.architecture, contents))
 
 
-def _what(space: Space, classes: tuple[str, ...]) -> str:
+def describe_search(space: Space, classes: tuple[str, ...]) -> str:
+    """What was searched, and what for."""
     names = ", ".join(classes[:_LISTED_CLASSES])
     if len(classes) > _LISTED_CLASSES:
         names += " …"
@@ -109,13 +110,14 @@ def _where(contents: Contents) -> str:
     machine = f"{cpu} ({plural(cores, 'core')})" if cpu and cores else "an unknown machine"
     sentences = [f"Searched on {machine} with {gpu}" if gpu else f"Searched on {machine}"]
     if contents.latency is not None:
-        sentences.append(_conditions(contents.latency))
+        sentences.append(describe_conditions(contents.latency))
         if contents.space is not None:
-            sentences.append(_reach(contents.latency, contents.space))
+            sentences.append(describe_reach(contents.latency, contents.space))
     return ". ".join(sentences) + "."
 
 
-def _conditions(table: LatencyTable) -> str:
+def describe_conditions(table: LatencyTable) -> str:
+    """What latencies were measured under, without a full stop."""
     conditions = table.conditions
     if conditions is None:
         return "The latencies come from a table without conditions"
@@ -126,7 +128,8 @@ def _conditions(table: LatencyTable) -> str:
     )
 
 
-def _reach(table: LatencyTable, space: Space) -> str:
+def describe_reach(table: LatencyTable, space: Space) -> str:
+    """What the networks of a space take, without a full stop."""
     try:
         cheapest, dearest = table.bounds(space)
     except UserError as error:
@@ -143,11 +146,16 @@ def _how(contents: Contents) -> str:
     ]
     sentences = [", ".join(done).capitalize() if done else "No epoch has been recorded yet"]
     if seconds := contents.result.seconds:
-        parts = ", ".join(f"{_STAGES.get(name, name)} {duration(s)}" for name, s in seconds.items())
-        sentences.append(f"It took {duration(sum(seconds.values()))} ({parts})")
+        sentences.append(describe_time(seconds))
     if contents.result.seed is not None:
         sentences.append(f"The seed was {contents.result.seed}")
     return ". ".join(sentences) + "."
+
+
+def describe_time(seconds: Mapping[str, float]) -> str:
+    """What a run took, by its phases, without a full stop."""
+    parts = ", ".join(f"{_STAGES.get(name, name)} {duration(s)}" for name, s in seconds.items())
+    return f"It took {duration(sum(seconds.values()))} ({parts})"
 
 
 def _found(architecture: Architecture, contents: Contents) -> str:

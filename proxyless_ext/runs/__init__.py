@@ -13,12 +13,16 @@ from .records import (
     Finalist,
     FinalistFigures,
     FinalistsEpoch,
+    Latencies,
     Position,
     Result,
     ScoredNetwork,
     SearchEpoch,
     ShortListEpoch,
     TrainEpoch,
+    network_name,
+    phase_kind,
+    phase_name,
 )
 from .run import Run, check_free, check_output, new_folder
 
@@ -32,6 +36,7 @@ __all__ = [
     "Finalist",
     "FinalistFigures",
     "FinalistsEpoch",
+    "Latencies",
     "Outcome",
     "Position",
     "Result",
@@ -43,7 +48,10 @@ __all__ = [
     "check_free",
     "check_output",
     "load_checkpoint",
+    "network_name",
     "new_folder",
+    "phase_kind",
+    "phase_name",
     "read_metrics",
     "save_checkpoint",
 ]

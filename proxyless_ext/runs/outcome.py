@@ -17,10 +17,10 @@ Model = TypeVar("Model", bound=BaseModel)
 class Outcome:
     """The files about one derived network, in a folder.
 
-    A run derives one network, in its own folder. A run with several targets would have a folder for
-    each beside one warm-up.
+    A run for one network has them in its own folder, a run for several in a folder for each.
 
     Attributes:
+        folder: that folder.
         architecture_path: the network.
         weights_path: its trained weights, `save_checkpoint` of a state_dict.
         onnx_path: both, as ONNX.
@@ -30,6 +30,7 @@ class Outcome:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.architecture_path = folder / "architecture.json"
         self.weights_path = folder / "weights.safetensors"
         self.onnx_path = folder / "network.onnx"

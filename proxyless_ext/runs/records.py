@@ -162,18 +162,33 @@ class Derivation(_Written):
     finalists: tuple[FinalistFigures, ...] = ()
 
 
+class Latencies(_Written):
+    """What a network takes on a device.
+
+    Attributes:
+        predicted_ms: by the device's table.
+        measured_ms: on the device; None if the run was elsewhere.
+    """
+
+    predicted_ms: float | None = None
+    measured_ms: float | None = None
+
+
 class Result(Figures):
     """What came out of a run.
 
     Attributes:
         target_ms: that the search held.
+        devices: what the network takes on each device of a run for several networks.
         seed: of the run.
-        seconds: by the name of the phase, over all sittings.
+        seconds: by the kind of the phase, over all sittings; of a phase that several networks
+            share, this one's part. What the network was trained as a finalist counts as training.
         onnx_max_difference: between the logits of PyTorch and ONNX Runtime.
         classes: names.
     """
 
     target_ms: float | None = None
+    devices: dict[str, Latencies] = Field(default_factory=dict)
     seed: int | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     onnx_max_difference: float | None = None
@@ -239,10 +254,30 @@ def epoch_record(fields: dict[str, Any]) -> Epoch:
     Raises:
         ValidationError: it is none.
     """
-    kinds: dict[Any, type[Epoch]] = {
+    kinds: dict[str, type[Epoch]] = {
         "warmup": Epoch,
         "search": SearchEpoch,
         "shortlist": ShortListEpoch,
         "finalists": FinalistsEpoch,
     }
-    return kinds.get(fields.get("phase"), TrainEpoch).model_validate(fields)
+    return kinds.get(phase_kind(str(fields.get("phase"))), TrainEpoch).model_validate(fields)
+
+
+def network_name(device: str, target: str) -> str:
+    """What a network is called that is searched for a device and a target: ``phone-40%``."""
+    return f"{device}-{''.join(target.split())}"
+
+
+def phase_name(kind: str, network: str) -> str:
+    """What a phase is called that is about one network of several, or about the only one.
+
+    Args:
+        kind: such as ``train``.
+        network: its name; empty where it is the only one.
+    """
+    return f"{kind}@{network}" if network else kind
+
+
+def phase_kind(name: str) -> str:
+    """The kind of a phase by its name."""
+    return name.partition("@")[0]

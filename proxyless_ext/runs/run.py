@@ -11,12 +11,18 @@ from typing import Any
 from ..documents import write_document
 from ..environment import describe_environment
 from ..errors import UserError
-from ..files import check_writable, remove_leftovers, write_atomically, write_error
+from ..files import (
+    check_writable,
+    make_folder,
+    remove_leftovers,
+    write_atomically,
+    write_error,
+)
 from ..spaces import load_plugins, read_mapping, read_model
 from .lock import FolderLock, holder
 from .metrics import Metrics
 from .outcome import Outcome
-from .records import Beginning, Epoch, Position
+from .records import Beginning, Epoch, Position, network_name
 
 
 class Run:
@@ -31,12 +37,12 @@ class Run:
         beginning_path: pictures and settings that the run goes on with.
         environment_path: machine, versions and command line of the run's beginning.
         space_path: the search space.
-        latency_path: the latency table of its layers.
+        latency_path: the latency table of its layers, in a run for one network.
         metrics_path: the records, a line of JSON each.
         tensorboard_path: the folder of the same as TensorBoard curves.
         position_path: where it stands, while it goes on.
         checkpoints_path: the folder of checkpoints.
-        outcome: the files about the derived network.
+        outcome: the files about the derived network, in a run for one.
         report_path: the page to look at.
     """
 
@@ -56,6 +62,37 @@ class Run:
         self._metrics = Metrics(self.metrics_path, self.tensorboard_path)
         self._lock_path = self.folder / ".lock"
         self._lock = FolderLock(self._lock_path)
+
+    @property
+    def networks_folder(self) -> Path:
+        """What holds a folder for each network, in a run for several."""
+        return self.folder / "networks"
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """The device of every network that is searched, by the network's name; both are empty in a
+        run for one.
+
+        Raises:
+            UserError: the configuration cannot be read.
+        """
+        settings = read_mapping(self.config_path)
+        devices, targets = settings.get("devices"), settings.get("targets")
+        if not devices:
+            return {"": ""}
+        return {
+            network_name(device, target): device
+            for device, latency in devices.items()
+            for target in targets or [latency["target"]]
+        }
+
+    def table_path(self, device: str) -> Path:
+        """The latency table of a device, whose name is empty in a run for one network."""
+        return self.folder / "devices" / f"{device}.yaml" if device else self.latency_path
+
+    def outcome_of(self, name: str) -> Outcome:
+        """The files about the network called `name`, which is empty in a run for one."""
+        return Outcome(self.networks_folder / name) if name else self.outcome
 
     @property
     def going_on(self) -> str:
@@ -78,10 +115,7 @@ class Run:
             UserError: nothing can be written there, or what `check_free` raises.
         """
         run = cls(folder)
-        try:
-            run.checkpoints_path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(run.checkpoints_path, error) from error
+        make_folder(run.checkpoints_path)
         run._lock.take()
         check_free(run.folder)
         remove_leftovers(run.folder)

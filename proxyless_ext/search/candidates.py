@@ -96,11 +96,12 @@ class Band:
                 new if rng.random() < 1 / edges else rng.choice(pair)
                 for new, *pair in zip(mutant, mother, father, strict=True)
             )
-            if child not in known and self._holds(child):
+            if child not in known and self.holds(child):
                 children[child] = None
         return list(children)
 
-    def _holds(self, choices: Choices) -> bool:
+    def holds(self, choices: Choices) -> bool:
+        """Whether a network lies in it."""
         return self.low_ms <= self.objective.costs.network(choices) <= self.high_ms
 
 

@@ -1,20 +1,22 @@
-"""The derived network beside others: random ones, those of its short list, and yardsticks."""
+"""Derived networks beside others: random ones, those of their short lists, and yardsticks."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 from ..latency import sample_within
 from ..nn import SuperNet
-from ..runs import Comparison, Competitor, ShortListEpoch, read_metrics
+from ..runs import Comparison, Competitor, read_metrics
 from ..seeding import derive_seed
-from ..zoo import YARDSTICKS, build
+from ..zoo import WIDTHS, YARDSTICKS, build, build_yardstick
 from .candidates import Choices
-from .short_list import best_first
+from .goals import Device, Goal
+from .short_list import best_first, scored_networks
 from .stages import Stages
 
 
-def compare(stages: Stages, supernet: SuperNet, choices: Choices) -> None:
+def compare(stages: Stages, supernet: SuperNet, chosen: Sequence[Choices]) -> None:
     """Train others alike, random ones and of the short list; measure the yardsticks.
 
     Those that were compared before stay.
@@ -22,54 +24,69 @@ def compare(stages: Stages, supernet: SuperNet, choices: Choices) -> None:
     Args:
         stages: of the run.
         supernet: after the search.
-        choices: the derived network.
+        chosen: the derived network of every goal.
     """
-    before, wanted = stages.run.outcome.comparison, stages.config.comparison
-    random = draw_random(stages, choices, max(wanted.random_networks, len(before.random)))
-    listed = _listed(stages, choices, max(wanted.short_list, len(before.short_list)))
-    yardsticks = []
-    if wanted.yardsticks:
-        for name in YARDSTICKS:
-            yardstick = build(name, len(stages.data.classes))
-            yardsticks.append(Competitor(name=name, **stages.costs(yardstick).model_dump()))
-    comparison = Comparison(
-        random=_train(stages, supernet, "random", random),
-        short_list=_train(stages, supernet, "shortlist", listed),
-        yardsticks=tuple(yardsticks),
+    yardsticks = {device.name: _measure_yardsticks(stages, device) for device in stages.devices}
+    wanted = stages.config.comparison
+    for goal, choices in zip(stages.goals, chosen, strict=True):
+        before = goal.outcome.comparison
+        random = draw_random(stages, goal, choices, max(wanted.random_networks, len(before.random)))
+        listed = _listed(stages, goal, choices, max(wanted.short_list, len(before.short_list)))
+        comparison = Comparison(
+            random=_train(stages, supernet, goal, "random", random),
+            short_list=_train(stages, supernet, goal, "shortlist", listed),
+            yardsticks=yardsticks[goal.device.name],
+        )
+        goal.outcome.write_comparison(comparison)
+
+
+def _measure_yardsticks(stages: Stages, device: Device) -> tuple[Competitor, ...]:
+    """As published; beside networks of several latencies, of several widths."""
+    if not stages.config.comparison.yardsticks:
+        return ()
+    classes = len(stages.data.classes)
+    if stages.config.devices:
+        networks = {
+            f"{name} x {width}": build_yardstick(name, classes, width)
+            for name in YARDSTICKS
+            for width in WIDTHS
+        }
+    else:
+        networks = {name: build(name, classes) for name in YARDSTICKS}
+    return tuple(
+        Competitor(name=name, **stages.costs(device, network).model_dump())
+        for name, network in networks.items()
     )
-    stages.run.outcome.write_comparison(comparison)
 
 
 def _train(
-    stages: Stages, supernet: SuperNet, kind: str, networks: list[Choices]
+    stages: Stages, supernet: SuperNet, goal: Goal, kind: str, networks: list[Choices]
 ) -> tuple[Competitor, ...]:
     competitors = []
     for index, choices in enumerate(networks):
         name = f"{kind}-{index}"
-        network = stages.train(supernet, choices, name)
-        figures = stages.figures(network, choices)
+        network = stages.train(supernet, choices, goal.phase(name))
+        figures = stages.figures(goal, network, choices)
         competitors.append(Competitor(name=name, **figures.model_dump()))
     return tuple(competitors)
 
 
-def _listed(stages: Stages, choices: Choices, wanted: int) -> list[Choices]:
+def _listed(stages: Stages, goal: Goal, choices: Choices, wanted: int) -> list[Choices]:
     """The best of the short list but for the derived network; fewer where there are no more."""
-    records = read_metrics(stages.run.metrics_path)
-    lists = [record.networks for record in records if isinstance(record, ShortListEpoch)]
-    scored = [network for networks in lists for network in networks]
-    order = [network.choices for network in best_first(scored, stages.objective.network_loss)]
+    scored = scored_networks(read_metrics(stages.run.metrics_path), goal)
+    order = [network.choices for network in best_first(scored, goal.objective.network_loss)]
     return [each for each in order if each != choices][:wanted]
 
 
-def draw_random(stages: Stages, choices: Choices, wanted: int) -> list[Choices]:
+def draw_random(stages: Stages, goal: Goal, choices: Choices, wanted: int) -> list[Choices]:
     """Random networks of the derived one's latency; fewer where there are no more."""
     if not wanted:
         return []
-    latency = stages.objective.predicted_ms(choices)
-    slack = stages.config.latency.tolerance * latency
+    latency = goal.objective.predicted_ms(choices)
+    slack = goal.objective.config.tolerance * latency
     low, high = latency - slack, latency + slack
     seed = derive_seed(stages.config.seed, "random networks")
-    drawn = map(tuple, sample_within(stages.objective.costs, low, high, wanted + 1, seed))
+    drawn = map(tuple, sample_within(goal.objective.costs, low, high, wanted + 1, seed))
     found = [rival for rival in drawn if rival != choices][:wanted]
     if len(found) < wanted:
         warnings.warn(

@@ -1,8 +1,9 @@
-"""From the supernet to the network that is handed over: short list, finalists, winner."""
+"""From the supernet to the networks that are handed over: short list, finalists, winner."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ..data import batches_per_epoch
 from ..nn import SuperNet
@@ -11,67 +12,101 @@ from ..runs import (
     Finalist,
     FinalistFigures,
     FinalistsEpoch,
-    ShortListEpoch,
     read_metrics,
 )
 from ..seeding import derive_seed
+from ..training.phase import Begun
 from .candidates import Band, Choices
-from .derive import derive_choices
-from .finalists import Finalists
-from .short_list import ShortList
+from .derive import likeliest
+from .finalists import Contest, Finalists, rounds
+from .goals import Goal
+from .short_list import Listing, ShortList, scored_networks
 from .stages import Stages
 
 
-def choose(stages: Stages, supernet: SuperNet) -> Choices:
-    """Choose the network and write its architecture, and how it was chosen.
+def choose(stages: Stages, supernet: SuperNet) -> list[Choices]:
+    """Choose a network for every goal, and write its architecture and how it was chosen.
 
     Args:
         stages: of the run.
         supernet: after the search.
     """
-    outcome = stages.run.outcome
     if stages.config.derive.networks:
-        choices = best_finalist(stages, supernet, short_list(stages, supernet))
-        if not outcome.derivation_path.exists():
-            outcome.write_derivation(_derivation(stages))
+        chosen = best_finalists(stages, supernet, short_lists(stages, supernet))
+        for goal in stages.goals:
+            if not goal.outcome.derivation_path.exists():
+                goal.outcome.write_derivation(_derivation(stages, goal))
     else:
-        choices = derive_choices(supernet, stages.objective)
-    stages.architecture(choices, "derived").save(outcome.architecture_path)
-    return choices
+        chosen = [likeliest(goal.log_probabilities, goal.objective) for goal in stages.goals]
+    for goal, choices in zip(stages.goals, chosen, strict=True):
+        stages.architecture(choices, goal.name or "derived").save(goal.outcome.architecture_path)
+    return chosen
 
 
-def short_list(stages: Stages, supernet: SuperNet) -> list[Choices]:
-    """The finalists: the best networks of the band by what the supernet tells of them."""
-    config, wanted = stages.config, stages.config.derive.networks
-    band, scores = Band.of(stages.objective), stages.path_scores
-    preferred = [
-        network
-        for opinion in (supernet.edges.log_probabilities(), scores.log_worths())
-        for network in band.likeliest(opinion, math.ceil(wanted / 3))
+def short_lists(stages: Stages, supernet: SuperNet) -> list[list[Choices]]:
+    """The finalists of every goal: the best of its band by what the supernet tells of them."""
+    config, scores = stages.config, stages.path_scores
+    wanted = config.derive.networks
+    listings: list[Listing] = []
+    for goal in stages.goals:
+        band = Band.of(goal.objective)
+        preferred = [
+            network
+            for opinion in (goal.log_probabilities, scores.log_worths())
+            for network in band.likeliest(opinion, math.ceil(wanted / 3))
+        ]
+        shared = [each for other in listings for each in other.proposed if band.holds(each)]
+        drawn = band.drawn(wanted, derive_seed(config.seed, "short list"))
+        first = list(dict.fromkeys([*preferred, *shared, *drawn]))[:wanted]
+        listings.append(Listing(goal.phase("shortlist"), band, goal.log_probabilities, first))
+    stages.run_phase(ShortList(supernet, config, stages.runtime, stages.data, scores, listings))
+    return [
+        [network.choices for network in listing.best_first[: config.derive.finalists]]
+        for listing in listings
     ]
-    drawn = band.drawn(wanted, derive_seed(config.seed, "short list"))
-    first = list(dict.fromkeys([*preferred, *drawn]))[:wanted]
-    phase = ShortList(supernet, config, stages.runtime, stages.data, band, scores, first)
-    stages.run_phase(phase)
-    return [network.choices for network in phase.best_first[: config.derive.finalists]]
 
 
-def best_finalist(stages: Stages, supernet: SuperNet, finalists: list[Choices]) -> Choices:
-    """The finalist that is left when all others have dropped out."""
-    if len(finalists) == 1:
-        return finalists[0]
-    networks = [(choices, stages.beginner(supernet, choices, "train")) for choices in finalists]
-    phase = Finalists(networks, stages.config, stages.runtime, stages.data, stages.objective)
-    stages.run_phase(phase)
-    return phase.winner
+def best_finalists(
+    stages: Stages, supernet: SuperNet, finalists: Sequence[Sequence[Choices]]
+) -> list[Choices]:
+    """For every goal the finalist that is left when all others have dropped out."""
+    contests = [
+        Contest(
+            goal.phase("finalists"),
+            goal.objective,
+            list(each),
+            rounds(len(each), stages.config.derive.round),
+        )
+        for goal, each in zip(stages.goals, finalists, strict=True)
+    ]
+    if any(contest.rounds for contest in contests):
+        networks = {
+            choices: stages.beginner(supernet, choices, "train")
+            for contest in contests
+            for choices in contest.left
+        }
+        phase = Finalists(networks, contests, stages.config, stages.runtime, stages.data)
+        stages.run_phase(phase)
+        step_seconds = stages.seconds[phase.name] / sum(phase.steps.values())
+        stages.begun = {
+            choices: Begun(steps, steps * step_seconds, training.state_dict())
+            for choices, training in phase.trainings.items()
+            if (steps := phase.steps[choices])
+        }
+        # That time is their trainings'.
+        stages.seconds[phase.name] -= sum(each.seconds for each in stages.begun.values())
+    return [contest.left[0] for contest in contests]
 
 
-def _derivation(stages: Stages) -> Derivation:
-    """How the derived network was chosen, by the records."""
+def _derivation(stages: Stages, goal: Goal) -> Derivation:
+    """How the network of a goal was chosen, by the records."""
     records = read_metrics(stages.run.metrics_path)
-    lists = [record.networks for record in records if isinstance(record, ShortListEpoch)]
-    scored = {network.choices: network for networks in lists for network in networks}
-    epochs = [record for record in records if isinstance(record, FinalistsEpoch)]
+    scored = {network.choices: network for network in scored_networks(records, goal)}
+    epochs = [
+        record
+        for record in records
+        if isinstance(record, FinalistsEpoch) and record.phase == goal.phase("finalists")
+    ]
     # Of every finalist the last epoch it took part in; those that got farther come first.
     last: dict[Choices, tuple[int, Finalist]] = {}
     for record in reversed(epochs):
@@ -83,9 +118,11 @@ def _derivation(stages: Stages) -> Derivation:
         scored=len(scored),
         finalists=tuple(
             FinalistFigures(
-                **stages.costs(stages.fresh(choices, "train")).model_dump(exclude_none=True),
+                **stages.costs(goal.device, stages.fresh(choices, "train")).model_dump(
+                    exclude_none=True
+                ),
                 choices=choices,
-                predicted_ms=stages.objective.predicted_ms(choices),
+                predicted_ms=goal.objective.predicted_ms(choices),
                 held_out_loss=scored[choices].loss,
                 path_loss=scored[choices].path_loss,
                 log_probability=scored[choices].log_probability,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ..nn import SuperNet
 from .candidates import Band, Choices
 from .objective import Objective
@@ -13,6 +15,10 @@ def derive_choices(supernet: SuperNet, objective: Objective) -> Choices:
     Under a latency target it is the most probable one within the tolerance. Where no network lies
     within the tolerance, the nearest ones count.
     """
-    log_probabilities = supernet.edges.log_probabilities()
+    return likeliest(supernet.edges.log_probabilities(), objective)
+
+
+def likeliest(log_probabilities: Tensor, objective: Objective) -> Choices:
+    """The same by the log-probabilities [E, N] of the candidates."""
     (choices,) = Band.of(objective).likeliest(log_probabilities, 1)
     return choices

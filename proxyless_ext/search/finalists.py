@@ -1,6 +1,6 @@
 """The finalists: the best of the short list begin their training, and the worse half drops out.
 
-All of them take the same batches of the training that the winner will be given. A first round is a
+All of them take the same batches of the training with which the winner goes on. A first round is a
 part of it, and every other doubles the training so far, so that the rounds cost about the same
 (successive halving: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and
 Hyperparameter Optimization", 2016). After each the half drops out whose training loss in it was
@@ -12,16 +12,19 @@ out for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..config import Config
 from ..data import Pictures, batches_per_epoch, endless
 from ..runs import Finalist, FinalistsEpoch
 from ..runtime import Runtime
+from ..seeding import derive_seed
 from ..training.meter import Meter
 from ..training.phase import Batch, Phase
 from ..training.train import Train
@@ -29,15 +32,54 @@ from .candidates import Choices
 from .objective import Objective
 
 
+@dataclass
+class Contest:
+    """Finalists that compete for one network to be found.
+
+    Attributes:
+        phase: of its records.
+        objective: of the search.
+        left: the finalists that have not dropped out.
+        rounds: that it takes.
+    """
+
+    phase: str
+    objective: Objective
+    left: list[Choices]
+    rounds: list[Round]
+
+    def is_on(self, epoch: int) -> bool:
+        """Whether an epoch belongs to one of its rounds."""
+        return any(each.is_at(epoch) for each in self.rounds)
+
+    def best_first(self, losses: Mapping[Choices, float]) -> list[Choices]:
+        """Those that are left, by their training losses."""
+        return sorted(
+            self.left, key=lambda choices: self.objective.network_loss(losses[choices], choices)
+        )
+
+    def survivors(self, epoch: int) -> int | None:
+        """How many are left after a round that ends with an epoch; None where none does."""
+        after = pairwise([*self.rounds, Round(1, 0, 0)])
+        return next((later.finalists for each, later in after if each.end == epoch + 1), None)
+
+
 class Finalists(Phase):
     """Trains networks beside each other; an epoch is as long as the first round.
 
+    Attributes:
+        trainings: of the networks that have not dropped out, by their choices.
+        steps: that each of all networks has taken.
+
+    A network that competes in several contests is trained once for all of them: what a finalist is
+    trained with depends on the seed and the step alone.
+
     Args:
-        networks: as the training of the winner will begin with, by their choices.
+        networks: as their trainings begin with, by their choices.
+        contests: what they compete in, one for each network to be found.
         config: `config.train` for the training, `config.derive` for the rounds.
         runtime: where the networks are.
         data: the pictures.
-        objective: of the search.
     """
 
     name = "finalists"
@@ -45,45 +87,41 @@ class Finalists(Phase):
 
     def __init__(
         self,
-        networks: Sequence[tuple[Choices, nn.Module]],
+        networks: Mapping[Choices, nn.Module],
+        contests: Sequence[Contest],
         config: Config,
         runtime: Runtime,
         data: Pictures,
-        objective: Objective,
     ) -> None:
         self.config = config
         self.runtime = runtime
         self.data = data
-        self.objective = objective
-        self.choices = [choices for choices, _ in networks]
+        self.contests = contests
+        self.choices = list(networks)
         self.trainings = {
-            index: Train(network, config, runtime, data, self.name)
-            for index, (_, network) in enumerate(networks)
+            choices: Train(networks[choices], config, runtime, data, self.name)
+            for choices in self._competing(0)
         }
-        self.rounds = rounds(len(networks), config.derive.round)
-        self.epochs = self.rounds[-1].end if self.rounds else 0
-        self.survivors = {
-            each.end: after.finalists for each, after in pairwise([*self.rounds, Round(1, 0, 0)])
-        }
+        self.epochs = max((each.end for contest in contests for each in contest.rounds), default=0)
         self.num_batches = round_steps(config, len(data.train))
+        self.competing = list(self.trainings)
+        # Steps that were taken.
+        self.steps = dict.fromkeys(self.trainings, 0)
         # Of the round so far.
-        self.meters = [Meter() for _ in networks]
-
-    @property
-    def winner(self) -> Choices:
-        """The one that is left."""
-        (index,) = self.trainings
-        return self.choices[index]
+        self.meters = {choices: Meter() for choices in self.trainings}
 
     def networks(self, epoch: int) -> int:
-        return next(each.finalists for each in self.rounds if epoch < each.end)
+        """At most, where contests share networks."""
+        all_rounds = (each for contest in self.contests for each in contest.rounds)
+        competing = sum(each.finalists for each in all_rounds if each.is_at(epoch))
+        return min(competing, len(self.choices))
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         stream = endless(
             self.data.train,
             self.config.train.batch_size,
             self.config.seed,
-            "train",  # The winner's training takes the same again.
+            "train",  # The winner's training goes on with the next ones.
             start=epoch * self.num_batches + start,
             workers=self.config.data.workers,
             pin=self.runtime.is_asynchronous,
@@ -91,48 +129,85 @@ class Finalists(Phase):
         return islice(stream, self.num_batches - start)
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        for index, training in self.trainings.items():
+        for choices in self.competing:
+            training = self.trainings[choices]
+            epoch, batch = divmod(step, training.num_batches)
+            # Dropout, too, is that of the training that goes on, whoever else takes part.
+            torch.manual_seed(derive_seed(self.config.seed, "train", epoch, batch))
             figures = Meter()
             training.step(step, pictures, labels, figures)
             meter.include(figures)
-            self.meters[index].include(figures)
+            self.meters[choices].include(figures)
+            self.steps[choices] += 1
 
-    def end_epoch(self, epoch: int, meter: Meter) -> FinalistsEpoch:
-        figures = {index: self.meters[index].means() for index in self.trainings}
-        order = sorted(
-            figures,
-            key=lambda index: self.objective.network_loss(
-                figures[index]["loss"], self.choices[index]
-            ),
-        )
-        record = FinalistsEpoch(
-            phase=self.name,
-            step=(epoch + 1) * self.num_batches,
-            epoch=epoch,
-            **meter.means(),
-            finalists=tuple(
-                Finalist(choices=self.choices[index], **figures[index]) for index in order
-            ),
-        )
-        if left := self.survivors.get(epoch + 1):
-            self.trainings = {index: self.trainings[index] for index in sorted(order[:left])}
-            self.meters = [Meter() for _ in self.choices]
-        return record
+    def end_epoch(self, epoch: int, meter: Meter) -> list[FinalistsEpoch]:
+        figures = {choices: self.meters[choices].means() for choices in self.competing}
+        losses = {choices: each["loss"] for choices, each in figures.items()}
+        contests = [contest for contest in self.contests if contest.is_on(epoch)]
+        orders = [contest.best_first(losses) for contest in contests]
+        records = [
+            FinalistsEpoch(
+                phase=contest.phase,
+                step=(epoch + 1) * self.num_batches,
+                epoch=epoch,
+                **self._means(order),
+                finalists=tuple(Finalist(choices=each, **figures[each]) for each in order),
+            )
+            for contest, order in zip(contests, orders, strict=True)
+        ]
+        has_round_ended = False
+        for contest, order in zip(contests, orders, strict=True):
+            if left := contest.survivors(epoch):
+                contest.left = order[:left]
+                has_round_ended = True  # Rounds of all contests end together.
+        if has_round_ended:
+            kept = {choices for contest in self.contests for choices in contest.left}
+            self.trainings = {
+                choices: each for choices, each in self.trainings.items() if choices in kept
+            }
+            self.competing = self._competing(epoch + 1)
+            self.meters = {choices: Meter() for choices in self.competing}
+        return records
+
+    def _means(self, networks: Iterable[Choices]) -> dict[str, float]:
+        """Of the round so far, over networks."""
+        meter = Meter()
+        for choices in networks:
+            meter.include(self.meters[choices])
+        return meter.means()
+
+    def _competing(self, epoch: int) -> list[Choices]:
+        """Networks that an epoch trains."""
+        competing = {
+            choices for contest in self.contests if contest.is_on(epoch) for choices in contest.left
+        }
+        return [choices for choices in self.choices if choices in competing]
 
     def state_dict(self) -> dict[str, Any]:
+        places = {choices: index for index, choices in enumerate(self.choices)}
         return {
             "choices": [list(choices) for choices in self.choices],
-            "meters": [meter.state for meter in self.meters],
-            "trainings": {index: each.state_dict() for index, each in self.trainings.items()},
+            "left": [[places[each] for each in contest.left] for contest in self.contests],
+            "competing": [places[choices] for choices in self.competing],
+            "steps": {places[choices]: each for choices, each in self.steps.items()},
+            "meters": {places[choices]: each.state for choices, each in self.meters.items()},
+            "trainings": {
+                places[choices]: each.state_dict() for choices, each in self.trainings.items()
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if [tuple(choices) for choices in state["choices"]] != self.choices:
             raise ValueError("the finalists are others")
-        self.meters = [Meter(figures) for figures in state["meters"]]
-        self.trainings = {index: self.trainings[index] for index in state["trainings"]}
-        for index, training in self.trainings.items():
-            training.load_state_dict(state["trainings"][index])
+        for contest, left in zip(self.contests, state["left"], strict=True):
+            contest.left = [self.choices[place] for place in left]
+        self.competing = [self.choices[place] for place in state["competing"]]
+        self.steps = {self.choices[place]: each for place, each in state["steps"].items()}
+        self.meters = {self.choices[place]: Meter(each) for place, each in state["meters"].items()}
+        trainings = {self.choices[place]: each for place, each in state["trainings"].items()}
+        self.trainings = {choices: self.trainings[choices] for choices in trainings}
+        for choices, training in trainings.items():
+            self.trainings[choices].load_state_dict(training)
 
 
 class Round(NamedTuple):
@@ -146,6 +221,10 @@ class Round(NamedTuple):
     finalists: int
     start: int
     end: int
+
+    def is_at(self, epoch: int) -> bool:
+        """Whether it holds an epoch."""
+        return self.start <= epoch < self.end
 
 
 def rounds(finalists: int, part: float) -> list[Round]:

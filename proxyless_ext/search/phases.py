@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from ..training.meter import Meter
 from ..training.phase import Batch
 from ..training.weight_phase import WeightPhase
 from .gate_steps import gate_learner
-from .objective import Objective
+from .goals import Goal
 from .path_scores import PathScores
 
 
@@ -98,12 +98,19 @@ class WarmUp(_SuperNetPhase):
             "warmup", supernet, path_scores, config, schedule, runtime, data, "uniform"
         )
 
-    def end_epoch(self, epoch: int, meter: Meter) -> Epoch:
-        return Epoch(**self.measures(epoch, meter))
+    def end_epoch(self, epoch: int, meter: Meter) -> tuple[Epoch]:
+        return (Epoch(**self.measures(epoch, meter)),)
 
 
 class Search(_SuperNetPhase):
-    """Alternates weight steps with gate steps on held-out training pictures."""
+    """Alternates weight steps with gate steps on held-out training pictures.
+
+    The weights of uniform paths know nothing of alphas, so they serve any number of goals. Each
+    goal has alphas of its own, and gate steps move those of the goals in turn.
+
+    Args:
+        goals: what is searched for; more than one only under uniform paths.
+    """
 
     section = "search"
 
@@ -114,15 +121,19 @@ class Search(_SuperNetPhase):
         config: Config,
         runtime: Runtime,
         data: Pictures,
-        objective: Objective,
+        goals: Sequence[Goal],
     ) -> None:
         schedule = config.search
         super().__init__(
             "search", supernet, path_scores, config, schedule, runtime, data, schedule.paths
         )
         self.data = data
-        self.objective = objective
-        self.learner = gate_learner(supernet.edges, objective, config.gates, runtime)
+        self.goals = goals
+        self.learners = [
+            gate_learner(supernet.edges, goal.objective, config.gates, runtime) for goal in goals
+        ]
+        for goal in goals:
+            goal.take_alphas(supernet.edges)
         self.first_step = first_gate_step(config, len(data.train_weights))
         self.gate_batches: Iterator[Batch] | None = None
 
@@ -159,19 +170,27 @@ class Search(_SuperNetPhase):
             accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
             return loss, accuracy, {"gate_loss": loss.detach(), "gate_accuracy": accuracy}
 
-        told = self.learner.step(run, generator(self.config.seed, "gates", "paths", index))
+        number = index % len(self.goals)
+        goal, edges = self.goals[number], self.supernet.edges
+        edges.set_alphas(goal.alphas)
+        draws = generator(self.config.seed, "gates", "paths", index)
+        told = self.learners[number].step(run, draws)
+        goal.take_alphas(edges)
         means = {name: torch.stack([each[name] for each in told]).mean() for name in told[0]}
         meter.add(len(labels), **means)
 
-    def end_epoch(self, epoch: int, meter: Meter) -> SearchEpoch:
-        edges = self.supernet.edges
-        probabilities = edges.probabilities().detach().cpu()
+    def end_epoch(self, epoch: int, meter: Meter) -> list[SearchEpoch]:
+        return [self._record(goal, self.measures(epoch, meter)) for goal in self.goals]
+
+    def _record(self, goal: Goal, measures: dict[str, Any]) -> SearchEpoch:
+        probabilities = goal.probabilities
+        objective = goal.objective
         return SearchEpoch(
-            **self.measures(epoch, meter),
-            expected_ms=self.objective.expected_ms(probabilities).item(),
-            derived_ms=self.objective.predicted_ms(edges.choices()),
-            target_ms=self.objective.target_ms,
-            trade_off=self.objective.trade_off,
+            **{**measures, "phase": goal.phase(self.name)},
+            expected_ms=objective.expected_ms(probabilities).item(),
+            derived_ms=objective.predicted_ms(probabilities.argmax(dim=1).tolist()),
+            target_ms=objective.target_ms,
+            trade_off=objective.trade_off,
             entropy=gates.entropy(probabilities).item(),
             probabilities=tuple(
                 tuple(row[:count].tolist())
@@ -180,11 +199,18 @@ class Search(_SuperNetPhase):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "learner": self.learner.state_dict()}
+        return {
+            **super().state_dict(),
+            "learners": [learner.state_dict() for learner in self.learners],
+            "alphas": [goal.alphas for goal in self.goals],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.learner.load_state_dict(state["learner"])
+        for learner, saved in zip(self.learners, state["learners"], strict=True):
+            learner.load_state_dict(saved)
+        for goal, alphas in zip(self.goals, state["alphas"], strict=True):
+            goal.alphas = list(map(self.runtime.put, alphas))
         self.gate_batches = None
 
 
@@ -196,17 +222,19 @@ def first_gate_step(config: Config, pictures: int) -> int:
         pictures: number of those that weights are trained on.
 
     Raises:
-        UserError: there is not a single gate step, so that the search would not learn.
+        UserError: there is not a gate step for every network to be found, so that the search would
+            not learn.
     """
     epochs, every = config.search.epochs, config.gates.every
     epoch_steps = batches_per_epoch(pictures, config.search.batch_size)
     # The first epoch has no gate steps, unless it is the only one.
     first_step = epoch_steps if epochs > 1 else 0
     weight_steps = epochs * epoch_steps - first_step
-    if weight_steps < every:
+    if weight_steps < every * len(config.aims):
+        several = f" for {len(config.aims)} networks" if config.devices else ""
         raise UserError(
             f"the search would not learn: it has a gate step every {every} weight steps and only "
-            f"{weight_steps} of these; lower gates.every or raise search.epochs"
+            f"{weight_steps} of these{several}; lower gates.every or raise search.epochs"
         )
     return first_step
 

@@ -106,7 +106,7 @@ def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -
     """Measure latencies and steps, and spend what is left of the time.
 
     Args:
-        config: of the search; its planned settings do not matter.
+        config: of the search for one network; its planned settings do not matter.
         task: of the search.
         budget: in seconds.
         spent: of it, before now.
@@ -118,8 +118,9 @@ def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -
         UserError: the time is too short; says how much would do. Or the target is out of reach.
     """
     started = time.monotonic()
-    table = task.table or measure_table(task.space, config.latency.conditions())
-    task = replace(task, table=table)
+    (aim,) = config.aims
+    table = task.tables.get(aim.device) or measure_table(task.space, aim.latency.conditions())
+    task = replace(task, tables={aim.device: table})
     objective = Objective.of_space(task.space, table, config.latency)
     networks = Band.of(objective).drawn(3, config.seed)
     usual = Plan(_batches(len(task.data.train)), {}).apply(config)
@@ -191,13 +192,14 @@ class Planner:
         steps = train_epochs * len(self.task.data.train) / settings["train"]["batch_size"]
         settings["train"] |= {"epochs": train_epochs, "ema_decay": _ema_decay(steps)}
         training = train_epochs * self._epoch
+        begun = _begun(finalists)
         seconds = {
             f"warm-up, {warm_up} epochs": warm_up * self._weight_epoch,
             f"search, {epochs - warm_up} epochs": self._supernet(epochs)
             - warm_up * self._weight_epoch,
             f"short list, {networks * (1 + GENERATIONS)} networks": self._short_list(networks),
             f"finalists, {finalists} networks": _race(finalists) * training,
-            f"training, {train_epochs} epochs": training,
+            f"training, {train_epochs} epochs": (1 - begun) * training,
             f"comparison, {self.rivals} networks": self.rivals * training,
         }
         seconds["figures and files"] = OTHERS * sum(seconds.values())
@@ -252,6 +254,12 @@ def _race(finalists: int) -> float:
     """What finalists cost, in trainings."""
     part = _round(finalists)
     return sum(part * (each.end - each.start) * each.finalists for each in rounds(finalists, part))
+
+
+def _begun(finalists: int) -> float:
+    """The part of the winner's training that it has had as a finalist."""
+    part = _round(finalists)
+    return part * max((each.end for each in rounds(finalists, part)), default=0)
 
 
 def _ema_decay(steps: float) -> float:

@@ -19,37 +19,49 @@ from .stages import Stages
 from .task import Task
 
 
-def run_search(run: Run, config: Config, task: Task) -> Result:
+def run_search(run: Run, config: Config, task: Task) -> list[Result]:
     """Measure, warm up, search, derive, train, publish, compare; what is done already is kept.
 
+    Returns:
+        What was found for each of `config.aims`.
+
     Raises:
-        UserError: the target is out of reach, the training diverged, or the run was stopped.
+        UserError: a target is out of reach, a training diverged, or the run was stopped.
     """
     stages = Stages.prepare(run, config, task)
     supernet = stages.search()
-    choices = choose(stages, supernet)
-    network = stages.train(supernet, choices)
-    result = stages.finish(network, choices)
-    compare(stages, supernet, choices)
-    return result
+    chosen = choose(stages, supernet)
+    results = []
+    for goal, choices in zip(stages.goals, chosen, strict=True):
+        # A network that several goals chose is trained once.
+        first = stages.goals[chosen.index(choices)]
+        training = first.phase("train")
+        network = stages.train(supernet, choices, training)
+        results.append(stages.finish(goal, network, choices, training))
+    compare(stages, supernet, chosen)
+    return results
 
 
 def compare_again(run: Run, config: Config, task: Task) -> None:
-    """Compare the network of a finished search with others, as `config.comparison` says.
+    """Compare the networks of a finished search with others, as `config.comparison` says.
 
     Raises:
         UserError: the search has not ended, or the run was stopped.
     """
-    check_ended(run, run.outcome.result_path)
+    check_ended(run, *(run.outcome_of(aim.name).result_path for aim in config.aims))
     stages = Stages.prepare(run, config, task)
-    choices = run.outcome.result.choices
-    assert choices is not None
-    if len(draw_random(stages, choices, 2)) < 2:
-        raise UserError(
-            f"the space has fewer than two other networks of the latency of that in {run.folder}, "
-            "with which nothing can be decided; search with a wider latency.tolerance"
-        )
-    compare(stages, stages.search(), choices)
+    chosen = []
+    for goal in stages.goals:
+        choices = goal.outcome.result.choices
+        assert choices is not None
+        if len(draw_random(stages, goal, choices, 2)) < 2:
+            raise UserError(
+                "the space has fewer than two other networks of the latency of that in "
+                f"{goal.outcome.folder}, with which nothing can be decided; search with a wider "
+                "latency.tolerance"
+            )
+        chosen.append(choices)
+    compare(stages, stages.search(), chosen)
 
 
 def check_ended(run: Run, *files: Path) -> None:
@@ -73,8 +85,14 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
         The architecture and its predicted latency in ms.
 
     Raises:
-        UserError: the search has not ended, or the target is out of reach.
+        UserError: the search has not ended or was for several networks, or the target is out of
+            reach.
     """
+    if config.devices:
+        raise UserError(
+            f"the run in {run.folder} searched {len(config.aims)} networks; give the folder of a "
+            "search for one"
+        )
     path = run.checkpoint("search")
     check_ended(run, path, run.outcome.architecture_path)
     supernet = SuperNet(Space.load(run.space_path))

@@ -14,9 +14,10 @@ from torch import nn
 from ..config import Config
 from ..data import Pictures
 from ..errors import UserError
-from ..latency import LatencyTable, measure_network, measure_table
+from ..files import make_folder
+from ..latency import LatencyTable, measure_table
 from ..nn import Network, SuperNet
-from ..runs import Figures, Result, Run
+from ..runs import Figures, Latencies, Result, Run, phase_kind
 from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture, Space
@@ -30,9 +31,9 @@ from ..training.networks import (
     train_network,
     validate_network,
 )
-from ..training.phase import Phase, run_phase
+from ..training.phase import Begun, Phase, run_phase
 from .candidates import Choices, warn_of_narrow_band
-from .objective import Objective
+from .goals import Device, Goal, make_goals
 from .path_scores import PathScores
 from .phases import Search, WarmUp
 from .task import Task
@@ -48,9 +49,9 @@ class Stages:
         runtime: where it runs.
         data: its pictures.
         space: the space it searches.
-        table: latencies of the space's layers.
-        objective: what it searches for.
+        goals: what it searches for: one network, or one for every device and target.
         path_scores: what its weight steps told of the candidates.
+        begun: the trainings of finalists that have not dropped out, by their choices.
         seconds: what each stage took, over all sittings.
     """
 
@@ -59,46 +60,63 @@ class Stages:
     runtime: Runtime
     data: Pictures
     space: Space
-    table: LatencyTable
-    objective: Objective
+    goals: list[Goal]
     path_scores: PathScores
+    begun: dict[Choices, Begun] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def prepare(cls, run: Run, config: Config, task: Task) -> Stages:
-        """Measure latencies, unless there is a table already.
+        """Measure latencies, of devices that have no table already.
 
         Raises:
-            UserError: the measured latencies and the target do not fit.
+            UserError: the measured latencies and a target do not fit.
         """
         keep_settings(run, config)
         task.space.save(run.space_path)
-        table = task.table or measure_table(task.space, config.latency.conditions())
-        table.save(run.latency_path)
-        table = LatencyTable.load(run.latency_path)
+        tables = {}
+        for aim in config.aims:
+            if aim.device not in tables:
+                table = task.tables.get(aim.device)
+                table = table or measure_table(task.space, aim.latency.conditions())
+                path = run.table_path(aim.device)
+                make_folder(path.parent)
+                table.save(path)
+                tables[aim.device] = LatencyTable.load(path)
         try:
-            objective = Objective.of_space(task.space, table, config.latency)
+            goals = make_goals(run, config, task.space, tables)
         except UserError as error:
             raise UserError(
                 f"{error}; correct {run.config_path} and go on with {run.going_on}"
             ) from error
-        warn_of_narrow_band(objective)
+        for goal in goals:
+            make_folder(goal.outcome.folder)
+            warn_of_narrow_band(goal.objective)
         scores = PathScores(list(task.space.counts))
-        return cls(run, config, task.runtime, task.data, task.space, table, objective, scores)
+        return cls(run, config, task.runtime, task.data, task.space, goals, scores)
+
+    @property
+    def devices(self) -> list[Device]:
+        """Each device once."""
+        return list({goal.device.name: goal.device for goal in self.goals}.values())
 
     def search(self) -> SuperNet:
-        """Warm up and search: the supernet with its final alphas."""
+        """Warm up and search: the supernet, and the final alphas of every goal."""
         config, runtime = self.config, self.runtime
         torch.manual_seed(derive_seed(config.seed, "supernet"))
         supernet = SuperNet(self.space).to(memory_format=torch.channels_last)
         supernet.to(runtime.device)
         scores, data = self.path_scores, self.data
         self.run_phase(WarmUp(supernet, scores, config, runtime, data))
-        self.run_phase(Search(supernet, scores, config, runtime, data, self.objective))
+        self.run_phase(Search(supernet, scores, config, runtime, data, self.goals))
         return supernet
 
     def train(self, supernet: SuperNet, choices: Choices, name: str = "train") -> nn.Module:
-        """Train the network of `choices`; it is returned in eval mode."""
+        """Train the network of `choices`; it is returned in eval mode.
+
+        The phase ``train`` goes on where finalists left it.
+        """
+        begun = self.begun.get(choices) if phase_kind(name) == "train" else None
         trained, self.seconds[name] = train_network(
             self.beginner(supernet, choices, name),
             self.run,
@@ -106,6 +124,7 @@ class Stages:
             self.runtime,
             self.data,
             name,
+            begun,
         )
         return trained
 
@@ -130,19 +149,46 @@ class Stages:
         architecture = self.architecture(choices, name)
         return seeded_network(architecture, self.config, self.runtime, name)
 
-    def finish(self, network: nn.Module, choices: Choices) -> Result:
-        """Evaluate, measure and publish the trained network."""
-        architecture = self.architecture(choices, "derived")
+    def finish(self, goal: Goal, network: nn.Module, choices: Choices, training: str) -> Result:
+        """Evaluate, measure and publish a trained network.
+
+        Args:
+            goal: that it was found for.
+            network: in eval mode.
+            choices: the candidates that it consists of.
+            training: the phase that trained it.
+        """
+        architecture = self.architecture(choices, goal.name or "derived")
+        figures = self.figures(goal, network, choices)
         result = Result(
-            **self.figures(network, choices).model_dump(),
-            target_ms=self.objective.target_ms,
-            onnx_max_difference=publish_network(network, architecture, self.run.outcome),
+            **figures.model_dump(),
+            devices={
+                device.name: Latencies(
+                    predicted_ms=device.costs.network(choices),
+                    measured_ms=figures.measured_ms
+                    if device is goal.device
+                    else device.measured_ms(network, self.space.resolution),
+                )
+                for device in self.devices
+                if device.name
+            },
+            target_ms=goal.objective.target_ms,
+            onnx_max_difference=publish_network(network, architecture, goal.outcome),
             seed=self.config.seed,
-            seconds=self.seconds,
+            seconds=self._seconds_of(training),
             classes=self.data.classes,
         )
-        self.run.outcome.write_result(result)
+        goal.outcome.write_result(result)
         return result
+
+    def _seconds_of(self, training: str) -> dict[str, float]:
+        """What one network took, by the kind of the phase, with its part of what all share."""
+        kinds = {name: phase_kind(name) for name in self.seconds}
+        return {
+            kind: self.seconds[name] / (1 if name == training else len(self.goals))
+            for name, kind in kinds.items()
+            if name in (kind, training)
+        }
 
     def run_phase(self, phase: Phase) -> None:
         """Run what is left of a phase, and note what it took."""
@@ -155,21 +201,19 @@ class Stages:
         """A network of the space, for the run's pictures."""
         return for_data(self.space.architecture(choices, name), self.config, self.data)
 
-    def figures(self, network: nn.Module, choices: Choices) -> Figures:
-        """Accuracy, size and latency of a trained network."""
+    def figures(self, goal: Goal, network: nn.Module, choices: Choices) -> Figures:
+        """Accuracy, size and latency of a trained network, the latter on the goal's device."""
         scores = validate_network(network, self.config, self.runtime, self.data.val)
         figures = {
-            **self.costs(network).model_dump(),
+            **self.costs(goal.device, network).model_dump(),
             **scores.as_dict(),
-            "predicted_ms": self.objective.predicted_ms(choices),
+            "predicted_ms": goal.objective.predicted_ms(choices),
             "choices": choices,
         }
         return Figures(**figures)
 
-    def costs(self, network: nn.Module) -> Figures:
-        """Size and latency; the latter where the table was measured, under its conditions."""
+    def costs(self, device: Device, network: nn.Module) -> Figures:
+        """Size, and latency on a device where that is at hand."""
         resolution = self.space.resolution
-        measured_ms = None
-        if (conditions := self.table.conditions) and conditions.are_of_this_machine:
-            measured_ms = measure_network(network, resolution, conditions).mean
+        measured_ms = device.measured_ms(network, resolution)
         return Figures(**network_size(network, resolution), measured_ms=measured_ms)

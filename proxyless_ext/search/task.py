@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..config import Config
@@ -13,7 +14,7 @@ from ..runtime import Runtime
 from ..spaces import Space
 from ..training.batch_norm import check_batch
 from ..training.continuity import check_continuity
-from .objective import Objective
+from .goals import check_table, objective_of
 from .phases import first_gate_step
 
 
@@ -25,13 +26,14 @@ class Task:
         space: the space to search, with the classes of the pictures.
         data: the pictures.
         runtime: where to search.
-        table: latencies of the space's layers, unless they are yet to be measured.
+        tables: latencies of the space's layers by the names of devices; those that are yet to be
+            measured are missing.
     """
 
     space: Space
     data: Pictures
     runtime: Runtime
-    table: LatencyTable | None
+    tables: Mapping[str, LatencyTable]
 
     @classmethod
     def load(cls, config: Config, run: Run | None) -> Task:
@@ -39,10 +41,10 @@ class Task:
 
         Args:
             config: of the run.
-            run: to go on with, if there is one: it has its space and perhaps its latency table.
+            run: to go on with, if there is one: it has its space and perhaps its latency tables.
 
         Raises:
-            UserError: pictures, device, space, table, target, schedule or comparison are
+            UserError: pictures, devices, space, tables, targets, schedule or comparison are
                 impossible, or pictures or settings are not those of the run.
         """
         task = cls.read(config, run)
@@ -61,17 +63,10 @@ class Task:
         if run:
             check_continuity(run, config, data)
         space = space.with_classes(len(data.classes))
-        source = config.latency.table
-        if run and run.latency_path.exists():
-            source = run.latency_path
-        table = LatencyTable.load(source) if source else None
-        if table:
-            Objective.of_space(space, table, config.latency)
-        else:
-            config.latency.conditions()
+        tables = _load_tables(config, run, space)
         _check_classes(config, data)
         _check_comparison(config, space)
-        return cls(space, data, runtime, table)
+        return cls(space, data, runtime, tables)
 
     def check(self, config: Config) -> None:
         """Find what is impossible about a schedule.
@@ -81,6 +76,25 @@ class Task:
         """
         first_gate_step(config, len(self.data.train_weights))
         _check_batches(config, self.space, self.data)
+
+
+def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, LatencyTable]:
+    """The tables that there are, with which the targets are within reach."""
+    tables: dict[str, LatencyTable] = {}
+    for aim in config.aims:
+        if (name := aim.device) not in tables:
+            source, own = aim.latency.table, run.table_path(name) if run else None
+            if own and own.exists():
+                tables[name] = LatencyTable.load(own)
+            elif source:
+                tables[name] = LatencyTable.load(source)
+                if run is None:  # Of a run that has begun, it was checked.
+                    check_table(aim, tables[name], space)
+            else:
+                aim.latency.conditions()
+                continue
+        objective_of(aim, space, tables[name])
+    return tables
 
 
 def _check_classes(config: Config, data: Pictures) -> None:

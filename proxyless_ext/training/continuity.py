@@ -20,7 +20,7 @@ from ..data import (
     take_inventory,
 )
 from ..errors import UserError
-from ..runs import Beginning, Run
+from ..runs import Beginning, Run, phase_kind
 from ..spaces import Architecture
 
 FREE = (
@@ -45,6 +45,8 @@ USED_BY = {
     "search": ("search",),
     "gates": ("search",),
     "latency": ("search",),
+    "devices": ("search",),
+    "targets": ("search",),
     "derive": ("shortlist", "finalists"),
     "train": ("finalists", "train"),
 }
@@ -53,8 +55,8 @@ USED_BY = {
 HOLDING_OUT = ("seed", "data.val_fraction")
 """Settings that decide which pictures are held out for validation."""
 
-MEASURED = {f"latency.{name}" for name in ("table", *LatencyConfig.MEASURING)}
-"""Settings that a run's own latency table has used."""
+MEASURED = {"table", *LatencyConfig.MEASURING}
+"""Settings of a device that its own latency table in the run has used."""
 
 
 def check_continuity(run: Run, config: Config, data: Pictures) -> None:
@@ -158,10 +160,13 @@ def _may_change(key: str, run: Run) -> bool:
     section, _, name = key.partition(".")
     if section in FREE or key in FREE:
         return True
-    if key in MEASURED and run.latency_path.exists():
+    device, _, setting = name.rpartition(".") if section == "devices" else ("", "", name)
+    is_measured = section in ("latency", "devices") and setting in MEASURED
+    if is_measured and run.table_path(device).exists():
         return False
     if section not in USED_BY:
         return False
-    begun = [phase for phase in PHASES if run.checkpoint(phase).exists()]
+    kinds = {phase_kind(path.stem) for path in run.checkpoints_path.iterdir()}
+    begun = [phase for phase in PHASES if phase in kinds]
     is_unused = not set(begun) & set(USED_BY[section])
     return is_unused or name == "lr" or (name == "epochs" and begun[-1] == section)

@@ -12,12 +12,12 @@ from ..data import Pictures, PictureSet
 from ..errors import UserError
 from ..export import export_onnx
 from ..nn import Network, count_macs, count_parameters
-from ..runs import Outcome, Run, load_checkpoint, save_checkpoint
+from ..runs import Outcome, Run, load_checkpoint, phase_kind, save_checkpoint
 from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture
 from .evaluation import Accuracy, evaluate
-from .phase import run_phase
+from .phase import Begun, begin_phase, run_phase
 from .train import Train
 
 
@@ -35,8 +35,8 @@ def for_data(architecture: Architecture, config: Config, data: Pictures) -> Arch
 def seeded_network(
     architecture: Architecture, config: Config, runtime: Runtime, name: str
 ) -> Network:
-    """A network with the initial weights that the run's seed and `name` give."""
-    torch.manual_seed(derive_seed(config.seed, name, "weights"))
+    """A network with the initial weights that the run's seed and the kind of phase `name` give."""
+    torch.manual_seed(derive_seed(config.seed, phase_kind(name), "weights"))
     return Network(architecture).to(memory_format=torch.channels_last).to(runtime.device)
 
 
@@ -47,9 +47,15 @@ def train_network(
     runtime: Runtime,
     data: Pictures,
     name: str = "train",
+    begun: Begun | None = None,
 ) -> tuple[nn.Module, float]:
-    """Train `network` as phase `name`: the averaged network, in eval mode, and the seconds."""
+    """Train `network` as phase `name`: the averaged network, in eval mode, and the seconds.
+
+    Where its training has `begun`, it goes on.
+    """
     phase = Train(network, config, runtime, data, name)
+    if begun:
+        begin_phase(phase, run, begun)
     seconds = run_phase(phase, run, config.seed, config.checkpoint_seconds)
     return phase.result, seconds
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch import Tensor
 from ..data import worker_failures
 from ..errors import UserError
 from ..progress import Bar, progress_bar
-from ..runs import Epoch, Position, Run, load_checkpoint, save_checkpoint
+from ..runs import Epoch, Position, Run, load_checkpoint, phase_kind, save_checkpoint
 from ..seeding import derive_seed
 from .meter import Meter
 from .stopping import Interrupted, stop_requests
@@ -53,6 +53,13 @@ class Phase(ABC):
     num_batches: int
     take: Callable[[Iterator[Batch]], Batch] = staticmethod(next)
 
+    @property
+    def kind(self) -> str:
+        """What its random decisions are named after: equal for phases that do the same for
+        different networks.
+        """
+        return phase_kind(self.name)
+
     def networks(self, epoch: int) -> int:
         """How many networks a step of an epoch trains, and so how long it takes."""
         return 1
@@ -69,8 +76,8 @@ class Phase(ABC):
         """
 
     @abstractmethod
-    def end_epoch(self, epoch: int, meter: Meter) -> Epoch:
-        """After an epoch: its record."""
+    def end_epoch(self, epoch: int, meter: Meter) -> Sequence[Epoch]:
+        """After an epoch: its records, one for each network that it is about."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -115,7 +122,7 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
             while sitting.batch < phase.num_batches and not stop.requested:
                 with suppress(Interrupted):
                     pictures, labels = phase.take(batches)
-                    torch.manual_seed(derive_seed(seed, phase.name, epoch, sitting.batch))
+                    torch.manual_seed(derive_seed(seed, phase.kind, epoch, sitting.batch))
                     step = epoch * phase.num_batches + sitting.batch
                     phase.step(step, pictures, labels, meter)
                     sitting.batch += 1
@@ -126,15 +133,42 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
             if stop.requested:
                 sitting.save()
                 raise sitting.stopped()
-            run.log(phase.end_epoch(epoch, meter))
+            for record in phase.end_epoch(epoch, meter):
+                run.log(record)
             sitting.next_epoch()
             if stop.requested:
                 raise sitting.stopped()
     return sitting.seconds
 
 
+class Begun(NamedTuple):
+    """The first steps of a phase, taken elsewhere.
+
+    Attributes:
+        steps: how many they were.
+        seconds: that they took.
+        state: in which they left the phase.
+    """
+
+    steps: int
+    seconds: float
+    state: dict[str, Any]
+
+
+def begin_phase(phase: Phase, run: Run, begun: Begun) -> None:
+    """Let `run_phase` go on after these steps, unless the phase has got somewhere itself."""
+    if not run.checkpoint(phase.name).exists():
+        phase.load_state_dict(begun.state)
+        _Sitting(phase, run, begun.steps, begun.seconds)
+
+
 class _Sitting:
-    """Where a phase stands, and its checkpoint.
+    """Where a phase stands, and its checkpoint, which is made if there is none.
+
+    Args:
+        phase: of the run.
+        run: that has its checkpoint.
+        steps, seconds: that were taken, if there is no checkpoint.
 
     Attributes:
         epoch: the current one.
@@ -142,12 +176,14 @@ class _Sitting:
         meter: of the epoch so far.
     """
 
-    def __init__(self, phase: Phase, run: Run) -> None:
+    def __init__(self, phase: Phase, run: Run, steps: int = 0, seconds: float = 0.0) -> None:
         self.phase = phase
         self.run = run
-        self.epoch, self.batch, self.meter = 0, 0, Meter()
+        self.epoch, self.batch = divmod(steps, phase.num_batches)
+        self.meter = Meter()
         self._path = run.checkpoint(phase.name)
-        self._started = self._saved = time.monotonic()
+        self._saved = time.monotonic()
+        self._started = self._saved - seconds
         self._looked = self._noted = -math.inf
         if self._path.exists():
             self._load()

@@ -63,7 +63,7 @@ class Train(WeightPhase):
         super().step(step, pictures, labels, meter)
         self.average.update_parameters(self.model)
 
-    def end_epoch(self, epoch: int, meter: Meter) -> TrainEpoch:
+    def end_epoch(self, epoch: int, meter: Meter) -> tuple[TrainEpoch]:
         scores = evaluate(
             self.result,
             self.data.val,
@@ -72,7 +72,7 @@ class Train(WeightPhase):
             self.config.data.workers,
         )
         measures = self.measures(epoch, meter)
-        return TrainEpoch(**measures, val_loss=scores.loss, val_accuracy=scores.accuracy)
+        return (TrainEpoch(**measures, val_loss=scores.loss, val_accuracy=scores.accuracy),)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "average": self.average.state_dict()}

@@ -57,7 +57,7 @@ class WeightPhase(Phase):
             self.dataset,
             self.schedule.batch_size,
             self.config.seed,
-            self.name,
+            self.kind,
             epoch,
             start,
             workers=self.config.data.workers,

@@ -1,16 +1,26 @@
 """Networks to compare with: the published ProxylessNAS networks, and yardsticks beside them."""
 
-from .catalogue import NETWORKS, YARDSTICKS, architecture, build, names
+from .catalogue import (
+    NETWORKS,
+    WIDTHS,
+    YARDSTICKS,
+    architecture,
+    build,
+    build_yardstick,
+    names,
+)
 from .published import import_config
 from .results import RESULTS, PublishedResult
 
 __all__ = [
     "NETWORKS",
     "RESULTS",
+    "WIDTHS",
     "YARDSTICKS",
     "PublishedResult",
     "architecture",
     "build",
+    "build_yardstick",
     "import_config",
     "names",
 ]

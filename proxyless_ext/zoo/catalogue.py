@@ -12,6 +12,8 @@ from ..spaces import Architecture, validate
 
 NETWORKS = ("proxyless_gpu", "proxyless_cpu", "proxyless_mobile", "proxyless_mobile_14")
 YARDSTICKS = ("mobilenet_v2", "mnasnet1_0")
+WIDTHS = (0.35, 0.5, 0.75, 1.0)
+"""Multipliers of their channels, to compare networks of different latencies with."""
 
 
 def names() -> list[str]:
@@ -54,6 +56,17 @@ def build(name: str, num_classes: int = 1000) -> nn.Module:
     from torchvision import models  # Here, because it takes long to import.
 
     network: nn.Module = models.get_model(name, num_classes=num_classes)
+    return network
+
+
+def build_yardstick(name: str, num_classes: int, width_mult: float) -> nn.Module:
+    """One of the `YARDSTICKS` with its channels times `width_mult`, and fresh weights."""
+    from torchvision import models  # Here, because it takes long to import.
+
+    if name == "mobilenet_v2":
+        network: nn.Module = models.mobilenet_v2(num_classes=num_classes, width_mult=width_mult)
+    else:
+        network = models.MNASNet(width_mult, num_classes=num_classes)
     return network
 
 
