@@ -10,6 +10,7 @@ import yaml
 from pages import FENCE, ROOT, blocks, pages, run_python
 
 import proxyless_ext
+from proxyless_ext.config import LatencyConfig
 from proxyless_ext.nn import MixedOp
 from proxyless_ext.spaces import Space, registry
 
@@ -21,6 +22,7 @@ NOT_RUN = {
     "docs/operations.md": 1,
     "docs/quick_start.md": 1,
     "docs/search.md": 2,
+    "docs/specialise.md": 1,
 }
 """How many blocks of each page say why they are not run."""
 
@@ -60,9 +62,16 @@ def test_python_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run_python(page)
 
 
-def test_spaces_in_yaml_are_spaces() -> None:
-    found = [Space.model_validate({**LEFT_OUT, **yaml.safe_load(b.code)}) for b in blocks("yaml")]
-    assert [len(space.edges) for space in found] == [5, 5]
+def test_yaml_is_a_space_or_a_device() -> None:
+    devices, spaces = [], []
+    for block in blocks("yaml"):
+        tree = yaml.safe_load(block.code)
+        if block.page == "docs/specialise.md":
+            devices.append(LatencyConfig.model_validate(tree))
+        else:
+            spaces.append(Space.model_validate({**LEFT_OUT, **tree}))
+    assert [device.batch_size for device in devices] == [1, 32]
+    assert [len(space.edges) for space in spaces] == [5, 5]
 
 
 @pytest.mark.filterwarnings("ignore:whole models deviate", "ignore:other programs kept")

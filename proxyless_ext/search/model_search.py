@@ -97,22 +97,22 @@ class Search:
         self._measured: MeasuredCosts | None = None
         if costs is None and cost == "latency":
             self._measured = ranks.of_first(lambda: candidates.latencies(self._conditions))
-            costs = self._measured.costs
-        elif costs is None:
-            costs = ranks.of_first(lambda: candidates.counted(cost))
+            known = self._measured.costs
+        else:
+            known = ranks.of_first(lambda: costs or candidates.counted(cost))
         latency: dict[str, Any] = {"tolerance": tolerance, "regularizer": "none"}
         if target is not None:
-            if isinstance(target, str) and not target.endswith("%") and costs.unit != "ms":
+            if isinstance(target, str) and not target.endswith("%") and known.unit != "ms":
                 raise UserError(
                     f"the target '{target}' is no part of the way, as 40% is; a target in "
-                    f"{costs.unit} is a number"
+                    f"{known.unit} is a number"
                 )
             aim = target if isinstance(target, str) else f"{target}ms"
             latency |= {"regularizer": "target", "target": aim}
         gates = {"mode": mode, "lr": lr, "networks": networks}
         self.config = validate(GatesConfig, gates, "Search")
         self.objective = Objective.build(
-            type(model).__name__, costs, validate(LatencyConfig, latency, "Search")
+            type(model).__name__, known, validate(LatencyConfig, latency, "Search")
         )
         warn_of_narrow_band(self.objective)
         runtime = Runtime(self.edges.alphas[0].device)
