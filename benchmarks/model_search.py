@@ -20,7 +20,7 @@ from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 
 from proxyless_ext import Edges, MBConv, Search, wrap
-from proxyless_ext.bench.timing import alternate
+from proxyless_ext.bench.timing import Timing, host_seconds
 from proxyless_ext.latency import Conditions
 from proxyless_ext.latency.whole_networks import measure_network
 from proxyless_ext.seeding import generator
@@ -36,8 +36,8 @@ def rule(name: str, block: nn.Module) -> list[nn.Module] | None:
     return [block, MBConv(channels, channels, 5), nn.Identity()]
 
 
-def time_gate_steps(search: Search, pictures: Tensor, labels: Tensor, rounds: int) -> float:
-    """Seconds of a gate step by `Search` over those of one by hand."""
+def time_gate_steps(search: Search, pictures: Tensor, labels: Tensor, rounds: int) -> Timing:
+    """Seconds of a gate step by `Search` over those of one by hand on the same paths."""
     loss, edges = nn.CrossEntropyLoss(), Edges(search.model)
     optimizer = torch.optim.Adam(edges.alphas, lr=0.01, betas=(0.0, 0.999))
     draws = count(1)  # As in `Search`, so that both take the same paths.
@@ -48,14 +48,17 @@ def time_gate_steps(search: Search, pictures: Tensor, labels: Tensor, rounds: in
             loss(search.model(pictures), labels).backward()
         step.update(optimizer.step)
 
-    runs = {
-        "search": lambda: search.gate_step(lambda: loss(search.model(pictures), labels)),
-        "by hand": by_hand,
-    }
-    seconds = alternate(runs, rounds)
-    for name, timing in seconds.items():
-        print(f"gate step, {name}: {1e3 * timing.median:.1f} ms, quartiles +- {timing.spread:.1%}")
-    return seconds["search"].median / seconds["by hand"].median
+    def by_search() -> None:
+        search.gate_step(lambda: loss(search.model(pictures), labels))
+
+    by_hand()
+    by_search()
+    ratios = []
+    for turn in range(rounds):
+        order = [by_hand, by_search] if turn % 2 else [by_search, by_hand]
+        seconds = {run: host_seconds(run) for run in order}
+        ratios.append(seconds[by_search] / seconds[by_hand])
+    return Timing.of(ratios)
 
 
 def main() -> None:
@@ -65,7 +68,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resolution", type=int, default=64, help="in pixels")
-    parser.add_argument("--rounds", type=int, default=31, help="of timed gate steps")
+    parser.add_argument("--rounds", type=int, default=61, help="of timed gate steps")
     parser.add_argument("--steps", type=int, default=20, help="of every search")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -77,7 +80,7 @@ def main() -> None:
 
     first = Search(model, pictures[:1], target="50%", conditions=conditions)
     ratio = time_gate_steps(first, pictures, labels, arguments.rounds)
-    print(f"search / by hand: {ratio:.3f}")
+    print(f"search / by hand: {ratio.median:.3f}, quartiles {ratio.low:.3f} to {ratio.high:.3f}")
 
     loss = nn.CrossEntropyLoss()
     for target in TARGETS:
