@@ -140,7 +140,7 @@ def describe_reach(table: LatencyTable, space: Space) -> str:
 def _how(contents: Contents) -> str:
     phases = {"warmup": "of warm-up", "search": "of search", "train": "of training"}
     done = [
-        f"{plural(len(records), 'epoch')} {name}"
+        f"{plural(records[-1].epoch + 1, 'epoch')} {name}"  # The first of training are finalists'.
         for phase, name in phases.items()
         if (records := contents.phase(phase))
     ]
