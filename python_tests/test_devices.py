@@ -90,6 +90,7 @@ def test_the_number_is_found(text: str, readout: dict[str, str], expected: float
         ("mean 5", {"pattern": "median (.*)"}, "no number in what matches 'median .*mean 5"),
         ("mean 5e-05 s", {"pattern": r"mean ([\d.]+)"}, "printed 5e-05, of which .* only a part"),
         ("mean -5", {"pattern": r"mean -?(\d)"}, "printed -5, of which .* only a part"),
+        ("wrote /tmp/a/1.onnx", {}, "no number in its last line"),
         ("mean five", {"pattern": "mean (.*)"}, "'five', which is no number"),
         ("mean 5 mean 6", {"pattern": r"mean (\d)"}, "2 numbers in what matches"),
         ("mean mean", {"pattern": r"mean(\d)?"}, r"2 numbers in what matches .*\(None, None\)"),

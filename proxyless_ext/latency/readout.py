@@ -23,7 +23,8 @@ MILLISECONDS = {
 """What units of time are in ms, as programs write them."""
 
 _NUMBER = re.compile(
-    r"(?<![\w.])[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|(?:nan|inf(?:inity)?)\b)", re.IGNORECASE
+    r"(?<![\w./\\])[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|(?:nan|inf(?:inity)?)\b)",
+    re.IGNORECASE,
 )
 _TIME = re.compile(rf"[ \t]*({'|'.join(MILLISECONDS)})\b")
 
