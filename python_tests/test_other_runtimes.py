@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from environments import install, make_environment, run
 from pages import blocks
 from tiny_runs import SPACE
 
@@ -17,28 +17,12 @@ from proxyless_ext.latency import LatencyTable
 ROOT = Path(__file__).parents[1]
 
 
-def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*map(str, command)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1800,
-    )
-
-
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where benchmark_app is."""
-    folder = tmp_path_factory.mktemp("environment")
-    made = run(sys.executable, "-m", "venv", folder)
-    assert made.returncode == 0, made.stderr
-    installed = run(folder / "bin" / "python", "-m", "pip", "install", "openvino>=2025")
-    if installed.returncode != 0:
-        last = (installed.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        pytest.skip(f"OpenVINO cannot be installed: {last}")
-    return folder / "bin"
+    programs = make_environment(tmp_path_factory.mktemp("environment"))
+    install(programs, "openvino>=2025")
+    return programs
 
 
 @pytest.mark.slow
