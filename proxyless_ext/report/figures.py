@@ -158,7 +158,7 @@ def front(
     Args:
         device: its name.
         groups: trained networks by what they are; the first group is labelled.
-        yardsticks: published networks, with or without an accuracy.
+        yardsticks: published networks, with or without an accuracy; lines lie too close for names.
     """
     figure = new_figure(400, 330)
     axes = figure.subplots()
@@ -179,14 +179,14 @@ def front(
         text: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": 9}
         axes.annotate(point.name, place, (0, 7), **text)
     for yardstick in yardsticks:
-        draw_yardstick(axes, yardstick)
+        draw_yardstick(axes, yardstick, is_line_named=False)
     axes.margins(0.18)
     axes.set(title="Accuracy, %", xlabel=f"latency on {device}, ms")
     add_legend(axes, columns=2)
     return to_svg(figure, f"Accuracy against latency on {device}", f"front-{device}-")
 
 
-def draw_yardstick(axes: Axes, yardstick: Competitor) -> None:
+def draw_yardstick(axes: Axes, yardstick: Competitor, is_line_named: bool = True) -> None:
     """A point at its latency and accuracy, or a line at its latency where that is all there is."""
     text: dict[str, Any] = {"textcoords": "offset points", "size": 9}
     if point := _point(yardstick):
@@ -194,6 +194,8 @@ def draw_yardstick(axes: Axes, yardstick: Competitor) -> None:
         axes.annotate(yardstick.name, point, (0, 7), ha="center", **text)
     elif yardstick.measured_ms is not None:
         axes.axvline(yardstick.measured_ms, color=BLUE, linewidth=1, linestyle=(0, (2, 2)))
+        if not is_line_named:
+            return
         top: dict[str, Any] = {
             "xycoords": axes.get_xaxis_transform(),
             "rotation": 90,

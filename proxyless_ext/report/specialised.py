@@ -69,12 +69,14 @@ class Front:
     """Accuracy against latency on a device: the chart, or None while nothing is known.
 
     Attributes:
-        beyond: yardsticks that are too slow to be on it, in words.
+        lines: yardsticks that are lines there, in words.
+        beyond: those that are too slow to be on it.
     """
 
     device: str
     chart: Markup | None
-    beyond: str
+    lines: str = ""
+    beyond: str = ""
 
 
 class Specialised:
@@ -215,17 +217,19 @@ class Specialised:
             "random networks": _known(random),
         }
         if not groups["for this device"]:
-            return Front(device, None, "")
+            return Front(device, None)
         slowest = max(point.latency_ms for point in chain.from_iterable(groups.values()))
         beyond = [each for each in yardsticks if (each.measured_ms or 0) > 1.5 * slowest]
         near = [each for each in yardsticks if each not in beyond]
         chart = Markup(figures.front(device, groups, near))
-        listed = (
-            f"{each.name} ({words.milliseconds(each.measured_ms)})"
-            for each in beyond
-            if each.measured_ms is not None
-        )
-        return Front(device, chart, ", ".join(listed))
+        lines = [each for each in near if each.accuracy is None]
+        return Front(device, chart, _listed(lines), _listed(beyond))
+
+
+def _listed(networks: Iterable[Competitor]) -> str:
+    """Those whose latency was measured, the fastest first."""
+    known = [(each.measured_ms, each.name) for each in networks if each.measured_ms is not None]
+    return ", ".join(f"{name} ({words.milliseconds(ms)})" for ms, name in sorted(known))
 
 
 def _beats(other: Found, each: Found) -> bool:
