@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Task]:
     score=st.floats(0.1, 1),
     train=st.floats(0.5, 1.5),
     rivals=st.integers(0, 5),
+    targets=st.integers(0, 6),
 )
 def test_a_plan_fits_into_the_time_and_uses_it(
     task: tuple[Config, Task],
@@ -53,10 +55,16 @@ def test_a_plan_fits_into_the_time_and_uses_it(
     score: float,
     train: float,
     rivals: int,
+    targets: int,
 ) -> None:
     config, searched = task
+    devices = {"phone": config.latency} if targets else {}
     config = config.model_copy(
-        update={"comparison": config.comparison.model_copy(update={"random_networks": rivals})}
+        update={
+            "comparison": config.comparison.model_copy(update={"random_networks": rivals}),
+            "devices": devices,
+            "targets": tuple(f"{10 * target}%" for target in range(targets)),
+        }
     )
     planner = Planner(config, searched, Pace(weight, gate * weight, score * weight, train * weight))
     least = planner.plan(3, 8, 1, 1).total
@@ -97,3 +105,20 @@ def test_steps_are_timed(task: tuple[Config, Task]) -> None:
     assert settings.search.epochs > settings.warmup.epochs >= 1
     with pytest.raises(UserError, match=r"a budget of 1 s is too small"):
         plan_search(config, searched, 1)
+
+
+def test_several_networks_share_the_supernet_and_divide_the_rest(
+    task: tuple[Config, Task],
+) -> None:
+    config, searched = task
+    devices = {"here": config.latency, "there": config.latency.model_copy(update={"threads": 2})}
+    several = config.model_copy(update={"devices": devices, "targets": ("30%", "60%")})
+    known = replace(searched, tables=dict.fromkeys(devices, searched.tables[""]))
+    assert 600 < plan_search(several, known, 1200)[0].total <= 1200
+    pace = Pace(1e-3, 2e-3, 5e-4, 1e-3)
+    one, four = (Planner(each, searched, pace).plan(5, 16, 4, 10) for each in (config, several))
+    for (part, alone), (_, together) in zip(one.seconds.items(), four.seconds.items(), strict=True):
+        if part.startswith(("warm-up", "search")):
+            assert together == alone
+        elif part != "figures and files":
+            assert together == pytest.approx(4 * alone), part

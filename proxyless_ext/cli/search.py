@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..config import Config
 from ..errors import UserError
 from ..report import describe_status, describe_verdict, write_report
-from ..report.words import duration
 from ..runs import Result, Run, check_output
 from ..search import (
     Task,
     check_ended,
-    check_plannable,
     compare_again,
     derive_again,
-    parse_budget,
-    plan_search,
     run_search,
 )
 from .app import commands
@@ -37,6 +31,7 @@ from .options import (
     configuration,
     resumed,
 )
+from .planning import BudgetOption, planned
 
 TargetOption = Annotated[
     str | None,
@@ -50,10 +45,7 @@ def search(
     data: DataOption = None,
     space: SpaceOption = None,
     target: TargetOption = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Time to spend, such as 1h, instead of epochs, rates and batch sizes."),
-    ] = None,
+    budget: BudgetOption = None,
     seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
     plugin: PluginOption = None,
     out: OutOption = None,
@@ -86,7 +78,7 @@ def search(
     if budget is None:
         task = Task.load(settings, run)
     else:
-        settings, task = _planned(settings, budget)
+        settings, task = planned(settings, budget)
     settings = settings.anchored()
     run = begun(run, out, settings, task.data)
     (result,) = run_search(run, settings, task)
@@ -148,21 +140,6 @@ def status(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the report of a run again."""
     console.print(f"report: {write_report(Run.open(run).folder)}")
-
-
-def _planned(settings: Config, budget: str) -> tuple[Config, Task]:
-    """The settings that spend a budget, and what to search with them; says what takes how long."""
-    seconds = parse_budget(budget)
-    check_plannable(settings)
-    started = time.monotonic()
-    task = Task.read(settings, None)
-    plan, task = plan_search(settings, task, seconds, spent=time.monotonic() - started)
-    console.print(f"plan, {duration(time.monotonic() - started)} being over:")
-    for part, each in plan.seconds.items():
-        console.print(f"  {part:<32}{duration(each):>12}")
-    settings = plan.apply(settings)
-    task.check(settings)
-    return settings, task
 
 
 def _print_result(result: Result, report: Path) -> None:

@@ -26,6 +26,7 @@ from .options import (
     configuration,
     resumed,
 )
+from .planning import BudgetOption, planned
 
 
 @command(commands, resumable=True)
@@ -41,6 +42,7 @@ def specialise(
         list[str] | None,
         typer.Option(help="Latency on every device, as in search; may be repeated."),
     ] = None,
+    budget: BudgetOption = None,
     seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
     plugin: PluginOption = None,
     out: OutOption = None,
@@ -48,7 +50,7 @@ def specialise(
     assignments: SetOption = None,
 ) -> None:
     """Search a network for every device and target, with one supernet, and report."""
-    options = (config, data, space, device, target, seed, plugin, assignments)
+    options = (config, data, space, device, target, budget, seed, plugin, assignments)
     run = resumed("specialise", out, resume, any(option is not None for option in options))
     devices = read_devices(device) if device else None
     for name, fields in (devices or {}).items():
@@ -69,7 +71,10 @@ def specialise(
     )
     if not settings.devices:
         raise UserError("there is no device to specialise for; give --device and its file")
-    task = Task.load(settings, run)
+    if budget is None:
+        task = Task.load(settings, run)
+    else:
+        settings, task = planned(settings, budget)
     settings = settings.anchored()
     run = begun(run, out, settings, task.data)
     names = [aim.name for aim in settings.aims]

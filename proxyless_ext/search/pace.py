@@ -50,7 +50,7 @@ class Pace:
         Args:
             config: its batch sizes are those of the search.
             task: of the search.
-            band: networks of the target's latency.
+            band: networks of the latency of a target, at least one.
         """
         runtime, data = task.runtime, task.data
         torch.manual_seed(derive_seed(config.seed, "pace"))
@@ -72,7 +72,7 @@ class Pace:
                 supernet(pictures).cpu()
 
         trainings = []
-        for choices in band[:3]:
+        for choices in band:
             architecture = for_data(task.space.architecture(choices), config, data)
             network = seeded_network(architecture, config, runtime, "pace")
             trainings.append(Train(network, config, runtime, data, "pace"))
@@ -80,7 +80,7 @@ class Pace:
             weight=_per_picture(_weight_steps([warm_up]), config.warmup.batch_size),
             gate=_per_picture(gate, len(labels)),
             score=_per_picture(score, len(labels)),
-            train=_per_picture(_weight_steps(trainings), config.train.batch_size),
+            train=_per_picture(_weight_steps(trainings), config.train.batch_size, len(trainings)),
         )
 
 
@@ -102,10 +102,12 @@ def _endless(phase: WeightPhase) -> Iterator[Batch]:
         yield from phase.batches(0, 0)
 
 
-def _per_picture(step: Callable[[], None], batch_size: int) -> float:
+def _per_picture(step: Callable[[], None], batch_size: int, phases: int = 1) -> float:
+    """Seconds of steps that several phases take in turn."""
     times = []
-    for _ in range(WARM_UP_STEPS + TIMED_STEPS):
+    warm_up = max(WARM_UP_STEPS, phases)
+    for _ in range(warm_up + max(TIMED_STEPS, phases)):
         started = time.perf_counter()
         step()
         times.append(time.perf_counter() - started)
-    return statistics.fmean(times[WARM_UP_STEPS:]) / batch_size
+    return statistics.fmean(times[warm_up:]) / batch_size

@@ -2,7 +2,8 @@
 
 What is measured before it is chosen is what a search is worth (docs/search.md), so the finalists,
 which begin the training of the network found, get up to twice the time of that training itself, and
-the supernet about as much as half of both.
+the supernet about as much as half of both. Where several networks are searched, they share the
+supernet's part and divide the rest.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 from ..config import Config
 from ..errors import UserError
 from ..latency import measure_table
-from .candidates import Band
+from .candidates import Band, Choices
 from .finalists import rounds
-from .objective import Objective
+from .goals import objective_of
 from .pace import Pace
 from .task import Task
 
@@ -43,6 +44,8 @@ LEAST_EPOCHS = 3
 EVERY, GENERATIONS, PICTURES = 4, 2, 2000
 LEAST_NETWORKS, MOST_NETWORKS = 8, 128
 """In a generation of the short list."""
+TIMED_NETWORKS = 3
+"""At least, of the target's latency."""
 FINALISTS = (8, 4, 2, 1)
 """The first of these that leaves time for rounds of at least an epoch."""
 
@@ -106,7 +109,7 @@ def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -
     """Measure latencies and steps, and spend what is left of the time.
 
     Args:
-        config: of the search for one network; its planned settings do not matter.
+        config: of the search; its planned settings do not matter.
         task: of the search.
         budget: in seconds.
         spent: of it, before now.
@@ -118,11 +121,14 @@ def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -
         UserError: the time is too short; says how much would do. Or the target is out of reach.
     """
     started = time.monotonic()
-    (aim,) = config.aims
-    table = task.tables.get(aim.device) or measure_table(task.space, aim.latency.conditions())
-    task = replace(task, tables={aim.device: table})
-    objective = Objective.of_space(task.space, table, config.latency)
-    networks = Band.of(objective).drawn(3, config.seed)
+    tables = dict(task.tables)
+    networks: list[Choices] = []
+    for aim in config.aims:
+        if aim.device not in tables:
+            tables[aim.device] = measure_table(task.space, aim.latency.conditions())
+        band = Band.of(objective_of(aim, task.space, tables[aim.device]))
+        networks += band.drawn(math.ceil(TIMED_NETWORKS / len(config.aims)), config.seed)
+    task = replace(task, tables=tables)
     usual = Plan(_batches(len(task.data.train)), {}).apply(config)
     planner = Planner(config, task, Pace.measure(usual, task, networks))
     return planner.spend(budget - spent - (time.monotonic() - started), budget), task
@@ -142,6 +148,7 @@ class Planner:
         self.pace = pace
         self.batches = _batches(len(task.data.train))
         self.pictures = min(PICTURES, len(task.data.train_gates))
+        self.goals = len(config.aims)
         self.rivals = config.comparison.random_networks + config.comparison.short_list
 
     def spend(self, seconds: float, budget: float) -> Plan:
@@ -174,9 +181,9 @@ class Planner:
 
         Args:
             epochs: of the supernet, warm-up included.
-            networks: in a generation of the short list.
+            networks: in a generation of a short list.
             finalists: of it.
-            train_epochs: of the network found.
+            train_epochs: of a network found.
         """
         warm_up = _warm_up(epochs)
         settings = {name: dict(values) for name, values in self.batches.items()}
@@ -191,16 +198,18 @@ class Planner:
         }
         steps = train_epochs * len(self.task.data.train) / settings["train"]["batch_size"]
         settings["train"] |= {"epochs": train_epochs, "ema_decay": _ema_decay(steps)}
-        training = train_epochs * self._epoch
+        training = self.goals * train_epochs * self._epoch
         begun = _begun(finalists)
         seconds = {
             f"warm-up, {warm_up} epochs": warm_up * self._weight_epoch,
             f"search, {epochs - warm_up} epochs": self._supernet(epochs)
             - warm_up * self._weight_epoch,
-            f"short list, {networks * (1 + GENERATIONS)} networks": self._short_list(networks),
-            f"finalists, {finalists} networks": _race(finalists) * training,
-            f"training, {train_epochs} epochs": (1 - begun) * training,
-            f"comparison, {self.rivals} networks": self.rivals * training,
+            self._each(f"short list, {networks * (1 + GENERATIONS)} networks"): self._short_list(
+                networks
+            ),
+            self._each(f"finalists, {finalists} networks"): _race(finalists) * training,
+            self._each(f"training, {train_epochs} epochs"): (1 - begun) * training,
+            self._each(f"comparison, {self.rivals} networks"): self.rivals * training,
         }
         seconds["figures and files"] = OTHERS * sum(seconds.values())
         return Plan(settings, {part: each for part, each in seconds.items() if each > 0})
@@ -222,7 +231,12 @@ class Planner:
         return epochs * self._weight_epoch + gates * self.pace.gate
 
     def _short_list(self, networks: int) -> float:
-        return networks * (1 + GENERATIONS) * self.pictures * self.pace.score
+        scored = self.goals * networks * (1 + GENERATIONS)
+        return scored * self.pictures * self.pace.score
+
+    def _each(self, part: str) -> str:
+        """What a part is called that every network searched has."""
+        return part if self.goals == 1 else f"{self.goals} x {part}"
 
 
 def _span(seconds: float) -> str:

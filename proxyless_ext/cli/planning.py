@@ -1,0 +1,33 @@
+"""The option that says how long a search may take, and what it is turned into."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from ..config import Config
+from ..report.words import duration
+from ..search import Task, check_plannable, parse_budget, plan_search
+from .command import console
+
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(help="Time to spend, such as 1h, instead of epochs, rates and batch sizes."),
+]
+
+
+def planned(settings: Config, budget: str) -> tuple[Config, Task]:
+    """The settings that spend a budget, and what to search with them; says what takes how long."""
+    seconds = parse_budget(budget)
+    check_plannable(settings)
+    started = time.monotonic()
+    task = Task.read(settings, None)
+    plan, task = plan_search(settings, task, seconds, spent=time.monotonic() - started)
+    console.print(f"plan, {duration(time.monotonic() - started)} being over:")
+    for part, each in plan.seconds.items():
+        console.print(f"  {part:<32}{duration(each):>12}")
+    settings = plan.apply(settings)
+    task.check(settings)
+    return settings, task
