@@ -67,7 +67,7 @@ def test_a_plan_fits_into_the_time_and_uses_it(
         }
     )
     planner = Planner(config, searched, Pace(weight, gate * weight, score * weight, train * weight))
-    least = planner.plan(3, 8, 1, 1).total
+    least = planner.plan(planner.least_epochs, 8, 1, 1).total
     seconds = factor * least
     plan = planner.spend(seconds, seconds)
     assert plan.total <= seconds

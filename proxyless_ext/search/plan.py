@@ -8,6 +8,7 @@ supernet's part and divide the rest.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import Config
+from ..data import batches_per_epoch
 from ..errors import UserError
 from ..latency import measure_table
 from .candidates import Band, Choices
@@ -149,6 +151,7 @@ class Planner:
         self.batches = _batches(len(task.data.train))
         self.pictures = min(PICTURES, len(task.data.train_gates))
         self.goals = len(config.aims)
+        self.least_epochs = self._least_epochs()
         self.rivals = config.comparison.random_networks + config.comparison.short_list
 
     def spend(self, seconds: float, budget: float) -> Plan:
@@ -157,7 +160,7 @@ class Planner:
         Raises:
             UserError: they are too few.
         """
-        least = self.plan(LEAST_EPOCHS, LEAST_NETWORKS, 1, 1)
+        least = self.plan(self.least_epochs, LEAST_NETWORKS, 1, 1)
         if least.total > seconds:
             enough = math.ceil((least.total + budget - seconds) / 60)
             raise UserError(
@@ -165,7 +168,7 @@ class Planner:
                 f"{len(self.task.data.train)} pictures and space '{self.task.space.name}' on this "
                 f"machine; give {enough} min or more, or set data.limit"
             )
-        epochs = max(LEAST_EPOCHS, int(SUPERNET * seconds / self._supernet(1)))
+        epochs = max(self.least_epochs, int(SUPERNET * seconds / self._supernet(1)))
         networks = int(SHORT_LIST * seconds / self._short_list(1))
         networks = min(max(LEAST_NETWORKS, networks), MOST_NETWORKS)
         for finalists in FINALISTS:
@@ -213,6 +216,18 @@ class Planner:
         }
         seconds["figures and files"] = OTHERS * sum(seconds.values())
         return Plan(settings, {part: each for part, each in seconds.items() if each > 0})
+
+    def _least_epochs(self) -> int:
+        """Of the supernet, with a gate step for every network; the first of a search has none."""
+        steps = batches_per_epoch(
+            len(self.task.data.train_weights), self.batches["search"]["batch_size"]
+        )
+        search = 1 + math.ceil(EVERY * self.goals / steps)
+        return next(
+            epochs
+            for epochs in itertools.count(LEAST_EPOCHS)
+            if epochs - _warm_up(epochs) >= search
+        )
 
     @property
     def _weight_epoch(self) -> float:
