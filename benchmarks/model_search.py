@@ -93,7 +93,7 @@ def main() -> None:
             warnings.simplefilter("ignore")
             network = search.derive()
             measured = measure_network(network, size, conditions).mean
-        aim = search.objective.target_ms
+        aim = search.objective.target
         assert aim is not None
         print(
             f"target {target}: {aim:.2f} ms, measured {measured:.2f} ({measured / aim - 1:+.1%} of "

@@ -59,9 +59,9 @@ class Oracle:
 def learn(oracle: Oracle, objective: Objective, steps: int, lr: float, seed: int) -> torch.Tensor:
     """Alphas after a search by gate steps over all candidates [E, N]."""
     costs = objective.costs
-    assert objective.target is not None
+    assert objective.pricing is not None
     alpha = costs.exists.float().log()
-    target = LatencyTarget(costs.edges, costs.fixed, objective.target.target_ms)
+    target = LatencyTarget(costs.edges, costs.fixed, objective.pricing.target)
     parameter = torch.nn.Parameter(alpha)
     optimizer = torch.optim.Adam([parameter], lr=lr, betas=(0.0, 0.999))
     for step in range(steps):

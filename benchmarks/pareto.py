@@ -30,7 +30,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for run in map(Run.open, arguments.runs):
         result = run.outcome.result
-        target = f"{result.target_ms:.3f} ms"
+        target = f"{result.target:.3f} ms"
         label = "" if any(point.name == target for point in points) else target
         points.append(_point(run, label, result, "searched"))
         rivals = run.outcome.comparison.random
@@ -45,12 +45,12 @@ def main() -> None:
 
 
 def _point(run: Run, label: str, figures: Figures, group: str) -> SearchedPoint:
-    if figures.accuracy is None or figures.measured_ms is None:
+    if figures.accuracy is None or figures.measured is None:
         raise UserError(
             f"{run.folder} has a network without accuracy or measured latency, which has no place "
             "in the figure; leave this run out, or search with a latency table of this machine"
         )
-    return SearchedPoint(label, figures.accuracy, figures.measured_ms, group)
+    return SearchedPoint(label, figures.accuracy, figures.measured, group)
 
 
 def _row(run: Run, result: Result) -> str:
@@ -61,10 +61,10 @@ def _row(run: Run, result: Result) -> str:
     )
     cells = [
         run.folder.name,
-        f"{result.target_ms:.4f} ms",
-        f"{searched[-1].derived_ms:.4f} ms",
-        f"{result.predicted_ms:.4f} ms",
-        f"{result.measured_ms:.4f} ms",
+        f"{result.target:.4f} ms",
+        f"{searched[-1].derived:.4f} ms",
+        f"{result.predicted:.4f} ms",
+        f"{result.measured:.4f} ms",
         f"{result.accuracy:.2%}",
         f"{result.parameters:,}",
         f"{result.macs:,}",

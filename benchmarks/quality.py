@@ -74,9 +74,9 @@ class KnownBand:
 
     def __init__(self, truth: Truth, latency: LatencyConfig) -> None:
         assert latency.table is not None
-        target_ms = latency.target_ms(*LatencyTable.load(latency.table).bounds(truth.space))
+        target = latency.target_within(*LatencyTable.load(latency.table).bounds(truth.space))
         self.truth = truth
-        self.networks = truth.band(target_ms, latency.tolerance)
+        self.networks = truth.band(target, latency.tolerance)
         self.accuracies = sorted(network.accuracy for network in self.networks)
 
     @cached_property

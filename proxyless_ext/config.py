@@ -88,7 +88,7 @@ class LatencyConfig(StrictModel):
             `threads`, `warmup` and `repetitions` say how.
         target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
             space's cheapest to its dearest network, such as ``40%``.
-        reference_ms: `ref` of ``add#linear`` and ``mul#log``; the uniform network's latency when
+        reference: `ref` of ``add#linear`` and ``mul#log``; the uniform network's latency when
             absent.
     """
 
@@ -108,21 +108,21 @@ class LatencyConfig(StrictModel):
     regularizer: Literal["target", "add#linear", "mul#log", "none"] = "target"
     target: str = Field("40%", coerce_numbers_to_str=True)
     tolerance: Positive = 0.05
-    reference_ms: Positive | None = None
+    reference: Positive | None = None
     trade_off: float = 0.1
     mul_alpha: Positive = 0.2
     mul_beta: Positive = 0.3
 
     @model_validator(mode="after")
     def _check(self) -> LatencyConfig:
-        self.target_ms(0.0, 1.0)
+        self.target_within(0.0, 1.0)
         return self
 
     def conditions(self) -> Conditions:
         """How to measure: here and now."""
         return Conditions(**{name: getattr(self, name) for name in self.MEASURING})
 
-    def target_ms(self, cheapest: float, dearest: float) -> float:
+    def target_within(self, cheapest: float, dearest: float) -> float:
         """The target in ms, for a space that reaches from `cheapest` to `dearest`."""
         match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(ms|%)\s*", self.target)
         try:
@@ -309,7 +309,7 @@ class Config(StrictModel):
         if twice := {name for name in names if names.count(name) > 1}:
             raise UserError(f"'{min(twice)}' is asked for twice; leave out one of them")
         for aim in self.aims:
-            aim.latency.target_ms(0.0, 1.0)
+            aim.latency.target_within(0.0, 1.0)
         if len(names) > 1 and self.search.paths != "uniform":
             raise UserError(
                 f"search.paths is '{self.search.paths}', so that weights depend on the target, and "

@@ -56,7 +56,12 @@ def make_run(
     last = searched[-1]["probabilities"] if searched else preferences
     choices = [max(range(len(row)), key=row.__getitem__) for row in last]
     predicted = _network_ms(space, choices)
-    network = {"parameters": 1_234_567, "macs": 45_678_901, "predicted_ms": predicted}
+    network = {
+        "parameters": 1_234_567,
+        "macs": 45_678_901,
+        "predicted": predicted,
+        "unit": "ms",
+    }
 
     config = {"seed": seed, "latency": {"tolerance": 0.1}, "search": {"epochs": epochs[1]}}
     folder.mkdir(parents=True)
@@ -76,8 +81,8 @@ def make_run(
             "accuracy": 0.803,
             "top5": 0.987,
             "loss": 0.69,
-            "measured_ms": 1.03 * predicted,
-            "target_ms": predicted / 1.024,
+            "measured": 1.03 * predicted,
+            "target": predicted / 1.024,
             "devices": {},
             "seed": seed,
             "seconds": {"warmup": 62.1, "search": 401.0, "train": 301.4},
@@ -91,14 +96,14 @@ def make_run(
             **network,
             "name": f"random-{index}",
             "accuracy": accuracy,
-            "measured_ms": predicted * rng.uniform(0.95, 1.05),
+            "measured": predicted * rng.uniform(0.95, 1.05),
             "choices": choices,
         }
         for index, accuracy in enumerate([0.76, 0.77, 0.78])
     ]
     yardsticks = [
-        {"name": "mobilenet_v2", "accuracy": 0.81, **network, "measured_ms": 2 * predicted},
-        {"name": "mnasnet1_0", "accuracy": None, **network, "measured_ms": 2.4 * predicted},
+        {"name": "mobilenet_v2", "accuracy": 0.81, **network, "measured": 2 * predicted},
+        {"name": "mnasnet1_0", "accuracy": None, **network, "measured": 2.4 * predicted},
     ]
     listed = [
         {**rival, "name": f"shortlist-{index}", "accuracy": accuracy}
@@ -109,7 +114,7 @@ def make_run(
     finalists = [
         {
             **network,
-            "measured_ms": 1.01 * predicted,
+            "measured": 1.01 * predicted,
             "choices": choices,
             "held_out_loss": 0.61 + 0.01 * place,
             "path_loss": 0.71 + 0.01 * place,
@@ -150,9 +155,9 @@ def _search(
             **_coordinates("search", epoch),
             "loss": 1.6 - 0.5 * done + rng.gauss(0, 0.02),
             "accuracy": 0.5 + 0.2 * done + rng.gauss(0, 0.01),
-            "expected_ms": _network_ms(space, choices) * rng.uniform(0.9, 1.1),
-            "derived_ms": _network_ms(space, choices),
-            "target_ms": _network_ms(space, [0] * len(choices)),
+            "expected": _network_ms(space, choices) * rng.uniform(0.9, 1.1),
+            "derived": _network_ms(space, choices),
+            "target": _network_ms(space, [0] * len(choices)),
             "trade_off": 0.1 + 0.3 * done,
             "entropy": 1.9 * (1 - done),
             "probabilities": probabilities,

@@ -32,12 +32,12 @@ def band_of(percent: float, tolerance: float) -> tuple[Band, list[tuple]]:
     """A band, and all networks that lie in it by their own predicted latency."""
     config = LatencyConfig(target=f"{percent}%", tolerance=tolerance)
     objective = Objective.of_space(SPACE, TABLE, config)
-    assert objective.target_ms is not None
-    slack = tolerance * objective.target_ms
+    assert objective.target is not None
+    slack = tolerance * objective.target
     members = [
         choices
         for choices in NETWORKS
-        if abs(objective.predicted_ms(choices) - objective.target_ms) <= slack
+        if abs(objective.predicted(choices) - objective.target) <= slack
     ]
     return Band.of(objective), members
 
@@ -86,6 +86,6 @@ def test_without_a_target_every_network_may_be_handed_over() -> None:
     scores = log_probabilities(0)
     objective = Objective.of_space(SPACE, TABLE, LatencyConfig(regularizer="none"))
     band = Band.of(objective)
-    assert (band.low_ms, band.high_ms) == (-math.inf, math.inf)
+    assert (band.low, band.high) == (-math.inf, math.inf)
     assert len(band.likeliest(scores, 10**6)) == len(NETWORKS)
     assert len(band.drawn(10**6, 0)) == len(NETWORKS)

@@ -182,13 +182,13 @@ def test_missing_file() -> None:
 @given(cheapest=st.floats(0.01, 10), span=st.floats(0, 10), ms=st.floats(0.001, 100))
 def test_targets_in_ms(cheapest: float, span: float, ms: float) -> None:
     for text in (f"{ms}ms", f" {ms} ms "):
-        assert LatencyConfig(target=text).target_ms(cheapest, cheapest + span) == ms
+        assert LatencyConfig(target=text).target_within(cheapest, cheapest + span) == ms
 
 
 @given(cheapest=st.floats(0.01, 10), span=st.floats(0, 10), percent=st.floats(0, 100))
 def test_targets_in_percent(cheapest: float, span: float, percent: float) -> None:
-    target_ms = LatencyConfig(target=f"{percent}%").target_ms(cheapest, cheapest + span)
-    assert target_ms == pytest.approx(cheapest + percent / 100 * span)
+    target = LatencyConfig(target=f"{percent}%").target_within(cheapest, cheapest + span)
+    assert target == pytest.approx(cheapest + percent / 100 * span)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_scores_are_those_of_the_derived_networks(tmp_path: Path) -> None:
             hits.append((logits.argmax(1) == labels).float().mean().item())
         assert scored.loss == pytest.approx(sum(losses) / 2, rel=1e-5)
         assert scored.accuracy == pytest.approx(sum(hits) / 2)
-        assert scored.predicted_ms == pytest.approx(bench.objective.predicted_ms(choices))
+        assert scored.predicted == pytest.approx(bench.objective.predicted(choices))
         rows = bench.supernet.edges.log_probabilities()
         assert scored.log_probability == pytest.approx(rows[range(4), choices].sum().item())
     (record,) = read_metrics(bench.run.metrics_path)
@@ -122,7 +122,7 @@ def test_offspring_of_the_best_join_the_short_list(tmp_path: Path) -> None:
 
 
 def test_both_opinions_count() -> None:
-    figures = {"accuracy": 0.5, "log_probability": -1.0, "predicted_ms": 1.0}
+    figures = {"accuracy": 0.5, "log_probability": -1.0, "predicted": 1.0}
     scored = [
         ScoredNetwork(choices=(index,), loss=loss, path_loss=told, **figures)
         for index, (loss, told) in enumerate([(0.3, 0.9), (0.1, 0.8), (0.2, 0.1), (0.4, 0.2)])
@@ -136,7 +136,7 @@ def test_the_loss_counts_latency_where_the_search_does(tmp_path: Path) -> None:
     bench = Bench(tmp_path, derive__generations=0, **settings)
     phase = bench.short_list()
     bench.finish(phase)
-    latencies = [each.predicted_ms for each in phase.listings[0].best_first]
+    latencies = [each.predicted for each in phase.listings[0].best_first]
     assert latencies == sorted(latencies)
 
 

@@ -65,21 +65,21 @@ def test_under_a_target(
     network = supernet(seed, spread)
     config = LatencyConfig(target=f"{percent}%", tolerance=tolerance)
     objective = Objective.of_space(SPACE, table(seed, coarse), config)
-    target_ms = objective.target_ms
-    assert target_ms is not None
+    target = objective.target
+    assert target is not None
 
     def distance(choices: list[int]) -> float:
-        return abs(objective.predicted_ms(choices) - target_ms)
+        return abs(objective.predicted(choices) - target)
 
     choices = derive_choices(network, objective)
     nearest = min(map(distance, NETWORKS))
-    within = [other for other in NETWORKS if distance(other) <= tolerance * target_ms - 1e-9]
+    within = [other for other in NETWORKS if distance(other) <= tolerance * target - 1e-9]
     if within:
-        assert distance(choices) <= tolerance * target_ms + 1e-9
+        assert distance(choices) <= tolerance * target + 1e-9
         likeliest = max(log_probability(network, other) for other in within)
         assert log_probability(network, choices) >= likeliest - 1e-6
     else:
-        assert distance(choices) <= max(1.05 * nearest, tolerance * target_ms) + 1e-9
+        assert distance(choices) <= max(1.05 * nearest, tolerance * target) + 1e-9
 
 
 def test_the_supernet_stays_as_it_is() -> None:

@@ -123,8 +123,8 @@ def test_eleven_milliseconds_on_that_phone() -> None:
     costs = objective.costs
     torch.manual_seed(0)
     alpha = torch.randn(costs.edges.shape).where(costs.exists, -torch.inf)
-    alpha = alpha + objective.target.charge(alpha)
-    assert objective.expected_ms(alpha.softmax(1)).item() == pytest.approx(11, abs=1e-4)
+    alpha = alpha + objective.pricing.charge(alpha)
+    assert objective.expected(alpha.softmax(1)).item() == pytest.approx(11, abs=1e-4)
     band = (10.45 - costs.fixed, 11.55 - costs.fixed)
     (choices,) = most_probable_within(alpha.log_softmax(1), costs.edges, *band)
     assert 10.45 <= table.predict(space.architecture(choices)) <= 11.55

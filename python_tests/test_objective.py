@@ -66,34 +66,34 @@ def test_mul_log_by_hand() -> None:
 
 
 def test_their_gradients_by_hand() -> None:
-    cross_entropy, expected_ms = scalar(2.0), scalar(64.0)
-    add_linear(cross_entropy, expected_ms, 8.0, 0.4).backward()
-    assert (cross_entropy.grad, expected_ms.grad) == (1.0, 0.4 / 8.0)
-    cross_entropy, expected_ms = scalar(2.0), scalar(64.0)
-    mul_log(cross_entropy, expected_ms, 8.0).backward()
+    cross_entropy, expected = scalar(2.0), scalar(64.0)
+    add_linear(cross_entropy, expected, 8.0, 0.4).backward()
+    assert (cross_entropy.grad, expected.grad) == (1.0, 0.4 / 8.0)
+    cross_entropy, expected = scalar(2.0), scalar(64.0)
+    mul_log(cross_entropy, expected, 8.0).backward()
     assert cross_entropy.grad is not None
-    assert expected_ms.grad is not None
+    assert expected.grad is not None
     assert cross_entropy.grad.item() == pytest.approx(0.2 * 2**0.3)
     slope = 0.2 * 2 * 0.3 * 2**-0.7 / (64 * math.log(8))
-    assert expected_ms.grad.item() == pytest.approx(slope)
+    assert expected.grad.item() == pytest.approx(slope)
 
 
 @given(st.floats(0.1, 5), st.floats(1.5, 200), st.floats(1.5, 200))
-def test_gradcheck(cross_entropy: float, expected_ms: float, reference_ms: float) -> None:
-    inputs = (scalar(cross_entropy), scalar(expected_ms))
-    assert torch.autograd.gradcheck(lambda c, e: add_linear(c, e, reference_ms), inputs)
-    assert torch.autograd.gradcheck(lambda c, e: mul_log(c, e, reference_ms), inputs)
+def test_gradcheck(cross_entropy: float, expected: float, reference: float) -> None:
+    inputs = (scalar(cross_entropy), scalar(expected))
+    assert torch.autograd.gradcheck(lambda c, e: add_linear(c, e, reference), inputs)
+    assert torch.autograd.gradcheck(lambda c, e: mul_log(c, e, reference), inputs)
 
 
 @pytest.mark.parametrize("regularizer", ["add#linear", "mul#log"])
 def test_the_loss_reaches_the_probabilities(regularizer: str) -> None:
-    objective = build(regularizer=regularizer, reference_ms=7.0, trade_off=0.3)
+    objective = build(regularizer=regularizer, reference=7.0, trade_off=0.3)
     p, cross_entropy = probabilities(), scalar(1.5)
-    expected_ms = expected_by_hand(p, table_of(SPACE))
+    expected = expected_by_hand(p, table_of(SPACE))
     by_hand = (
-        1.5 + 0.3 * (expected_ms / 7.0 - 1)
+        1.5 + 0.3 * (expected / 7.0 - 1)
         if regularizer == "add#linear"
-        else 0.2 * 1.5 * (math.log(expected_ms) / math.log(7.0)) ** 0.3
+        else 0.2 * 1.5 * (math.log(expected) / math.log(7.0)) ** 0.3
     )
     assert objective.loss(cross_entropy, p).item() == pytest.approx(by_hand)
     assert torch.autograd.gradcheck(objective.loss, (cross_entropy, p))
@@ -110,14 +110,14 @@ def test_the_reference_is_the_uniform_network_unless_given() -> None:
     for row, edge in zip(uniform, SPACE.edges, strict=True):
         row[: len(edge.candidates)] = 1 / len(edge.candidates)
     by_hand = expected_by_hand(uniform, table_of(SPACE))
-    assert build(regularizer="add#linear").reference_ms == pytest.approx(by_hand)
-    assert build(regularizer="add#linear", reference_ms=3.0).reference_ms == 3.0
+    assert build(regularizer="add#linear").reference == pytest.approx(by_hand)
+    assert build(regularizer="add#linear", reference=3.0).reference == 3.0
 
 
 def test_rewards_by_hand() -> None:
     choices = [1, 3, 0, 2]
-    latency = build(regularizer="none").predicted_ms(choices)
-    reward = build(regularizer="add#linear", reference_ms=2.0).reward(0.75, choices)
+    latency = build(regularizer="none").predicted(choices)
+    reward = build(regularizer="add#linear", reference=2.0).reward(0.75, choices)
     assert reward == pytest.approx(0.75 * (2.0 / latency) ** 0.1)
     for regularizer in ("target", "none"):
         assert build(regularizer=regularizer).reward(0.75, choices) == 0.75
@@ -128,10 +128,10 @@ def test_what_records_call_the_trade_off() -> None:
     assert build(regularizer="none").trade_off == 0.0
     objective = build(regularizer="target", target="30%")
     assert objective.trade_off == 0.0
-    assert objective.target is not None
-    objective.target.price = 2.5
+    assert objective.pricing is not None
+    objective.pricing.price = 2.5
     assert objective.trade_off == 2.5
-    assert build(regularizer="none").target_ms is None
+    assert build(regularizer="none").target is None
 
 
 @given(st.integers(0, 10**6), st.floats(0, 100))
@@ -140,8 +140,8 @@ def test_every_percentage_is_within_reach(seed: int, percent: float) -> None:
     table = table_with([rng.uniform(0.01, 5) for _ in range(20)])
     cheapest, dearest = table.bounds(SPACE)
     for asked in (percent, 0, 100):
-        target_ms = build(table, target=f"{asked}%").target_ms
-        assert target_ms == pytest.approx(cheapest + asked / 100 * (dearest - cheapest))
+        target = build(table, target=f"{asked}%").target
+        assert target == pytest.approx(cheapest + asked / 100 * (dearest - cheapest))
 
 
 @pytest.mark.parametrize(("part", "target"), [(-0.01, None), (1.01, None), (None, "101%")])
@@ -159,9 +159,9 @@ def test_targets_out_of_reach_say_what_is_within(part: float | None, target: str
 def test_mul_log_refuses_a_millisecond_or_less() -> None:
     with pytest.raises(UserError, match=r"needs latencies above 1 ms and 'tiny' reaches 0\.04 ms"):
         build(table_with([0.01]), regularizer="mul#log")
-    for reference_ms in (0.5, 1.0):
-        with pytest.raises(UserError, match=f"its reference being {reference_ms:.3g} ms"):
-            build(regularizer="mul#log", reference_ms=reference_ms)
+    for reference in (0.5, 1.0):
+        with pytest.raises(UserError, match=f"its reference being {reference:.3g} ms"):
+            build(regularizer="mul#log", reference=reference)
 
 
 @pytest.mark.parametrize("kind", ["fixed", "candidate"])
@@ -179,7 +179,7 @@ def test_costs_are_gathered_once(monkeypatch: pytest.MonkeyPatch, regularizer: s
     calls: list[object] = []
     costs = LatencyTable.costs
     monkeypatch.setattr(LatencyTable, "costs", lambda *a: calls.append(a) or costs(*a))
-    config = LatencyConfig(regularizer=regularizer, reference_ms=5.0)
+    config = LatencyConfig(regularizer=regularizer, reference=5.0)
     objective = Objective.of_space(SPACE, table_of(SPACE), config)
     probabilities = torch.full((4, 4), 0.25)
     before = len(calls)

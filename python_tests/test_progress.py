@@ -93,7 +93,7 @@ def test_the_status_says_where_a_run_stands(run: Run) -> None:
     assert list(describe_status(run)) == [
         f"{run.folder}: stopped; go on with --resume {run.folder}"
     ]
-    found = {"expected_ms": 2.0, "derived_ms": 3.0, "trade_off": 0.0, "probabilities": ()}
+    found = {"expected": 2.0, "derived": 3.0, "trade_off": 0.0, "probabilities": ()}
     for epoch, accuracy in enumerate([0.1, 0.4, 0.8]):
         run.log(SearchEpoch(phase="search", step=epoch, epoch=epoch, loss=2 - epoch / 2,
                             accuracy=accuracy, entropy=1.5, **found))  # fmt: skip

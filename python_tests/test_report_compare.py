@@ -96,11 +96,11 @@ def test_pareto_front_is_what_no_other_network_beats(places):
     def beaten(point: SearchedPoint) -> bool:
         return any(
             other.accuracy >= point.accuracy
-            and other.latency_ms <= point.latency_ms
-            and (other.accuracy, other.latency_ms) != (point.accuracy, point.latency_ms)
+            and other.cost <= point.cost
+            and (other.accuracy, other.cost) != (point.accuracy, point.cost)
             for other in points
         )
 
     front = pareto_front(points)
-    expected = sorted({(p.latency_ms, p.accuracy) for p in points if not beaten(p)})
-    assert [(p.latency_ms, p.accuracy) for p in front] == expected
+    expected = sorted({(p.cost, p.accuracy) for p in points if not beaten(p)})
+    assert [(p.cost, p.accuracy) for p in front] == expected

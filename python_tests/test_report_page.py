@@ -293,7 +293,7 @@ def test_a_result_may_lack_any_key(small_run, key):
     edit(small_run / "result.json", lambda content: content.pop(key))
     contents = Contents.load(Run(small_run))
     unknown = [figure for figure in key_figures(contents) if figure.value is None]
-    known = ("accuracy", "predicted_ms", "measured_ms", "parameters", "macs")
+    known = ("accuracy", "predicted", "measured", "parameters", "macs")
     assert len(unknown) == (key in known)
     assert list(summarise(contents))
 
@@ -307,9 +307,9 @@ def test_a_search_without_a_target_shows_none(small_run):
     records = [json.loads(line) for line in (small_run / "metrics.jsonl").open()]
     for record in records:
         if record["phase"] == "search":
-            record.update(target_ms=None)
+            record.update(target=None)
     (small_run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    edit(small_run / "result.json", lambda content: content.update(target_ms=None))
+    edit(small_run / "result.json", lambda content: content.update(target=None))
     page = report(small_run)
     assert "target" not in page.text
     assert "derived network" in page.text

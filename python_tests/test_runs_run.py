@@ -117,7 +117,7 @@ def test_a_file_in_the_way_is_one_sentence(tmp_path):
 
 def test_records_come_back_with_their_types_and_time(run):
     started = time.time()
-    found = {"expected_ms": 2.0, "derived_ms": 3.0, "trade_off": -0.5, "entropy": 1.0}
+    found = {"expected": 2.0, "derived": 3.0, "trade_off": -0.5, "entropy": 1.0}
     records = [
         Epoch(phase="warmup", step=10, epoch=0, loss=0.1 + 0.2, lr=1e-300),
         SearchEpoch(

@@ -44,19 +44,19 @@ def test_the_derived_network_ends_at_the_target(mode: str, tmp_path: Path) -> No
         stages = Stages.prepare(run, config, Task.load(config, run))
         supernet = stages.search()
         (goal,) = stages.goals
-        argmax_ms = goal.objective.predicted_ms(supernet.edges.choices())
+        argmax = goal.objective.predicted(supernet.edges.choices())
         (chosen,) = choose(stages, supernet)
-        derived_ms = goal.objective.predicted_ms(chosen)
+        derived = goal.objective.predicted(chosen)
 
-        target_ms = goal.objective.target_ms
-        assert target_ms is not None
-        nearest = min(abs(latency - target_ms) for latency in all_latencies(stages))
-        assert abs(derived_ms - target_ms) <= max(0.05 * target_ms, 1.05 * nearest)
+        target = goal.objective.target
+        assert target is not None
+        nearest = min(abs(latency - target) for latency in all_latencies(stages))
+        assert abs(derived - target) <= max(0.05 * target, 1.05 * nearest)
         records = [r for r in read_metrics(run.metrics_path) if isinstance(r, SearchEpoch)]
-        assert [record.target_ms for record in records] == [target_ms] * len(records)
-        assert records[-1].derived_ms == pytest.approx(argmax_ms)
+        assert [record.target for record in records] == [target] * len(records)
+        assert records[-1].derived == pytest.approx(argmax)
         assert records[0].trade_off == 0  # No gate steps yet.
         assert records[-1].trade_off != 0
-        ends.append(derived_ms)
+        ends.append(derived)
     assert ends == sorted(ends)
     assert len(set(ends)) == len(ends)

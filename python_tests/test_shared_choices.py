@@ -112,7 +112,7 @@ def test_a_search_keeps_choices_together(mode: Any) -> None:
         macs.gate_step(loss)
     assert model.last.alpha is model.first.alpha
     expected = macs.costs.expected(macs.edges.probabilities()).item()
-    assert expected == pytest.approx(macs.objective.target_ms, rel=1e-5)
+    assert expected == pytest.approx(macs.objective.target, rel=1e-5)
 
 
 def test_costs_of_a_space_are_those_of_its_networks() -> None:

@@ -137,13 +137,13 @@ def test_every_network_is_on_its_target_on_its_device(four: tuple[Run, Work]) ->
         assert architecture.name == name
         cheapest, dearest = tables[device].bounds(SPACE)
         part = 0.4 if "40%" in name else 0.6
-        target_ms = cheapest + part * (dearest - cheapest)
-        assert result.target_ms == pytest.approx(target_ms)
-        assert result.predicted_ms == pytest.approx(target_ms, rel=0.06)
+        target = cheapest + part * (dearest - cheapest)
+        assert result.target == pytest.approx(target)
+        assert result.predicted == pytest.approx(target, rel=0.06)
         assert result.devices.keys() == tables.keys()
         for other, told in result.devices.items():
-            assert told.predicted_ms == pytest.approx(tables[other].predict(architecture))
-            assert told.measured_ms is None
+            assert told.predicted == pytest.approx(tables[other].predict(architecture))
+            assert told.measured is None
         assert outcome.derivation.finalists[0].choices == result.choices
 
 
@@ -156,8 +156,8 @@ def test_goals_have_alphas_of_their_own_and_take_turns(four: tuple[Run, Work]) -
     }
     assert list(last) == [f"search@{name}" for name in NAMES]
     for name, record in zip(NAMES, last.values(), strict=True):
-        assert record.target_ms == run.outcome_of(name).result.target_ms
-        assert record.expected_ms == pytest.approx(record.target_ms, rel=1e-5)
+        assert record.target == run.outcome_of(name).result.target
+        assert record.expected == pytest.approx(record.target, rel=1e-5)
         assert record.trade_off != 0
     assert len({record.probabilities for record in last.values()}) == 4
     learners = load_checkpoint(run.checkpoint("search"))["phase"]["learners"]
@@ -485,7 +485,7 @@ def test_the_page_shows_all_networks(four: tuple[Run, Work]) -> None:
         assert own.count("No epoch") == 0
         told = run.outcome_of(name).result.devices
         for each in told.values():
-            assert f"{each.predicted_ms:.2f} ms" in text
+            assert f"{each.predicted:.2f} ms" in text
     assert text.count("<svg") == 3 + 2  # One drawing for three widths, and a front per device.
     assert next(describe_status(run)) == f"{run.folder}: finished"
 
@@ -494,7 +494,7 @@ def test_yardsticks_that_are_far_slower_are_told_in_words(four: tuple[Run, Work]
     run, _ = four
     outcome = run.outcome_of("phone-40%")
     before = outcome.comparison
-    near, far = Competitor(name="near", measured_ms=7), Competitor(name="far", measured_ms=99)
+    near, far = Competitor(name="near", measured=7), Competitor(name="far", measured=99)
     outcome.write_comparison(before.model_copy(update={"yardsticks": (near, far)}))
     text = _page(run)
     outcome.write_comparison(before)

@@ -29,13 +29,13 @@ def reach(values: Tensor) -> tuple[float, float]:
 def test_expected_latency_is_held_exactly(seed: int, part: float, spread: float) -> None:
     values = latencies(seed)
     cheapest, dearest = reach(values)
-    target_ms = cheapest + part * (dearest - cheapest)
+    target = cheapest + part * (dearest - cheapest)
     alpha = spread * torch.randn(
         EDGES, CANDIDATES, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
-    charged = alpha + LatencyTarget(values, FIXED_MS, target_ms).charge(alpha)
+    charged = alpha + LatencyTarget(values, FIXED_MS, target).charge(alpha)
     expected = FIXED_MS + (charged.softmax(1) * values).sum().item()
-    assert expected == pytest.approx(target_ms, rel=1e-6)
+    assert expected == pytest.approx(target, rel=1e-6)
 
 
 def test_all_edges_pay_the_same_price_and_it_is_remembered() -> None:

@@ -141,10 +141,9 @@ def network_remains(run: Run, name: str = "") -> dict[str, Any]:
     return {
         "weights": exactly(load_checkpoint(outcome.weights_path)),
         "architecture": outcome.architecture_path.read_text(),
-        "result": _without(result, "seconds", "measured_ms"),
+        "result": _without(result, "seconds", "measured"),
         "comparison": {
-            kind: [_without(row, "measured_ms") for row in rows]
-            for kind, rows in comparison.items()
+            kind: [_without(row, "measured") for row in rows] for kind, rows in comparison.items()
         },
     }
 

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import UserError
 from ..report import describe_status, describe_verdict, write_report
+from ..report.words import cost_name
 from ..runs import Result, Run, check_output
 from ..search import (
     Task,
@@ -124,9 +125,9 @@ def derive(
     settings = configuration(
         opened.config_path, None, latency__target=target, latency__regularizer=regularizer
     )
-    architecture, predicted_ms = derive_again(opened, settings)
+    architecture, predicted, unit = derive_again(opened, settings)
     architecture.save(out)
-    console.print(f"{out}: predicted latency {predicted_ms:.3f} ms")
+    console.print(f"{out}: predicted {cost_name(unit)} {predicted:.3f} {unit}")
 
 
 @command(commands)
@@ -143,13 +144,14 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 
 
 def _print_result(result: Result, report: Path) -> None:
-    target = result.target_ms
-    aim = f" (target {target:.3f} ms)" if target is not None else ""
+    unit = result.unit
+    aim = f" (target {result.target:.3f} {unit})" if result.target is not None else ""
     console.print(f"accuracy:          {result.accuracy:.2%} (top-5 {result.top5:.2%})")
     console.print(f"parameters:        {result.parameters:,}")
     console.print(f"MACs:              {result.macs:,}")
-    console.print(f"predicted latency: {result.predicted_ms:.3f} ms{aim}")
-    measured_ms = result.measured_ms
-    measured = "not on this machine" if measured_ms is None else f"{measured_ms:.3f} ms"
+    predicted = f"predicted {cost_name(unit)}:"
+    console.print(f"{predicted:<18} {result.predicted:.3f} {unit}{aim}")
+    is_here = result.measured is not None
+    measured = f"{result.measured:.3f} {unit}" if is_here else "not on this machine"
     console.print(f"measured latency:  {measured}")
     console.print(f"report:            {report}")

@@ -84,11 +84,12 @@ def specialise(
 def _print_results(run: Run, results: dict[str, Result]) -> None:
     width = max(map(len, results))
     for name, result in results.items():
-        measured_ms = result.measured_ms
-        measured = "not here" if measured_ms is None else f"{measured_ms:.3f} ms"
+        unit, is_here = result.unit, result.measured is not None
+        measured = f"{result.measured:.3f} {unit}" if is_here else "not here"
         console.print(
             f"{name:<{width}}  accuracy {result.accuracy:.2%}, predicted "
-            f"{result.predicted_ms:.3f} ms (target {result.target_ms:.3f} ms), measured {measured}"
+            f"{result.predicted:.3f} {unit} (target {result.target:.3f} {unit}), "
+            f"measured {measured}"
         )
     console.print(f"networks: {run.networks_folder}")
     console.print(f"report:   {write_report(run.folder)}")

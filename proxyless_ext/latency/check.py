@@ -106,9 +106,9 @@ def check_table(
     modules = with_pictures([*architectures, *references], conditions.batch_size)
     latencies = measure_each(modules, conditions)
     measured = [latencies[architecture].mean for architecture in architectures]
-    now_ms = fmean(latencies[architecture].mean for architecture in references)
+    now = fmean(latencies[architecture].mean for architecture in references)
     return Check(
         torch.tensor(predicted, dtype=torch.float64),
         torch.tensor(measured, dtype=torch.float64),
-        now_ms / conditions.reference.mean_ms,
+        now / conditions.reference.mean,
     )

@@ -16,16 +16,16 @@ class Reference(StrictModel):
 
     Attributes:
         networks: each as the names of the candidates at the edges, such as ``k3e6 zero k5e3``.
-        mean_ms: of their latencies.
+        mean: of their latencies.
     """
 
     networks: Annotated[tuple[str, ...], Field(min_length=1)]
-    mean_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    mean: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
     @classmethod
-    def of(cls, space: Space, choices: Sequence[Sequence[int]], mean_ms: float) -> Reference:
+    def of(cls, space: Space, choices: Sequence[Sequence[int]], mean: float) -> Reference:
         """The networks of a space that have these candidate indices at its edges."""
-        return cls(networks=tuple(name_network(space, each) for each in choices), mean_ms=mean_ms)
+        return cls(networks=tuple(name_network(space, each) for each in choices), mean=mean)
 
     def architectures(self, space: Space) -> list[Architecture]:
         """The networks again.

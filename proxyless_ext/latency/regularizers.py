@@ -12,19 +12,19 @@ from torch import Tensor
 
 
 def add_linear(
-    cross_entropy: Tensor, expected_ms: Tensor, reference_ms: float, trade_off: float = 0.1
+    cross_entropy: Tensor, expected: Tensor, reference: float, trade_off: float = 0.1
 ) -> Tensor:
     """``add#linear``: CE + lambda (E - ref) / ref, lambda being `trade_off`."""
-    return cross_entropy + trade_off * (expected_ms - reference_ms) / reference_ms
+    return cross_entropy + trade_off * (expected - reference) / reference
 
 
 def mul_log(
     cross_entropy: Tensor,
-    expected_ms: Tensor,
-    reference_ms: float,
+    expected: Tensor,
+    reference: float,
     alpha: float = 0.2,
     beta: float = 0.3,
 ) -> Tensor:
     """``mul#log``: alpha CE (log E / log ref)^beta. Both latencies must be above 1 ms."""
-    ratio = expected_ms.log() / math.log(reference_ms)
+    ratio = expected.log() / math.log(reference)
     return alpha * cross_entropy * ratio**beta

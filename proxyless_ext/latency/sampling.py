@@ -44,16 +44,14 @@ def draw_uniform(counts: Sequence[int], rng: random.Random) -> list[int]:
     return [rng.randrange(count) for count in counts]
 
 
-def sample_within(
-    costs: Costs, low_ms: float, high_ms: float, count: int, seed: int
-) -> list[list[int]]:
-    """Different networks whose predicted latency lies in [low_ms, high_ms], drawn uniformly.
+def sample_within(costs: Costs, low: float, high: float, count: int, seed: int) -> list[list[int]]:
+    """Different networks whose predicted latency lies in [low, high], drawn uniformly.
 
     Returns:
         `count` networks, each as one candidate index per edge; all there are if there are fewer.
     """
     scores = costs.exists.double().log()
-    low, high = low_ms - costs.fixed, high_ms - costs.fixed
+    low, high = low - costs.fixed, high - costs.fixed
     band = _Band(costs.edges, scores, low, high, torch.logsumexp)
     if band.size <= MAX_TRIES:
         networks = [tuple(choices) for choices in band.best_first() if band.holds(choices)]
@@ -71,14 +69,14 @@ def sample_within(
 
 
 def most_probable_within(
-    log_probabilities: Tensor, latencies: Tensor, low_ms: float, high_ms: float, count: int = 1
+    log_probabilities: Tensor, latencies: Tensor, low: float, high: float, count: int = 1
 ) -> list[list[int]]:
-    """The most probable networks among those whose summed latency lies in [low_ms, high_ms].
+    """The most probable networks among those whose summed latency lies in [low, high].
 
     Args:
         log_probabilities: log p of every candidate of every edge [E, N], -inf where there is none.
         latencies: of the candidates in ms [E, N].
-        low_ms, high_ms: the band, without what all networks have in common.
+        low, high: the band, without what all networks have in common.
         count: how many.
 
     Returns:
@@ -86,7 +84,7 @@ def most_probable_within(
             when no more lie there; or, in a band hardly wider than rounding, when no more do of the
             20,000 most probable of the widened one.
     """
-    band = _Band(latencies, log_probabilities, low_ms, high_ms, torch.amax)
+    band = _Band(latencies, log_probabilities, low, high, torch.amax)
     tried = islice(band.best_first(), MAX_TRIES)
     return list(islice(filter(band.holds, tried), count))
 
@@ -103,7 +101,7 @@ class _Band:
     Args:
         latencies: in ms [E, N].
         scores: what a network's value is the sum of [E, N]; -inf where an edge has no candidate.
-        low_ms, high_ms: the band.
+        low, high: the band.
         reduce: what values of completions are worth together.
 
     Attributes:
@@ -113,16 +111,16 @@ class _Band:
     """
 
     def __init__(
-        self, latencies: Tensor, scores: Tensor, low_ms: float, high_ms: float, reduce: _Reduce
+        self, latencies: Tensor, scores: Tensor, low: float, high: float, reduce: _Reduce
     ) -> None:
         self.latencies, self.scores = latencies.double(), scores.double()
-        self.low_ms, self.high_ms = low_ms, high_ms
+        self.low, self.high = low, high
         absent = self.scores == -torch.inf
         cheapest = self.latencies.masked_fill(absent, torch.inf).amin(dim=1, keepdim=True)
         above = (self.latencies - cheapest).masked_fill(absent, 0)
-        bin_ms = above.amax(dim=1).sum().item() / BINS or 1.0
-        self.bins = (above / bin_ms).round().long()
-        low, high = ((ms - cheapest.sum().item()) / bin_ms for ms in (low_ms, high_ms))
+        width = above.amax(dim=1).sum().item() / BINS or 1.0
+        self.bins = (above / width).round().long()
+        low, high = ((ms - cheapest.sum().item()) / width for ms in (low, high))
         slack = len(self.bins) / 2 + 1  # Half a bin an edge, and arithmetic's own rounding.
         most = self.bins.amax(dim=1).sum().item()
         self.first = int(min(max(low - slack, 0), most + 1))
@@ -136,7 +134,7 @@ class _Band:
     def holds(self, choices: Sequence[int]) -> bool:
         """Whether a network lies in the band itself."""
         latency = math.fsum(self.latencies[range(len(choices)), choices].tolist())
-        return self.low_ms <= latency <= self.high_ms
+        return self.low <= latency <= self.high
 
     def draw(self, generator: torch.Generator) -> Iterator[list[int]]:
         """Networks of the widened band, each drawn with a probability of exp(score), for ever."""

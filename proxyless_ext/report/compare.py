@@ -12,16 +12,19 @@ from typing import Any
 from ..latency import Check, Fit, NetworkRow
 from .colours import BLUE, GREY, INK, LINE, MUTED, ORANGE
 from .plot import add_legend, new_figure, save, styled
-from .words import count, milliseconds, percent
+from .words import cost, count, percent
 
 
 @dataclass(frozen=True)
 class SearchedPoint:
-    """A trained network; networks of one `group` (such as searched, random) are drawn alike."""
+    """A trained network; networks of one `group` (such as searched, random) are drawn alike.
+
+    Its cost is a latency, or whatever else it is to be seen against.
+    """
 
     name: str
     accuracy: float
-    latency_ms: float
+    cost: float
     group: str
 
 
@@ -55,7 +58,7 @@ def draw_pareto(points: Sequence[SearchedPoint], path: Path) -> Path:
     """Accuracy against latency, with the front of those that no other network beats in both.
 
     Args:
-        points: trained networks; accuracies are fractions, latencies in ms.
+        points: trained networks; accuracies are fractions, costs latencies in ms.
         path: ends in .svg, .png or .pdf.
 
     Raises:
@@ -65,14 +68,14 @@ def draw_pareto(points: Sequence[SearchedPoint], path: Path) -> Path:
     axes = figure.subplots()
     front = pareto_front(points)
     if front:
-        latencies = [point.latency_ms for point in front]
+        costs = [point.cost for point in front]
         accuracies = [100 * point.accuracy for point in front]
-        axes.step(latencies, accuracies, where="post", color=LINE, label="Pareto front")
+        axes.step(costs, accuracies, where="post", color=LINE, label="Pareto front")
     for group, (colour, marker) in zip(_groups(points), _GROUP_STYLES * len(points), strict=False):
         members = [point for point in points if point.group == group]
-        latencies = [point.latency_ms for point in members]
+        costs = [point.cost for point in members]
         accuracies = [100 * point.accuracy for point in members]
-        axes.plot(latencies, accuracies, marker, color=colour, label=group)
+        axes.plot(costs, accuracies, marker, color=colour, label=group)
     for point in points:
         text: dict[str, Any] = {
             "textcoords": "offset points",
@@ -80,7 +83,7 @@ def draw_pareto(points: Sequence[SearchedPoint], path: Path) -> Path:
             "size": 9,
             "color": MUTED,
         }
-        axes.annotate(point.name, (point.latency_ms, 100 * point.accuracy), (0, 7), **text)
+        axes.annotate(point.name, (point.cost, 100 * point.accuracy), (0, 7), **text)
     axes.margins(0.12)
     axes.set(title="Accuracy, %", xlabel="latency, ms")
     add_legend(axes, columns=4)
@@ -141,17 +144,15 @@ def draw_fit(fit: Fit, unit: str, path: Path) -> Path:
 
 
 def pareto_front(points: Sequence[SearchedPoint]) -> list[SearchedPoint]:
-    """Those that no other network beats in both accuracy and latency, by rising latency."""
-    by_latency = sorted(points, key=lambda point: (point.latency_ms, -point.accuracy))
-    best = accumulate((point.accuracy for point in by_latency), max, initial=float("-inf"))
-    return [
-        point for point, before in zip(by_latency, best, strict=False) if point.accuracy > before
-    ]
+    """Those that no other network beats in both accuracy and cost, by rising cost."""
+    by_cost = sorted(points, key=lambda point: (point.cost, -point.accuracy))
+    best = accumulate((point.accuracy for point in by_cost), max, initial=float("-inf"))
+    return [point for point, before in zip(by_cost, best, strict=False) if point.accuracy > before]
 
 
 def _describe(row: NetworkRow) -> str:
     size = f"{count(row.parameters)} parameters, {count(row.macs)} MACs"
-    return f"{milliseconds(row.latency.mean)}   {size}"
+    return f"{cost(row.latency.mean, 'ms')}   {size}"
 
 
 def _groups(points: Sequence[SearchedPoint]) -> list[str]:

@@ -107,6 +107,11 @@ class Contents:
         return [record for record in self.phase("search") if isinstance(record, SearchEpoch)]
 
     @property
+    def unit(self) -> str:
+        """Of all costs."""
+        return self.latency.unit if self.latency else self.result.unit
+
+    @property
     def title(self) -> str:
         """What the page is called."""
         return f"{self.name}: {self.network}" if self.network else self.name

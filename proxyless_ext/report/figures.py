@@ -14,12 +14,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ..runs import Comparison, Competitor, Epoch
+from ..runs import Comparison, Competitor, Epoch, SearchEpoch
 from ..spaces import EdgeGroup, Layer
 from .colours import BLUE, FIXED, GREY, INK, LINE, MUTED, ORANGE, operation_colour
 from .compare import SearchedPoint, pareto_front
 from .plot import add_legend, new_figure, styled, to_svg
-from .words import layer_name, shapes
+from .words import cost_name, layer_name, shapes
 
 
 @styled
@@ -43,29 +43,30 @@ def learning_curves(records: Sequence[Epoch], phase: str, lines: Sequence[tuple[
 
 
 @styled
-def latency_over_search(records: Sequence[Epoch], tolerance: float) -> str:
-    """Expected and derived latency against the target, and below them latency's weight.
+def cost_over_search(records: Sequence[SearchEpoch], tolerance: float) -> str:
+    """Expected and derived cost against the target, and below them its weight.
 
     Args:
         records: of the search.
         tolerance: how near to the target the derived network should come, as a fraction of it.
     """
     figure = new_figure(400, 320)
-    latency, weight = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    targets = _series(records, "target_ms")
+    cost, weight = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    targets = _series(records, "target")
     if targets:
         target = targets[-1][1]
         low, high = (1 - tolerance) * target, (1 + tolerance) * target
         label = f"target ± {100 * tolerance:.3g} %"
-        latency.axhspan(low, high, color=LINE, alpha=0.5, linewidth=0, label=label)
-        latency.axhline(target, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    _plot(latency, records, "expected_ms", BLUE, "expected over all paths")
-    _plot(latency, records, "derived_ms", ORANGE, "most probable")
+        cost.axhspan(low, high, color=LINE, alpha=0.5, linewidth=0, label=label)
+        cost.axhline(target, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    _plot(cost, records, "expected", BLUE, "expected over all paths")
+    _plot(cost, records, "derived", ORANGE, "most probable")
     _plot(weight, records, "trade_off", MUTED, None)
-    latency.set(title="Predicted latency, ms")
+    unit = records[-1].unit
+    cost.set(title=f"Predicted {cost_name(unit)}, {unit}")
     weight.set(title="Trade-off λ")
-    _over_epochs(latency, weight)
-    return to_svg(figure, "Predicted latency and trade-off over the search", "latency-")
+    _over_epochs(cost, weight)
+    return to_svg(figure, f"Predicted {cost_name(unit)} and trade-off over the search", "cost-")
 
 
 @styled
@@ -95,21 +96,22 @@ def edge_probabilities(rows: Sequence[Sequence[float]], group: EdgeGroup, label:
 
 
 @styled
-def layer_latencies(layers: Sequence[Layer], latencies: Sequence[float]) -> str:
-    """A bar for the latency of each layer of a network, in ms."""
+def layer_costs(layers: Sequence[Layer], costs: Sequence[float], unit: str) -> str:
+    """A bar for what each layer of a network costs."""
     figure = new_figure(400, 50 + 15 * len(layers))
     axes = figure.subplots()
     colours = [operation_colour(layer.operation) if layer.operation else FIXED for layer in layers]
-    bars = axes.barh(range(len(layers)), latencies, height=0.76, color=colours, zorder=2)
-    axes.bar_label(bars, [f"{value:.3g}" for value in latencies], padding=4, size=9, color=MUTED)
+    bars = axes.barh(range(len(layers)), costs, height=0.76, color=colours, zorder=2)
+    axes.bar_label(bars, [f"{value:.3g}" for value in costs], padding=4, size=9, color=MUTED)
     axes.set_yticks(
         range(len(layers)), [f"{layer_name(layer)}   {shapes(layer)}" for layer in layers], size=9
     )
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    axes.set(title="Latency, ms", ylim=(len(layers) - 0.4, -0.6))
-    axes.set_xlim(0, 1.1 * max(*latencies, 1e-9))
-    return to_svg(figure, "Latency of each layer of the derived network", "layers-")
+    name = cost_name(unit).capitalize()
+    axes.set(title=f"{name}, {unit}", ylim=(len(layers) - 0.4, -0.6))
+    axes.set_xlim(0, 1.1 * max(*costs, 1e-9))
+    return to_svg(figure, f"{name} of each layer of the derived network", "layers-")
 
 
 @styled
@@ -151,39 +153,43 @@ def accuracy_against_latency(derived: Competitor, comparison: Comparison) -> str
 
 @styled
 def front(
-    device: str, groups: Mapping[str, Sequence[SearchedPoint]], yardsticks: Sequence[Competitor]
+    device: str,
+    unit: str,
+    groups: Mapping[str, Sequence[SearchedPoint]],
+    yardsticks: Sequence[Competitor],
 ) -> str:
-    """Accuracy against latency on a device, with the front of those that no other beats in both.
+    """Accuracy against cost on a device, with the front of those that no other beats in both.
 
     Args:
         device: its name.
+        unit: of the costs.
         groups: trained networks by what they are; the first group is labelled.
         yardsticks: published networks, with or without an accuracy; lines lie too close for names.
     """
     figure = new_figure(400, 330)
     axes = figure.subplots()
     best = pareto_front([point for points in groups.values() for point in points])
-    latencies = [point.latency_ms for point in best]
+    costs = [point.cost for point in best]
     axes.step(
-        latencies, [100 * point.accuracy for point in best], where="post", color=LINE, label="front"
+        costs, [100 * point.accuracy for point in best], where="post", color=LINE, label="front"
     )
     looks = (("o", ORANGE, 1.0), ("D", BLUE, 0.8), ("o", GREY, 0.6))
     for (label, points), (marker, colour, alpha) in zip(groups.items(), looks, strict=True):
         if points:
-            latencies = [point.latency_ms for point in points]
+            costs = [point.cost for point in points]
             accuracies = [100 * point.accuracy for point in points]
-            axes.plot(latencies, accuracies, marker, color=colour, alpha=alpha, label=label)
+            axes.plot(costs, accuracies, marker, color=colour, alpha=alpha, label=label)
     first, *_ = groups.values()
     for point in first:
-        place = (point.latency_ms, 100 * point.accuracy)
+        place = (point.cost, 100 * point.accuracy)
         text: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": 9}
         axes.annotate(point.name, place, (0, 7), **text)
     for yardstick in yardsticks:
         draw_yardstick(axes, yardstick, is_line_named=False)
     axes.margins(0.18)
-    axes.set(title="Accuracy, %", xlabel=f"latency on {device}, ms")
+    axes.set(title="Accuracy, %", xlabel=f"{cost_name(unit)} on {device}, {unit}")
     add_legend(axes, columns=2)
-    return to_svg(figure, f"Accuracy against latency on {device}", f"front-{device}-")
+    return to_svg(figure, f"Accuracy against {cost_name(unit)} on {device}", f"front-{device}-")
 
 
 def draw_yardstick(axes: Axes, yardstick: Competitor, is_line_named: bool = True) -> None:
@@ -192,8 +198,8 @@ def draw_yardstick(axes: Axes, yardstick: Competitor, is_line_named: bool = True
     if point := _point(yardstick):
         axes.plot(*point, "s", color=BLUE)
         axes.annotate(yardstick.name, point, (0, 7), ha="center", **text)
-    elif yardstick.measured_ms is not None:
-        axes.axvline(yardstick.measured_ms, color=BLUE, linewidth=1, linestyle=(0, (2, 2)))
+    elif yardstick.measured is not None:
+        axes.axvline(yardstick.measured, color=BLUE, linewidth=1, linestyle=(0, (2, 2)))
         if not is_line_named:
             return
         top: dict[str, Any] = {
@@ -202,14 +208,14 @@ def draw_yardstick(axes: Axes, yardstick: Competitor, is_line_named: bool = True
             "ha": "right",
             "va": "top",
         }
-        axes.annotate(yardstick.name, (yardstick.measured_ms, 1), (-3, -3), **top, **text)
+        axes.annotate(yardstick.name, (yardstick.measured, 1), (-3, -3), **top, **text)
 
 
 def _point(network: Competitor) -> tuple[float, float] | None:
     """Measured latency in ms and accuracy in %, where both are known."""
-    if network.measured_ms is None or network.accuracy is None:
+    if network.measured is None or network.accuracy is None:
         return None
-    return network.measured_ms, 100 * network.accuracy
+    return network.measured, 100 * network.accuracy
 
 
 def _plot(

@@ -43,10 +43,10 @@ class EdgePanel:
 
 @dataclass(frozen=True)
 class LayerCosts:
-    """The layers of the derived network with their latencies in ms, or why these are not known."""
+    """The layers of the derived network with what they cost, or why that is not known."""
 
     layers: tuple[Layer, ...]
-    latencies: tuple[float, ...] = ()
+    costs: tuple[float, ...] = ()
     chart: Markup | None = None
     problem: str = ""
 
@@ -100,7 +100,7 @@ def render(contents: Contents) -> str:
         drawings=_drawings(contents),
         candidates=_candidates(contents),
         edges=list(_edge_panels(contents)),
-        latency_chart=_latency_chart(contents),
+        cost_chart=_cost_chart(contents),
         learning_charts=_learning_charts(contents),
         layer_costs=_layer_costs(contents),
         comparison_chart=_comparison_chart(contents),
@@ -172,11 +172,11 @@ def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
         )
 
 
-def _latency_chart(contents: Contents) -> Markup | None:
+def _cost_chart(contents: Contents) -> Markup | None:
     records = contents.search
     if not records:
         return None
-    return Markup(figures.latency_over_search(records, contents.tolerance))
+    return Markup(figures.cost_over_search(records, contents.tolerance))
 
 
 def _learning_charts(contents: Contents) -> list[tuple[str, Markup | None]]:
@@ -196,10 +196,11 @@ def _layer_costs(contents: Contents) -> LayerCosts:
     if contents.latency is None:
         return LayerCosts(layers, problem="No latencies have been measured yet.")
     try:
-        latencies = tuple(contents.latency.latency(layer) for layer in layers)
+        costs = tuple(contents.latency.latency(layer) for layer in layers)
     except UserError as error:
         return LayerCosts(layers, problem=str(error))
-    return LayerCosts(layers, latencies, Markup(figures.layer_latencies(layers, latencies)))
+    chart = figures.layer_costs(layers, costs, contents.unit)
+    return LayerCosts(layers, costs, Markup(chart))
 
 
 def _comparison_chart(contents: Contents) -> Markup | None:

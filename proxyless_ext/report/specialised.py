@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from urllib.parse import quote
 
 from markupsafe import Markup
 
 from ..latency import LatencyTable
-from ..runs import Competitor, Figures, Latencies, Run
+from ..runs import Competitor, DeviceCosts, Figures, Run
 from ..spaces import Space
 from . import figures, words
 from .compare import SearchedPoint
@@ -59,9 +60,9 @@ class Found:
         layers = [layer for layer in architecture.layers() if layer.kind == "block"]
         return layers[len(space.fixed_blocks) :]
 
-    def on(self, device: str) -> Latencies:
+    def on(self, device: str) -> DeviceCosts:
         """What it takes on a device."""
-        return self.contents.result.devices.get(device, Latencies())
+        return self.contents.result.devices.get(device, DeviceCosts())
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Specialised:
     @property
     def best_at_home(self) -> str:
         """How many networks are the most accurate of all that are as fast on their device."""
-        own = [each for each in self.finished if each.on(each.device).predicted_ms is not None]
+        own = [each for each in self.finished if each.on(each.device).predicted is not None]
         best = [each for each in own if not any(_beats(other, each) for other in own)]
         return (
             f"Of {words.plural(len(own), 'network')}, {len(best)} are beaten by no other on their "
@@ -195,7 +196,7 @@ class Specialised:
     def _front(self, device: str) -> Front:
         table, space = self.tables[device], self.any.space
         searched = {
-            each: _point(each.name, each.contents.result, each.on(device).predicted_ms)
+            each: _point(each.name, each.contents.result, each.on(device).predicted)
             for each in self.finished
         }
         random = [
@@ -218,23 +219,24 @@ class Specialised:
         }
         if not groups["for this device"]:
             return Front(device, None)
-        slowest = max(point.latency_ms for point in chain.from_iterable(groups.values()))
-        beyond = [each for each in yardsticks if (each.measured_ms or 0) > 1.5 * slowest]
+        slowest = max(point.cost for point in chain.from_iterable(groups.values()))
+        beyond = [each for each in yardsticks if (each.measured or 0) > 1.5 * slowest]
         near = [each for each in yardsticks if each not in beyond]
-        chart = Markup(figures.front(device, groups, near))
+        chart = Markup(figures.front(device, table.unit if table else "ms", groups, near))
         lines = [each for each in near if each.accuracy is None]
         return Front(device, chart, _listed(lines), _listed(beyond))
 
 
 def _listed(networks: Iterable[Competitor]) -> str:
     """Those whose latency was measured, the fastest first."""
-    known = [(each.measured_ms, each.name) for each in networks if each.measured_ms is not None]
-    return ", ".join(f"{name} ({words.milliseconds(ms)})" for ms, name in sorted(known))
+    known = [(each.measured, each) for each in networks if each.measured is not None]
+    known.sort(key=itemgetter(0))
+    return ", ".join(f"{each.name} ({words.cost(value, each.unit)})" for value, each in known)
 
 
 def _beats(other: Found, each: Found) -> bool:
     """Whether a network is better than another on that one's device."""
-    theirs, own = other.on(each.device).predicted_ms, each.on(each.device).predicted_ms
+    theirs, own = other.on(each.device).predicted, each.on(each.device).predicted
     accuracy, better = each.contents.result.accuracy, other.contents.result.accuracy
     if theirs is None or own is None or accuracy is None or better is None:
         return False
@@ -247,10 +249,10 @@ def _predict(table: LatencyTable | None, space: Space | None, network: Figures) 
     return table.predict(space.architecture(network.choices))
 
 
-def _point(name: str, network: Figures, latency_ms: float | None) -> SearchedPoint | None:
-    if network.accuracy is None or latency_ms is None:
+def _point(name: str, network: Figures, cost: float | None) -> SearchedPoint | None:
+    if network.accuracy is None or cost is None:
         return None
-    return SearchedPoint(name, network.accuracy, latency_ms, "")
+    return SearchedPoint(name, network.accuracy, cost, "")
 
 
 def _known(points: Iterable[SearchedPoint | None]) -> list[SearchedPoint]:

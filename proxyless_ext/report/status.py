@@ -13,7 +13,7 @@ from .words import plural
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60
 
-_CURVES = ("loss", "accuracy", "val_accuracy", "gate_accuracy", "derived_ms", "entropy")
+_CURVES = ("loss", "accuracy", "val_accuracy", "gate_accuracy", "derived", "entropy")
 
 
 def describe_status(run: Run) -> Iterator[str]:

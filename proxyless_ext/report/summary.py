@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import UserError
 from ..latency import LatencyTable
 from ..spaces import Architecture, Space, parse_operation
 from .contents import Contents
-from .words import count, duration, milliseconds, networks, percent, plural, square
+from .words import cost, cost_name, count, duration, networks, percent, plural, square
 
 _LISTED_CLASSES = 12
 _STAGES = {
@@ -42,8 +43,9 @@ class Paragraph:
 
 
 def key_figures(contents: Contents) -> list[KeyFigure]:
-    """Accuracy, latency and size of the derived network."""
-    result = contents.result
+    """Accuracy, cost and size of the derived network."""
+    result, unit = contents.result, contents.result.unit
+    written = partial(cost, unit=unit)
     top5 = "" if result.top5 is None else f"top-5: {percent(result.top5)}"
 
     def shown(value: float | None, write: Callable[[float], str]) -> str | None:
@@ -52,27 +54,27 @@ def key_figures(contents: Contents) -> list[KeyFigure]:
     return [
         KeyFigure("validation accuracy", shown(result.accuracy, percent), top5),
         KeyFigure(
-            "predicted latency",
-            shown(result.predicted_ms, milliseconds),
-            _deviation(result.predicted_ms, result.target_ms, "target"),
+            f"predicted {cost_name(unit)}",
+            shown(result.predicted, written),
+            _deviation(result.predicted, result.target, "target", unit),
         ),
         KeyFigure(
             "measured latency",
-            shown(result.measured_ms, milliseconds),
-            _deviation(result.measured_ms, result.predicted_ms, "prediction"),
+            shown(result.measured, written),
+            _deviation(result.measured, result.predicted, "prediction", unit),
         ),
         KeyFigure("parameters", shown(result.parameters, count)),
         KeyFigure("MACs", shown(result.macs, count)),
     ]
 
 
-def _deviation(value: float | None, reference: float | None, name: str) -> str:
+def _deviation(value: float | None, reference: float | None, name: str, unit: str) -> str:
     """2.4 % above the target, 5.00 ms; empty while either is unknown."""
     if value is None or not reference:
         return ""
     relative = value / reference - 1
     where = "above" if relative > 0 else "below"
-    return f"{percent(abs(relative))} {where} the {name}, {milliseconds(reference)}"
+    return f"{percent(abs(relative))} {where} the {name}, {cost(reference, unit)}"
 
 
 def summarise(contents: Contents) -> Iterator[Paragraph]:
@@ -134,7 +136,7 @@ def describe_reach(table: LatencyTable, space: Space) -> str:
         cheapest, dearest = table.bounds(space)
     except UserError as error:
         return str(error)
-    return f"The space's networks take {milliseconds(cheapest)} to {milliseconds(dearest)}"
+    return f"The space's networks take {cost(cheapest, table.unit)} to {cost(dearest, table.unit)}"
 
 
 def _how(contents: Contents) -> str:

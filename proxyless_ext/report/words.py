@@ -25,9 +25,14 @@ def count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def milliseconds(value: float) -> str:
-    """A latency: 0.0512 ms, 5.12 ms, 113 ms."""
-    return f"{_three_digits(value)} ms"
+def cost(value: float, unit: str) -> str:
+    """A latency or another cost: 0.0512 ms, 5.12 ms, 113 mJ."""
+    return f"{_three_digits(value)} {unit}"
+
+
+def cost_name(unit: str) -> str:
+    """What costs of a unit are called."""
+    return "latency" if unit == "ms" else "cost"
 
 
 def _three_digits(value: float) -> str:

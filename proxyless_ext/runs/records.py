@@ -1,7 +1,8 @@
 """What a run writes down about itself, as types that its writers and its readers share.
 
 A run may be going on or have been stopped, so whole files may be missing; in those that are there,
-figures that the run has not come to are None. Accuracies are fractions, latencies in ms.
+figures that the run has not come to are None. Accuracies are fractions, and costs have their unit
+beside them.
 """
 
 from __future__ import annotations
@@ -44,19 +45,21 @@ class SearchEpoch(Epoch):
 
     Attributes:
         gate_loss, gate_accuracy: of the gate steps; None before the first one.
-        expected_ms: over all paths.
-        derived_ms: of the most probable network.
-        target_ms: to be held, if there is one.
-        trade_off: how much latency weighs.
+        expected: cost over all paths.
+        derived: cost of the most probable network.
+        target: to be held, if there is one.
+        unit: of these costs.
+        trade_off: how much they weigh.
         entropy: mean entropy of an edge, in nats.
         probabilities: of the candidates of every edge.
     """
 
     gate_loss: float | None = None
     gate_accuracy: float | None = None
-    expected_ms: float
-    derived_ms: float
-    target_ms: float | None = None
+    expected: float
+    derived: float
+    target: float | None = None
+    unit: str = "ms"
     trade_off: float
     entropy: float
     probabilities: tuple[tuple[float, ...], ...]
@@ -70,7 +73,7 @@ class ScoredNetwork(_Written):
         loss, accuracy: on held-out training pictures, with the supernet's weights.
         path_loss: what the weight steps of the search tell of it.
         log_probability: by the alphas at the end of the search.
-        predicted_ms: by the run's table.
+        predicted: by the run's table.
     """
 
     choices: tuple[int, ...]
@@ -78,7 +81,7 @@ class ScoredNetwork(_Written):
     accuracy: float
     path_loss: float
     log_probability: float
-    predicted_ms: float
+    predicted: float
 
 
 class ShortListEpoch(Epoch):
@@ -117,8 +120,9 @@ class Figures(_Written):
     """Figures of one network.
 
     Attributes:
-        predicted_ms: by the run's table.
-        measured_ms: on the machine of the table; None if the run was elsewhere.
+        predicted: what it costs by the run's table.
+        measured: the same on the machine of the table; None if the run was elsewhere.
+        unit: of both.
         choices: the candidate at every edge, as an index.
     """
 
@@ -127,8 +131,9 @@ class Figures(_Written):
     loss: float | None = None
     parameters: int | None = None
     macs: int | None = None
-    predicted_ms: float | None = None
-    measured_ms: float | None = None
+    predicted: float | None = None
+    measured: float | None = None
+    unit: str = "ms"
     choices: tuple[int, ...] | None = None
 
 
@@ -162,24 +167,26 @@ class Derivation(_Written):
     finalists: tuple[FinalistFigures, ...] = ()
 
 
-class Latencies(_Written):
-    """What a network takes on a device.
+class DeviceCosts(_Written):
+    """What a network costs on a device.
 
     Attributes:
-        predicted_ms: by the device's table.
-        measured_ms: on the device; None if the run was elsewhere.
+        predicted: by the device's table.
+        measured: on the device; None if the run was elsewhere.
+        unit: of both.
     """
 
-    predicted_ms: float | None = None
-    measured_ms: float | None = None
+    predicted: float | None = None
+    measured: float | None = None
+    unit: str = "ms"
 
 
 class Result(Figures):
     """What came out of a run.
 
     Attributes:
-        target_ms: that the search held.
-        devices: what the network takes on each device of a run for several networks.
+        target: that the search held.
+        devices: what the network costs on each device of a run for several networks.
         seed: of the run.
         seconds: by the kind of the phase, over all sittings; of a phase that several networks
             share, this one's part. What the network was trained as a finalist counts as training.
@@ -187,8 +194,8 @@ class Result(Figures):
         classes: names.
     """
 
-    target_ms: float | None = None
-    devices: dict[str, Latencies] = Field(default_factory=dict)
+    target: float | None = None
+    devices: dict[str, DeviceCosts] = Field(default_factory=dict)
     seed: int | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     onnx_max_difference: float | None = None

@@ -28,20 +28,20 @@ class Band:
 
     Attributes:
         objective: of the search.
-        low_ms, high_ms: what a network may take.
+        low, high: what a network may take.
     """
 
     objective: Objective
-    low_ms: float = -math.inf
-    high_ms: float = math.inf
+    low: float = -math.inf
+    high: float = math.inf
 
     @classmethod
     def within(cls, objective: Objective, widened: float = 1.0) -> Band:
         """The networks within the tolerance, times `widened`, which may be none."""
-        if (target_ms := objective.target_ms) is None:
+        if (target := objective.target) is None:
             return cls(objective)
-        slack = widened * objective.config.tolerance * target_ms
-        return cls(objective, target_ms - slack, target_ms + slack)
+        slack = widened * objective.config.tolerance * target
+        return cls(objective, target - slack, target + slack)
 
     @classmethod
     def of(cls, objective: Objective) -> Band:
@@ -63,15 +63,15 @@ class Band:
         found = most_probable_within(
             log_probabilities.double().cpu(),
             costs.edges.cpu(),
-            self.low_ms - costs.fixed,
-            self.high_ms - costs.fixed,
+            self.low - costs.fixed,
+            self.high - costs.fixed,
             count,
         )
         return [tuple(choices) for choices in found]
 
     def drawn(self, count: int, seed: int) -> list[Choices]:
         """Different networks drawn uniformly; fewer where there are no more."""
-        found = sample_within(self.objective.costs, self.low_ms, self.high_ms, count, seed)
+        found = sample_within(self.objective.costs, self.low, self.high, count, seed)
         return [tuple(choices) for choices in found]
 
     def offspring(
@@ -102,7 +102,7 @@ class Band:
 
     def holds(self, choices: Choices) -> bool:
         """Whether a network lies in it."""
-        return self.low_ms <= self.objective.costs.network(choices) <= self.high_ms
+        return self.low <= self.objective.costs.network(choices) <= self.high
 
 
 def warn_of_narrow_band(objective: Objective) -> None:
@@ -112,7 +112,7 @@ def warn_of_narrow_band(objective: Objective) -> None:
         number = "only one network" if found else "no network"
         warnings.warn(
             f"{number} of '{objective.name}' is within {objective.config.tolerance:.0%} of the "
-            f"target of {objective.target_ms:.4g} {objective.costs.unit}, so that there is nothing "
+            f"target of {objective.target:.4g} {objective.costs.unit}, so that there is nothing "
             "to choose; widen the tolerance or move the target",
             stacklevel=2,
         )

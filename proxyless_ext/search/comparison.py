@@ -82,7 +82,7 @@ def draw_random(stages: Stages, goal: Goal, choices: Choices, wanted: int) -> li
     """Random networks of the derived one's latency; fewer where there are no more."""
     if not wanted:
         return []
-    latency = goal.objective.predicted_ms(choices)
+    latency = goal.objective.predicted(choices)
     slack = goal.objective.config.tolerance * latency
     low, high = latency - slack, latency + slack
     seed = derive_seed(stages.config.seed, "random networks")
@@ -90,8 +90,8 @@ def draw_random(stages: Stages, goal: Goal, choices: Choices, wanted: int) -> li
     found = [rival for rival in drawn if rival != choices][:wanted]
     if len(found) < wanted:
         warnings.warn(
-            f"there are only {len(found)} networks of {low:.4g} to {high:.4g} ms to compare with, "
-            f"not {wanted}",
+            f"there are only {len(found)} networks of {low:.4g} to {high:.4g} "
+            f"{goal.objective.costs.unit} to compare with, not {wanted}",
             stacklevel=2,
         )
     return found

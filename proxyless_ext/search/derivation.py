@@ -122,7 +122,7 @@ def _derivation(stages: Stages, goal: Goal) -> Derivation:
                     exclude_none=True
                 ),
                 choices=choices,
-                predicted_ms=goal.objective.predicted_ms(choices),
+                predicted=goal.objective.predicted(choices),
                 held_out_loss=scored[choices].loss,
                 path_loss=scored[choices].path_loss,
                 log_probability=scored[choices].log_probability,

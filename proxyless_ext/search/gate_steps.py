@@ -54,9 +54,9 @@ class GateLearner(ABC, Generic[Measured]):
         """
         self.optimizer.zero_grad(set_to_none=True)
         told = self.update(run, generator)
-        if target := self.objective.target:
+        if pricing := self.objective.pricing:
             with torch.no_grad():
-                self.edges.add_to_alphas(target.charge(self.edges.alpha_matrix()))
+                self.edges.add_to_alphas(pricing.charge(self.edges.alpha_matrix()))
         return told
 
     @abstractmethod
@@ -68,16 +68,16 @@ class GateLearner(ABC, Generic[Measured]):
             "optimizer": optimizer_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
         }
-        if target := self.objective.target:
-            state["price"] = target.price
+        if pricing := self.objective.pricing:
+            state["price"] = pricing.price
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         load_optimizer_state(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        if target := self.objective.target:
-            target.price = state["price"]
+        if pricing := self.objective.pricing:
+            pricing.price = state["price"]
 
 
 class GradientLearner(GateLearner[Measured]):

@@ -32,8 +32,8 @@ class Device:
     table: LatencyTable
     costs: Costs
 
-    def measured_ms(self, network: nn.Module, resolution: int) -> float | None:
-        """The latency of a network on this device; None if it is not at hand."""
+    def measure(self, network: nn.Module, resolution: int) -> float | None:
+        """What a network takes on this device in ms; None if it is not at hand."""
         conditions = self.table.conditions
         if conditions is None or not conditions.are_of_this_machine:
             return None

@@ -184,8 +184,8 @@ class Search:
         the network is, too. If it misses, what it takes corrects the costs, and the next one is
         tried; after some, the nearest is taken, with a warning.
         """
-        target_ms, tolerance = self.objective.target_ms, self.objective.config.tolerance
-        if self._measured is None or target_ms is None:
+        target, tolerance = self.objective.target, self.objective.config.tolerance
+        if self._measured is None or target is None:
             return self.choices
         missed: dict[Choices, float] = {}
         while len(missed) < MEASURED:
@@ -194,14 +194,14 @@ class Search:
             if not (new := [each for each in likeliest if each not in missed]):
                 break
             ms = self._measure(new[0])
-            missed[new[0]] = abs(ms / target_ms - 1)
+            missed[new[0]] = abs(ms / target - 1)
             if missed[new[0]] <= MARGIN * tolerance:
                 break
         nearest = min(missed, key=missed.__getitem__)
         if missed[nearest] <= tolerance:
             return nearest
         warnings.warn(
-            f"no network was found that takes the target of {target_ms:.4g} ms: of {len(missed)} "
+            f"no network was found that takes the target of {target:.4g} ms: of {len(missed)} "
             f"that were measured, the nearest is {missed[nearest]:.0%} off; measure on an idle "
             "machine, move the target or widen the tolerance",
             stacklevel=2,

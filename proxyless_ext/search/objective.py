@@ -23,15 +23,15 @@ class Objective:
         name: of what is searched, for messages.
         costs: of the candidates [E, N] and of what all networks have.
         config: which regularizer, and its values.
-        target: holds a latency target, for regularizer ``target``.
-        reference_ms: of ``add#linear``, ``mul#log`` and REINFORCE's reward.
+        pricing: holds a target, for regularizer ``target``.
+        reference: of ``add#linear``, ``mul#log`` and REINFORCE's reward.
     """
 
     name: str
     costs: Costs
     config: LatencyConfig
-    target: LatencyTarget | None
-    reference_ms: float
+    pricing: LatencyTarget | None
+    reference: float
 
     @classmethod
     def build(cls, name: str, costs: Costs, config: LatencyConfig) -> Objective:
@@ -42,24 +42,24 @@ class Objective:
                 reference of 1 ms or less.
         """
         cheapest, dearest = costs.bounds
-        target = None
+        pricing = None
         if config.regularizer == "target":
-            target_ms = config.target_ms(cheapest, dearest)
+            target = config.target_within(cheapest, dearest)
             rounding = 1e-9 * dearest  # 100% need not come out as the dearest to the last bit.
-            if not cheapest - rounding <= target_ms <= dearest + rounding:
+            if not cheapest - rounding <= target <= dearest + rounding:
                 raise UserError(
-                    f"the target of {target_ms:.4g} {costs.unit} is out of reach: networks of "
+                    f"the target of {target:.4g} {costs.unit} is out of reach: networks of "
                     f"'{name}' take {cheapest:.4g} to {dearest:.4g} {costs.unit} here"
                 )
-            target = LatencyTarget(costs.edges, costs.fixed, target_ms)
-        reference_ms = config.reference_ms or costs.uniform
-        if config.regularizer == "mul#log" and min(cheapest, reference_ms) <= 1:
+            pricing = LatencyTarget(costs.edges, costs.fixed, target)
+        reference = config.reference or costs.uniform
+        if config.regularizer == "mul#log" and min(cheapest, reference) <= 1:
             raise UserError(
                 f"mul#log needs latencies above 1 ms and '{name}' reaches {cheapest:.3g} ms, "
-                f"its reference being {reference_ms:.3g} ms; use regularizer 'target' or "
+                f"its reference being {reference:.3g} ms; use regularizer 'target' or "
                 "'add#linear'"
             )
-        return cls(name, costs, config, target, target.target_ms if target else reference_ms)
+        return cls(name, costs, config, pricing, pricing.target if pricing else reference)
 
     @classmethod
     def of_space(cls, space: Space, table: LatencyTable, config: LatencyConfig) -> Objective:
@@ -77,53 +77,52 @@ class Objective:
         return cls.build(space.name, table.costs(space), config)
 
     def correct(self, costs: Costs) -> None:
-        """Take other costs of the same networks; a target stays the latency that it is."""
+        """Take other costs of the same networks; a target stays what it is."""
         self.costs = costs
-        if self.target:
-            self.target.latencies, self.target.fixed_ms = costs.edges.double(), costs.fixed
+        if self.pricing:
+            self.pricing.latencies, self.pricing.fixed = costs.edges.double(), costs.fixed
 
     @property
-    def target_ms(self) -> float | None:
-        return self.target.target_ms if self.target else None
+    def target(self) -> float | None:
+        """What networks are to cost, if there is a target."""
+        return self.pricing.target if self.pricing else None
 
     @property
     def trade_off(self) -> float:
-        """How much latency weighs: the target's price (log-odds per ms), or the regularizer's
+        """How much the cost weighs: the target's price (log-odds per unit), or the regularizer's
         lambda.
         """
-        if self.target:
-            return self.target.price
+        if self.pricing:
+            return self.pricing.price
         return self.config.trade_off if self.config.regularizer == "add#linear" else 0.0
 
-    def expected_ms(self, probabilities: Tensor) -> Tensor:
-        """Expected latency in ms of p [E, N], differentiable."""
+    def expected(self, probabilities: Tensor) -> Tensor:
+        """Expected cost of p [E, N], differentiable."""
         self.costs = self.costs.to(probabilities.device)
         return self.costs.expected(probabilities)
 
-    def predicted_ms(self, choices: Sequence[int]) -> float:
-        """Predicted latency in ms of one network."""
+    def predicted(self, choices: Sequence[int]) -> float:
+        """What one network costs."""
         return self.costs.network(choices)
 
     def loss(self, cross_entropy: Tensor, probabilities: Tensor) -> Tensor:
         """The loss of a gradient gate step."""
         if self.config.regularizer in ("target", "none"):
             return cross_entropy
-        return self._regularised(cross_entropy, self.expected_ms(probabilities))
+        return self._regularised(cross_entropy, self.expected(probabilities))
 
     def network_loss(self, cross_entropy: float, choices: Sequence[int]) -> float:
         """The same of one network, by which networks are compared."""
         if self.config.regularizer in ("target", "none"):
             return cross_entropy
-        latency = torch.tensor(self.predicted_ms(choices), dtype=torch.float64)
+        latency = torch.tensor(self.predicted(choices), dtype=torch.float64)
         return self._regularised(torch.tensor(cross_entropy), latency).item()
 
-    def _regularised(self, cross_entropy: Tensor, latency_ms: Tensor) -> Tensor:
+    def _regularised(self, cross_entropy: Tensor, cost: Tensor) -> Tensor:
         config = self.config
         if config.regularizer == "add#linear":
-            return add_linear(cross_entropy, latency_ms, self.reference_ms, config.trade_off)
-        return mul_log(
-            cross_entropy, latency_ms, self.reference_ms, config.mul_alpha, config.mul_beta
-        )
+            return add_linear(cross_entropy, cost, self.reference, config.trade_off)
+        return mul_log(cross_entropy, cost, self.reference, config.mul_alpha, config.mul_beta)
 
     def reward(self, accuracy: float, choices: Sequence[int]) -> float:
         """R of a sampled network: acc (reference / latency)^0.1, or acc alone where latency is held
@@ -131,4 +130,4 @@ class Objective:
         """
         if self.config.regularizer in ("target", "none"):
             return accuracy
-        return accuracy * (self.reference_ms / self.predicted_ms(choices)) ** 0.1
+        return accuracy * (self.reference / self.predicted(choices)) ** 0.1

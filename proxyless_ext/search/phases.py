@@ -187,9 +187,10 @@ class Search(_SuperNetPhase):
         objective = goal.objective
         return SearchEpoch(
             **{**measures, "phase": goal.phase(self.name)},
-            expected_ms=objective.expected_ms(probabilities).item(),
-            derived_ms=objective.predicted_ms(probabilities.argmax(dim=1).tolist()),
-            target_ms=objective.target_ms,
+            expected=objective.expected(probabilities).item(),
+            derived=objective.predicted(probabilities.argmax(dim=1).tolist()),
+            target=objective.target,
+            unit=objective.costs.unit,
             trade_off=objective.trade_off,
             entropy=gates.entropy(probabilities).item(),
             probabilities=tuple(

@@ -78,11 +78,11 @@ def check_ended(run: Run, *files: Path) -> None:
         )
 
 
-def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
+def derive_again(run: Run, config: Config) -> tuple[Architecture, float, str]:
     """Derive from the alphas of a finished search, say under another target in `config.latency`.
 
     Returns:
-        The architecture and its predicted latency in ms.
+        The architecture, what it costs by the run's table, and the unit of that.
 
     Raises:
         UserError: the search has not ended or was for several networks, or the target is out of
@@ -105,4 +105,4 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float]:
     derived = Architecture.load(run.outcome.architecture_path)
     own = {name: getattr(derived, name) for name in ("classes", "normalisation", "dropout")}
     architecture = supernet.space.architecture(choices, "derived").model_copy(update=own)
-    return architecture, objective.predicted_ms(choices)
+    return architecture, objective.predicted(choices), table.unit

@@ -160,7 +160,7 @@ class ShortList(Phase):
             ScoredNetwork(
                 choices=choices,
                 **figures.means(),
-                predicted_ms=listing.band.objective.predicted_ms(choices),
+                predicted=listing.band.objective.predicted(choices),
                 path_loss=path_loss,
                 log_probability=listing.log_probabilities[edges, choices].sum().item(),
             )

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import make_folder
 from ..latency import LatencyTable, measure_table
 from ..nn import Network, SuperNet
-from ..runs import Figures, Latencies, Result, Run, phase_kind
+from ..runs import DeviceCosts, Figures, Result, Run, phase_kind
 from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture, Space
@@ -163,16 +163,17 @@ class Stages:
         result = Result(
             **figures.model_dump(),
             devices={
-                device.name: Latencies(
-                    predicted_ms=device.costs.network(choices),
-                    measured_ms=figures.measured_ms
+                device.name: DeviceCosts(
+                    predicted=device.costs.network(choices),
+                    measured=figures.measured
                     if device is goal.device
-                    else device.measured_ms(network, self.space.resolution),
+                    else device.measure(network, self.space.resolution),
+                    unit=device.costs.unit,
                 )
                 for device in self.devices
                 if device.name
             },
-            target_ms=goal.objective.target_ms,
+            target=goal.objective.target,
             onnx_max_difference=publish_network(network, architecture, goal.outcome),
             seed=self.config.seed,
             seconds=self._seconds_of(training),
@@ -202,12 +203,12 @@ class Stages:
         return for_data(self.space.architecture(choices, name), self.config, self.data)
 
     def figures(self, goal: Goal, network: nn.Module, choices: Choices) -> Figures:
-        """Accuracy, size and latency of a trained network, the latter on the goal's device."""
+        """Accuracy, size and cost of a trained network, the latter on the goal's device."""
         scores = validate_network(network, self.config, self.runtime, self.data.val)
         figures = {
             **self.costs(goal.device, network).model_dump(),
             **scores.as_dict(),
-            "predicted_ms": goal.objective.predicted_ms(choices),
+            "predicted": goal.objective.predicted(choices),
             "choices": choices,
         }
         return Figures(**figures)
@@ -215,5 +216,7 @@ class Stages:
     def costs(self, device: Device, network: nn.Module) -> Figures:
         """Size, and latency on a device where that is at hand."""
         resolution = self.space.resolution
-        measured_ms = device.measured_ms(network, resolution)
-        return Figures(**network_size(network, resolution), measured_ms=measured_ms)
+        measured = device.measure(network, resolution)
+        return Figures(
+            **network_size(network, resolution), measured=measured, unit=device.costs.unit
+        )

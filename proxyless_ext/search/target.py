@@ -21,18 +21,18 @@ class LatencyTarget:
 
     Args:
         latencies: of every candidate [E, N] in ms, padded with 0.
-        fixed_ms: of the layers that all networks have.
-        target_ms: to be held.
+        fixed: of the layers that all networks have.
+        target: to be held.
 
     Attributes:
         price: the sum of all prices paid, in log-odds per ms; negative where the target asks for
             slower networks than accuracy alone would choose.
     """
 
-    def __init__(self, latencies: Tensor, fixed_ms: float, target_ms: float) -> None:
+    def __init__(self, latencies: Tensor, fixed: float, target: float) -> None:
         self.latencies = latencies.double()
-        self.fixed_ms = fixed_ms
-        self.target_ms = target_ms
+        self.fixed = fixed
+        self.target = target
         self.price = 0.0
 
     def charge(self, alpha: Tensor) -> Tensor:
@@ -50,13 +50,13 @@ class LatencyTarget:
 
     def _solve(self, alpha: Tensor) -> float:
         """The price at which the expected latency, which falls with the price, is the target."""
-        if self._expected_ms(alpha) > self.target_ms:
+        if self._expected(alpha) > self.target:
             low, high = 0.0, self._bracket(alpha, 1.0)
         else:
             low, high = -self._bracket(alpha, -1.0), 0.0
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            if self._expected_ms(alpha - middle * self.latencies) > self.target_ms:
+            if self._expected(alpha - middle * self.latencies) > self.target:
                 low = middle
             else:
                 high = middle
@@ -69,11 +69,11 @@ class LatencyTarget:
             return 0.0
         price = 1 / spread
         for _ in range(DOUBLINGS):
-            expected_ms = self._expected_ms(alpha - sign * price * self.latencies)
-            if sign * (expected_ms - self.target_ms) <= 0:
+            expected = self._expected(alpha - sign * price * self.latencies)
+            if sign * (expected - self.target) <= 0:
                 break
             price *= 2
         return price
 
-    def _expected_ms(self, alpha: Tensor) -> float:
-        return self.fixed_ms + (alpha.softmax(dim=1) * self.latencies).sum().item()
+    def _expected(self, alpha: Tensor) -> float:
+        return self.fixed + (alpha.softmax(dim=1) * self.latencies).sum().item()
