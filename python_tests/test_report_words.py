@@ -37,8 +37,8 @@ def test_count_has_three_digits(value, text):
         (1234.5, "1234 ms"),
     ],
 )
-def test_milliseconds_have_three_digits(value, text):
-    assert words.milliseconds(value) == text
+def test_costs_have_three_digits(value, text):
+    assert words.cost(value, "ms") == text
 
 
 @pytest.mark.parametrize(
