@@ -4,8 +4,9 @@
         --device configs/devices/onnxruntime.yaml --device configs/devices/batch32.yaml \\
         --target 30% --target 60%
 
-Runs `proxyless specialise`, and then `proxyless search` for each device and target, and prints the
-time that processors spent on each: other programs leave that nearly alone. What is in `--out`
+Runs `proxyless specialise`, and then `proxyless search` for each device and target. Prints the
+seconds until a network is chosen, finalists included, and the time that processors spent on all of
+it, with the trainings that follow: other programs leave the latter nearly alone. What is in `--out`
 already is not run again.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from proxyless_ext.config import Aim, load_config, read_devices
 from proxyless_ext.documents import write_document
-from proxyless_ext.runs import Run
+from proxyless_ext.runs import Result, Run
 
 
 def processor_seconds(arguments: list[str], out: Path) -> float:
@@ -34,6 +35,15 @@ def processor_seconds(arguments: list[str], out: Path) -> float:
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         told.write_text(json.dumps(spent))
     return float(json.loads(told.read_text()))
+
+
+def search_seconds(result: Result) -> float:
+    """Until the network was chosen; of phases that networks share, its part."""
+    return sum(each for kind, each in result.seconds.items() if kind != "train")
+
+
+def _ratio(together: float, alone: float) -> str:
+    return f"together {together:.0f} s, alone {alone:.0f} s, {together / alone:.2f}"
 
 
 def single(aim: Aim, config: Path, out: Path) -> list[str]:
@@ -64,17 +74,22 @@ def main() -> None:
             options += [f"--{name}", str(value)]
     out = arguments.out / "together"
     together = processor_seconds(options, out)
-    print("| network | accuracy, together | accuracy, alone | alone, s |")
-    print("|---|---|---|---|")
-    total = 0.0
+    print("| network | accuracy, together | accuracy, alone | search, together | search, alone |")
+    print("|---|---|---|---|---|")
+    total, searches = 0.0, [0.0, 0.0]
     for aim in aims:
         alone = arguments.out / f"alone-{aim.name}"
-        seconds = processor_seconds(single(aim, arguments.config, arguments.out), alone)
-        total += seconds
-        accuracies = (Run(out).outcome_of(aim.name).result, Run(alone).outcome.result)
-        told = " | ".join(f"{result.accuracy:.2%}" for result in accuracies)
-        print(f"| {aim.name} | {told} | {seconds:.0f} |")
-    print(f"together {together:.0f} s, alone {total:.0f} s: {together / total:.2f}")
+        total += processor_seconds(single(aim, arguments.config, arguments.out), alone)
+        results = (Run(out).outcome_of(aim.name).result, Run(alone).outcome.result)
+        seconds = [search_seconds(result) for result in results]
+        searches = [sum(pair) for pair in zip(searches, seconds, strict=True)]
+        told = [f"{result.accuracy:.2%}" for result in results] + [
+            f"{each:.0f} s" for each in seconds
+        ]
+        print(f"| {aim.name} | {' | '.join(told)} |")
+    print(
+        f"searches: {_ratio(*searches)}; with trainings, on processors: {_ratio(together, total)}"
+    )
 
 
 if __name__ == "__main__":
