@@ -1,11 +1,15 @@
-"""Marks for torch.compile that do not import it: that takes a second, and few processes compile.
+"""What torch.compile is told or needs, without its import: that takes a second, and few processes
+compile.
 
-They are what `torch.compiler.disable` and `torch.compiler.assume_constant_result` do once torch's
-compiler is there.
+The marks are what `torch.compiler.disable` and `torch.compiler.assume_constant_result` do once
+torch's compiler is there.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -31,3 +35,9 @@ def constant(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
     """The function, which compilers call once, and take its result as given from then on."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def find_cxx() -> str | None:
+    """The C++ compiler that torch.compile uses on a CPU; None where there is none."""
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    return shutil.which(os.environ.get("CXX", usual))

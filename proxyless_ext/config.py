@@ -16,7 +16,7 @@ from .data import DataConfig, is_named_source
 from .documents import parse_document
 from .errors import UserError
 from .latency import Conditions
-from .latency.conditions import BackendName, BlocksName, DeviceName, usual_blocks
+from .latency.conditions import BackendName, BlocksName, DeviceName, DtypeName, usual_blocks
 from .runs import network_name
 from .spaces import BUILTIN, Space, StrictModel, load_plugins, read_mapping, validate
 
@@ -84,8 +84,8 @@ class LatencyConfig(StrictModel):
 
     Attributes:
         table: a latency table to use; when absent, one is measured on this machine.
-        backend: what runs the layers when they are measured; `blocks`, `device`, `batch_size`,
-            `threads`, `warmup` and `repetitions` say how.
+        backend: what runs the layers when they are measured; `dtype`, `blocks`, `device`,
+            `batch_size`, `threads`, `warmup` and `repetitions` say how.
         target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
             space's cheapest to its dearest network, such as ``40%``.
         reference: `ref` of ``add#linear`` and ``mul#log``; the uniform network's latency when
@@ -93,13 +93,16 @@ class LatencyConfig(StrictModel):
     """
 
     MEASURING: ClassVar = (
-        *("backend", "blocks", "device"),
+        *("backend", "dtype", "blocks", "device"),
         *("batch_size", "threads", "warmup", "repetitions"),
     )
 
     table: Path | None = None
     backend: BackendName = "onnxruntime"
-    blocks: BlocksName = Field(default_factory=lambda fields: usual_blocks(fields["backend"]))
+    dtype: DtypeName = "float32"
+    blocks: BlocksName = Field(
+        default_factory=lambda fields: usual_blocks(fields["backend"], fields["dtype"])
+    )
     device: DeviceName = "cpu"
     batch_size: Count = 1
     threads: Count = 1

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from ..errors import UserError
+from ..latency.backends.base import torch_threads
 from ..latency.bystanders import Bystanders
 from ..latency.conditions import processor_name
-from ..latency.timing import torch_threads
 from ..ops import has_kernels
 from ..progress import Bar, progress_bar
 from ..spaces import cifar_mbconv, imagenet

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
+from ..latency.backends.base import gpu_seconds
 
 Run = Callable[[], object]
 
@@ -43,16 +43,6 @@ def host_seconds(run: Run) -> float:
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
-
-
-def gpu_seconds(run: Run) -> float:
-    """What a run takes on the current GPU, between two CUDA events around it."""
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    before.record()
-    run()
-    after.record()
-    after.synchronize()
-    return before.elapsed_time(after) / 1e3
 
 
 # By the type of device.

@@ -180,7 +180,7 @@ def compare_networks(
     width = max(len(row.name) for row in rows)
     console.print(
         f"{conditions.backend} on {conditions.processor}, batch {conditions.batch_size}, "
-        f"{conditions.threads} threads, {resolution} px"
+        f"{conditions.threads} threads, {conditions.dtype}, {resolution} px"
     )
     for row in rows:
         console.print(

@@ -14,7 +14,7 @@ import typer
 
 from ..errors import UserError
 from ..latency import Conditions, Journal, open_journal
-from ..latency.conditions import BUILT_IN, DeviceName
+from ..latency.conditions import BUILT_IN, DeviceName, DtypeName
 from ..runs import check_output
 from ..spaces import validate
 from .command import console
@@ -26,6 +26,9 @@ BackendOption = Annotated[
 ]
 DeviceOption = Annotated[
     DeviceName | None, typer.Option(help="What a backend of this machine runs on; cpu if absent.")
+]
+DtypeOption = Annotated[
+    DtypeName, typer.Option(help="Of weights and pictures, for eager and compile.")
 ]
 PlainOption = Annotated[
     bool, typer.Option("--plain", help="Run MBConvs as plain layers where PyTorch would fuse them.")
@@ -76,6 +79,7 @@ class Measuring:
     """What options say about how to measure."""
 
     backend: BackendOption = None
+    dtype: DtypeOption = "float32"
     plain: PlainOption = False
     device: DeviceOption = None
     batch_size: BatchOption = 1
@@ -107,6 +111,7 @@ class Measuring:
         here, elsewhere = self._given(_HERE), self._given(_READOUT + _REMOTE + ("name",))
         found: dict[str, Any] = {
             "backend": backend,
+            "dtype": self.dtype,
             "batch_size": self.batch_size,
             "threads": self.threads,
         }

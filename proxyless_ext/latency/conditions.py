@@ -16,23 +16,29 @@ from .readout import in_table
 from .reference import Reference
 from .remote import Remote
 
-BackendName = Literal["eager", "onnxruntime"]
+BackendName = Literal["eager", "compile", "onnxruntime"]
 """Those that run networks in this process; `Conditions` has also ``command`` and plug-ins."""
 
 BlocksName = Literal["fused", "plain"]
+DtypeName = Literal["float32", "bfloat16", "float16"]
 DeviceName = Literal["cpu", "cuda"]
 """Those of this machine; `Conditions` has also ``remote``."""
 
 BUILT_IN: tuple[BackendName, ...] = get_args(BackendName)
+OF_PYTORCH: tuple[BackendName, ...] = ("eager", "compile")
 Count = Annotated[int, Field(ge=1)]
+
+NEED_NOT_BE_SAID = {"dtype", "remote"}
+"""Of the conditions in a file."""
 
 
 class Conditions(StrictModel):
     """How to measure, and where and when that is done: made without the latter, here and now.
 
     Attributes:
-        backend: what runs the networks: ``eager``, ``onnxruntime``, ``command``, or the name that a
-            plug-in has.
+        backend: what runs the networks: ``eager``, ``compile``, ``onnxruntime``, ``command``, or
+            the name that a plug-in has.
+        dtype: of weights and pictures.
         blocks: whether MBConvs run as one operator, or as plain layers as in every export.
         device: the device it runs them on; that of a command or a plug-in is ``remote``.
         batch_size: pictures in one run; latencies are those of the whole batch.
@@ -49,7 +55,10 @@ class Conditions(StrictModel):
     """
 
     backend: Annotated[str, Field(min_length=1)] = "eager"
-    blocks: BlocksName = Field(default_factory=lambda fields: usual_blocks(fields["backend"]))
+    dtype: DtypeName = "float32"
+    blocks: BlocksName = Field(
+        default_factory=lambda fields: usual_blocks(fields["backend"], fields["dtype"])
+    )
     device: DeviceName | Literal["remote"] = Field(
         default_factory=lambda fields: "cpu" if fields["backend"] in BUILT_IN else "remote"
     )
@@ -70,12 +79,14 @@ class Conditions(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> Conditions:
         if self.backend == "onnxruntime" and self.device != "cpu":
-            raise UserError("onnxruntime is measured on the cpu only; use backend eager for cuda")
+            raise UserError(
+                "onnxruntime is measured on the cpu only; use backend eager or compile for cuda"
+            )
         if self.is_remote == (self.backend in BUILT_IN) or self.is_remote == (self.remote is None):
             raise UserError(
                 f"backend '{self.backend}' does not go with device {self.device} and "
                 f"{'no' if self.remote is None else 'a'} way to a remote one; the backends of this "
-                f"machine are {' and '.join(BUILT_IN)}, and any other needs such a way"
+                f"machine are {', '.join(BUILT_IN)}, and any other needs such a way"
             )
         if self.remote and not self.remote.takes_threads and self.threads != 1:
             raise UserError(
@@ -86,7 +97,25 @@ class Conditions(StrictModel):
             raise UserError(
                 f"{self.backend} has no fused blocks; use blocks plain, or backend eager"
             )
+        if self.dtype != "float32":
+            self._check_dtype()
         return self
+
+    def _check_dtype(self) -> None:
+        if self.remote:
+            raise UserError(
+                f"{self.remote.what} is given networks in float32, not in {self.dtype}; leave the "
+                "dtype out, and let it convert or quantise them itself"
+            )
+        if self.backend not in OF_PYTORCH:
+            raise UserError(
+                f"{self.backend} takes networks in float32, not in {self.dtype}; use backend "
+                f"{' or '.join(OF_PYTORCH)}, or a command that converts them itself"
+            )
+        if self.blocks == "fused":
+            raise UserError(
+                f"fused blocks are measured in float32, not in {self.dtype}; use blocks plain"
+            )
 
     @property
     def is_remote(self) -> bool:
@@ -111,12 +140,13 @@ class Conditions(StrictModel):
 
     @classmethod
     def recorded(cls, fields: dict[str, Any], source: str) -> Conditions:
-        """The conditions in the file `source`, which leaves nothing to be filled in here and now.
+        """The conditions in the file `source`, which leaves nothing to be filled in here and now:
+        what it need not say is what it is by default.
 
         Raises:
             UserError: one is missing or impossible.
         """
-        if missing := cls.model_fields.keys() - fields.keys() - {"remote"}:
+        if missing := cls.model_fields.keys() - fields.keys() - NEED_NOT_BE_SAID:
             raise UserError(
                 f"{source}: the conditions lack {', '.join(sorted(missing))}; measure the table "
                 "again"
@@ -124,9 +154,9 @@ class Conditions(StrictModel):
         return validate(cls, fields, source)
 
 
-def usual_blocks(backend: str) -> BlocksName:
+def usual_blocks(backend: str, dtype: str) -> BlocksName:
     """What MBConvs run as on a backend, if nothing is asked for."""
-    return "fused" if backend == "eager" else "plain"
+    return "fused" if (backend, dtype) == ("eager", "float32") else "plain"
 
 
 def processor_name(device: str) -> str:

@@ -7,14 +7,14 @@ run in turn, over and over, and the mean is taken of the fastest half of the run
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..progress import progress_bar
 from .backends import Run, make_backend
+from .backends.base import torch_threads
 from .conditions import Conditions
 from .table import Entry
 
@@ -86,14 +86,3 @@ def summarise(times: Sequence[float]) -> Entry:
 def fastest_half(times: Sequence[float]) -> list[float]:
     """The times that count, the fastest first."""
     return sorted(times)[: (len(times) + 1) // 2]
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Within it, torch computes on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

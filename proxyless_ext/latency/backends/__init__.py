@@ -9,6 +9,7 @@ from ...errors import UserError
 from ..conditions import Conditions
 from .base import Backend, Run
 from .command import Command
+from .compile import Compile
 from .eager import Eager
 from .onnxruntime import OnnxRuntime
 
@@ -16,6 +17,7 @@ __all__ = ["BACKENDS", "Backend", "Run", "make_backend", "register_backend"]
 
 BACKENDS: dict[str, type[Backend]] = {
     "eager": Eager,
+    "compile": Compile,
     "onnxruntime": OnnxRuntime,
     "command": Command,
 }

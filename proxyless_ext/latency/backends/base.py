@@ -1,11 +1,13 @@
-"""What a backend is, and the clock that backends of this machine's CPU share."""
+"""What a backend is, and the clocks and threads that backends of this machine share."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..conditions import Conditions
@@ -45,3 +47,24 @@ def cpu_clock(threads: int) -> Callable[[], float]:
     other programs take the core in between, the clock stands still.
     """
     return time.thread_time if threads == 1 else time.perf_counter
+
+
+def gpu_seconds(run: Callable[[], object]) -> float:
+    """What a run takes on the current GPU, between two CUDA events around it."""
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    run()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after) / 1e3
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Within it, torch computes on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
