@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..config import LatencyConfig
 from ..errors import UserError
 from ..files import write_atomically
 from ..latency import (
@@ -23,7 +24,7 @@ from ..latency import (
 from ..nn import Network
 from ..report import draw_comparison, draw_prediction
 from ..runs import check_output
-from ..spaces import BUILTIN, Space, load_plugins
+from ..spaces import BUILTIN, Space, load_plugins, validate
 from ..zoo import build, names
 from .app import SUMMARIES, commands
 from .command import command, console
@@ -103,6 +104,13 @@ def check(
     classes: ClassesOption = None,
     networks: Annotated[int, typer.Option(help="Random networks to measure.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the random networks.")] = 0,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Of networks near this latency only, such as 12.5ms or 40%."),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="How near, as a part of the target; 0.05 if absent.")
+    ] = None,
     reach_device: Annotated[
         bool, typer.Option("--reach-device", help="Run the command that the table names.")
     ] = False,
@@ -113,20 +121,34 @@ def check(
     load_plugins(plugin or ())
     check_count("--networks", networks)
     check_figure(figure)
-    result = check_table(
-        LatencyTable.load(table),
-        read_space(space, width_mult, resolution, classes),
-        networks,
-        seed,
-        reach_device,
-    )
-    console.print(f"networks:     {networks}")
-    console.print(f"R^2:          {result.r2:.4f}")
-    console.print(f"median error: {result.median_error:.2%}")
-    console.print(f"max error:    {result.max_error:.2%}")
-    console.print(f"slowdown:     {result.slowdown:.3f} since the table was measured, taken out")
+    loaded, checked = LatencyTable.load(table), read_space(space, width_mult, resolution, classes)
+    within = _band(loaded, checked, target, tolerance)
+    result = check_table(loaded, checked, networks, seed, reach_device, within)
+    limit = result.repeatability
+    between = "" if limit is None else f" ({limit:.2f} between two measurements)"
+    since = "since the table was measured, taken out"
+    console.print(f"networks:         {len(result.measured)}")
+    console.print(f"R^2:              {result.r2:.4f}")
+    console.print(f"rank correlation: {result.rank_correlation:.2f}{between}")
+    console.print(f"median error:     {result.median_error:.2%}")
+    console.print(f"max error:        {result.max_error:.2%}")
+    console.print(f"slowdown:         {result.slowdown:.3f} {since}")
     if figure:
-        console.print(f"figure:       {draw_prediction(result, figure)}")
+        console.print(f"figure:           {draw_prediction(result, figure)}")
+
+
+def _band(
+    table: LatencyTable, space: Space, target: str | None, tolerance: float | None
+) -> tuple[float, float] | None:
+    """The latencies that networks are to have; None for all."""
+    if target is None:
+        if tolerance is not None:
+            raise UserError("--tolerance is about a --target; give one, or leave it out")
+        return None
+    given = {"target": target} | ({} if tolerance is None else {"tolerance": tolerance})
+    asked = validate(LatencyConfig, given, "options")
+    middle = asked.target_within(*table.bounds(space))
+    return (1 - asked.tolerance) * middle, (1 + asked.tolerance) * middle
 
 
 @command(latency)

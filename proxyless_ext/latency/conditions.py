@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from ..errors import UserError
 from ..processor import cpu_name
 from ..spaces import StrictModel, validate
+from .gpu import GpuState
 from .readout import in_table
 from .reference import Reference
 from .remote import Remote
@@ -28,7 +29,7 @@ BUILT_IN: tuple[BackendName, ...] = get_args(BackendName)
 OF_PYTORCH: tuple[BackendName, ...] = ("eager", "compile")
 Count = Annotated[int, Field(ge=1)]
 
-NEED_NOT_BE_SAID = {"dtype", "remote"}
+NEED_NOT_BE_SAID = {"dtype", "gpu", "remote"}
 """Of the conditions in a file."""
 
 
@@ -50,6 +51,7 @@ class Conditions(StrictModel):
         torch, onnxruntime: versions.
         date: of the measurement, in local time.
         busy_cores: how many cores other programs kept busy meanwhile; None where that is not known.
+        gpu: its clocks and power, right after; None of a CPU, and where the driver does not say.
         reference: how fast the machine was; None before a whole space is measured.
         remote: how a remote device is reached; None for this machine.
     """
@@ -73,6 +75,7 @@ class Conditions(StrictModel):
     onnxruntime: str = Field(default_factory=lambda: version("onnxruntime"))
     date: datetime = Field(default_factory=lambda: datetime.now().replace(microsecond=0))
     busy_cores: float | None = None
+    gpu: GpuState | None = None
     reference: Reference | None = None
     remote: Remote | None = None
 

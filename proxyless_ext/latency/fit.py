@@ -18,6 +18,7 @@ from .bystanders import Bystanders
 from .check import Check
 from .conditions import Conditions
 from .design import plan_networks
+from .gpu import read_gpu
 from .journal import Journal
 from .measure import REFERENCES
 from .reference import Reference
@@ -131,12 +132,13 @@ def measure_and_fit(
     modules = with_pictures(architectures, conditions.batch_size)
     entries = measure_each(modules, conditions, journal)
     means = [entries[architecture].mean for architecture in architectures]
-    fit = fit_networks(space, dict(zip(architectures, means, strict=True)))
     found: dict[str, Any] = {
         "reference": Reference.of(space, choices[:REFERENCES], fmean(means[:REFERENCES])),
         "busy_cores": None if conditions.is_remote else others.cores(),
+        "gpu": read_gpu(conditions.device),
     }
     recorded = conditions.model_copy(update=found)
+    fit = fit_networks(space, dict(zip(architectures, means, strict=True)))
     return fit, LatencyTable(fit.entries, recorded, unit=conditions.unit)
 
 

@@ -35,6 +35,7 @@ from .bystanders import Bystanders
 from .conditions import Conditions
 from .correction import Errors, correct
 from .frames import chain, framed_layers, unframe
+from .gpu import read_gpu
 from .journal import Journal
 from .reference import Reference
 from .sampling import draw_uniform
@@ -114,7 +115,7 @@ def _num_covers(conditions: Conditions) -> int:
 
 def _ended(conditions: Conditions, others: Bystanders, reference: Reference | None) -> Conditions:
     """The conditions of what was measured beside other programs."""
-    found: dict[str, Any] = {"reference": reference}
+    found: dict[str, Any] = {"reference": reference, "gpu": read_gpu(conditions.device)}
     if not conditions.is_remote:
         found["busy_cores"] = others.cores()
         others.warn(conditions.threads)

@@ -124,8 +124,9 @@ def describe_conditions(table: LatencyTable) -> str:
     if conditions is None:
         return "The latencies come from a table without conditions"
     threads = f", {plural(conditions.threads, 'thread')}" if conditions.device == "cpu" else ""
+    dtype = f" in {conditions.dtype}" if conditions.dtype != "float32" else ""
     return (
-        f"The latencies are for {conditions.processor}, backend {conditions.backend}, "
+        f"The latencies are for {conditions.processor}, backend {conditions.backend}{dtype}, "
         f"{plural(conditions.batch_size, 'picture')} at a time{threads}"
     )
 

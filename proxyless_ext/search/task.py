@@ -9,6 +9,7 @@ from ..config import Config
 from ..data import Pictures, load_pictures
 from ..errors import UserError
 from ..latency import LatencyTable
+from ..latency.backends import make_backend
 from ..runs import Run
 from ..runtime import Runtime
 from ..spaces import Space
@@ -91,7 +92,7 @@ def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, Lat
                 if run is None:  # Of a run that has begun, it was checked.
                     check_table(aim, tables[name], space)
             else:
-                aim.latency.conditions()
+                make_backend(aim.latency.conditions())
                 continue
         objective_of(aim, space, tables[name])
     return tables
