@@ -260,6 +260,13 @@ def test_a_table_of_another_space(here: Path) -> None:
     assert not (here / "run").exists()
 
 
+def test_no_compiler(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    said = fails(*search_arguments("--set", "latency.backend=compile", table=False))
+    assert "torch.compile needs a C++ compiler" in said
+    assert not (here / "run").exists()
+
+
 def test_no_cuda_device(here: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
@@ -453,6 +460,19 @@ def test_places_that_cannot_be_written(run: Run) -> None:
             ("check", "table.yaml", "space.yaml", "--networks", "0"),
             "--networks is 0; give at least",
         ),
+        (
+            ("check", "table.yaml", "space.yaml", "--tolerance", "0.1"),
+            "--tolerance is about a --target; give one",
+        ),
+        (
+            ("check", "table.yaml", "space.yaml", "--target", "soon"),
+            "target 'soon' is not a latency; write for example 12.5ms or 40%",
+        ),
+        (
+            ("check", "table.yaml", "space.yaml", "--target", "40%", "--tolerance", "0"),
+            "'tolerance' is 0.0: .* greater than 0",
+        ),
+        (("measure", "space.yaml", "--dtype", "float16"), "onnxruntime takes networks in float32"),
         (("compare", "--figure", "x.jpg"), "cannot draw 'x.jpg'; give a file that ends in .svg"),
         (("compare", "--figure", "none/x.svg"), "cannot write none/x.svg: No such file"),
         (("compare", "--table", "none/x.json"), "cannot write none/x.json: No such file"),

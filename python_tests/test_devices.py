@@ -458,6 +458,18 @@ def test_networks_are_compared_on_any_device(space: Path) -> None:
     assert said == "error: networks are compared by time; mJ is none\n"
 
 
+def test_networks_near_a_target_are_ranked(space: Path) -> None:
+    options = ("--repetitions", "1", "--unit", "us")
+    invoke("measure", space, *COMMAND, *options, "--out", "toy.yaml")
+    near = ("--target", "60%", "--tolerance", "0.3", "--networks", "4", "--reach-device")
+    said = invoke("check", "toy.yaml", space, *near)
+    assert re.search(r"^networks: +4\n", said), said
+    # Files of one network are equally large.
+    assert re.search(r"^rank correlation: \S+ \(1\.00 between two measurements\)$", said, re.M)
+    said = invoke("check", "toy.yaml", space, "--networks", "4", "--reach-device")
+    assert re.search(r"^rank correlation: [-\d.]+$", said, re.M), said
+
+
 def test_another_measure_has_its_unit(space: Path) -> None:
     invoke("measure", space, *COMMAND, "--repetitions", "1", "--unit", "mJ", "--out", "toy.yaml")
     table = LatencyTable.load("toy.yaml")

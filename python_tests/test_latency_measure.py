@@ -1,6 +1,7 @@
 """Measuring: on a device whose latencies are known, and on this machine."""
 
 import copy
+import dataclasses
 import itertools
 import math
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from proxyless_ext import spaces
@@ -159,6 +162,45 @@ def test_a_check_of_an_exact_table(device):
     assert result.slowdown == pytest.approx(1)
     assert result.r2 == pytest.approx(1)
     assert result.max_error < 1e-9
+
+
+def test_a_check_near_a_target_measures_twice(device):
+    table = measure_table(SPACE, QUICK)
+    cheapest, dearest = table.bounds(SPACE)
+    within = (0.5 * (cheapest + dearest), dearest)
+    device.calls = 0
+    result = check_table(table, SPACE, networks=1000, within=within)
+    assert len(result.measured) > 2
+    references = len(table.conditions.reference.architectures(SPACE))
+    assert device.calls >= 3 * (2 * len(result.measured) + references)
+    rounding = 1e-9
+    for times in (result.predicted, result.measured, result.again):
+        assert within[0] - rounding <= times.min() <= times.max() <= within[1] + rounding
+    among = [all_architectures(SPACE)]
+    inside = [n for n in among[0] if within[0] <= table.predict(n) <= within[1]]
+    assert len(result.measured) == len({n.blocks for n in inside})
+    assert check_table(table, SPACE, networks=5, within=within).predicted.unique().numel() > 1
+    with pytest.raises(UserError, match=r"less than two networks of 'small' take 1e\+09 to 2e\+09"):
+        check_table(table, SPACE, within=(1e9, 2e9))
+    assert check_table(table, SPACE, networks=3).again is None
+
+
+@given(st.data())
+def test_rank_correlation_counts_pairs(data):
+    numbers = st.lists(st.integers(1, 50), min_size=2, max_size=12, unique=True)
+    predicted = data.draw(numbers)
+    measured, again = (data.draw(st.permutations(predicted)) for _ in range(2))
+
+    def tau(first, second):
+        pairs = list(itertools.combinations(range(len(first)), 2))
+        agree = [(first[a] < first[b]) == (second[a] < second[b]) for a, b in pairs]
+        return (2 * sum(agree) - len(pairs)) / len(pairs)
+
+    check = Check(*(torch.tensor(each).double() for each in (predicted, measured)), 1.3)
+    assert check.rank_correlation == pytest.approx(tau(predicted, measured))
+    assert check.repeatability is None
+    twice = dataclasses.replace(check, again=torch.tensor(again).double())
+    assert twice.repeatability == pytest.approx(tau(measured, again))
 
 
 def test_a_check_tells_a_slower_machine_from_a_wrong_table(device):
@@ -360,7 +402,10 @@ def test_what_has_no_onnx_is_a_sentence():
         measure_network(Odd(), 4, Conditions(backend="onnxruntime", repetitions=1))
 
 
-@pytest.mark.parametrize("backend", ["eager", "onnxruntime"])
+SLOW = pytest.param("compile", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("backend", ["eager", SLOW, "onnxruntime"])
 def test_measuring_this_machine(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "WHOLE_NETWORKS", 3)
     conditions = Conditions(backend=backend, batch_size=2, repetitions=3)

@@ -273,7 +273,7 @@ def test_a_missing_file_is_a_sentence(tmp_path):
 
 
 def test_onnxruntime_is_not_measured_on_cuda():
-    with pytest.raises(UserError, match="backend eager for cuda"):
+    with pytest.raises(UserError, match="backend eager or compile for cuda"):
         Conditions(backend="onnxruntime", device="cuda", processor="some GPU")
 
 
