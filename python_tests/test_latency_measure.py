@@ -169,20 +169,15 @@ def test_a_check_near_a_target_measures_twice(device):
     cheapest, dearest = table.bounds(SPACE)
     within = (0.5 * (cheapest + dearest), dearest)
     device.calls = 0
-    result = check_table(table, SPACE, networks=1000, within=within)
-    assert len(result.measured) > 2
-    references = len(table.conditions.reference.architectures(SPACE))
-    assert device.calls >= 3 * (2 * len(result.measured) + references)
+    result = check_table(table, SPACE, networks=4, within=within)
+    assert device.calls >= 3 * 2 * 4
     rounding = 1e-9
     for times in (result.predicted, result.measured, result.again):
+        assert len(times) == 4
         assert within[0] - rounding <= times.min() <= times.max() <= within[1] + rounding
-    among = [all_architectures(SPACE)]
-    inside = [n for n in among[0] if within[0] <= table.predict(n) <= within[1]]
-    assert len(result.measured) == len({n.blocks for n in inside})
-    assert check_table(table, SPACE, networks=5, within=within).predicted.unique().numel() > 1
     with pytest.raises(UserError, match=r"less than two networks of 'small' take 1e\+09 to 2e\+09"):
         check_table(table, SPACE, within=(1e9, 2e9))
-    assert check_table(table, SPACE, networks=3).again is None
+    assert check_table(table, SPACE, networks=1).again is None
 
 
 @given(st.data())

@@ -387,8 +387,9 @@ BOTH = ("--device", "cpu.yaml", "--device", "phone.yaml")
         (("--device", "plus.yaml"), "device 'plus' has the regularizer 'add#linear'"),
         (
             ("--device", "batch.yaml"),
-            "device 'batch': .*measured.yaml was measured with batch_size 1, not 32; threads 4, "
-            "not 2; correct the settings, or measure the table again",
+            "device 'batch': .*measured.yaml was measured with dtype float32, not bfloat16; "
+            "batch_size 1, not 32; threads 4, not 2; correct the settings, or measure the table "
+            "again",
         ),
         (
             ("--device", "large.yaml"),
@@ -414,9 +415,11 @@ def test_what_cannot_be_is_one_sentence(
     (here / "typo.yaml").write_text("table: table.yaml\ntreads: 2\n")
     (here / "own.yaml").write_text("table: table.yaml\ntarget: 50%\n")
     (here / "plus.yaml").write_text("table: table.yaml\nregularizer: add#linear\n")
-    (here / "batch.yaml").write_text("table: measured.yaml\nbatch_size: 32\nthreads: 2\n")
+    (here / "batch.yaml").write_text(
+        "table: measured.yaml\nbackend: eager\ndtype: bfloat16\nbatch_size: 32\nthreads: 2\n"
+    )
     entries = table_of(SPACE).entries
-    conditions = Conditions(backend="onnxruntime", threads=4)
+    conditions = Conditions(threads=4)
     LatencyTable(entries, conditions).save(here / "measured.yaml")
     (here / "large.yaml").write_text("table: large_table.yaml\n")
     table_of(SPACE.model_copy(update={"resolution": 32})).save(here / "large_table.yaml")
