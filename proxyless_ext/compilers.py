@@ -8,7 +8,6 @@ torch's compiler is there.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -37,7 +36,6 @@ def constant(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
     return function
 
 
-def find_cxx() -> str | None:
-    """The C++ compiler that torch.compile uses on a CPU; None where there is none."""
-    usual = "clang++" if sys.platform == "darwin" else "g++"
-    return shutil.which(os.environ.get("CXX", usual))
+def cxx() -> str:
+    """The C++ compiler that torch.compile calls for a CPU, whether or not it is there."""
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from proxyless_ext.compilers import cxx
 from proxyless_ext.config import LatencyConfig
 from proxyless_ext.errors import UserError
 from proxyless_ext.latency import Conditions, Remote, measure_network
@@ -61,17 +62,21 @@ def test_what_is_no_single_graph_is_a_sentence() -> None:
         measure_network(Branching(), 4, COMPILE)
 
 
-@pytest.mark.parametrize("compiler", [None, "no-such-compiler"])
-def test_without_a_compiler_nothing_begins(
-    compiler: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if compiler is None:
-        monkeypatch.delenv("CXX", raising=False)
-        monkeypatch.setenv("PATH", str(tmp_path))
-    else:
-        monkeypatch.setenv("CXX", compiler)
-    with pytest.raises(UserError, match="needs a C\\+\\+ compiler, and there is no g\\+\\+ here"):
+def test_without_a_compiler_nothing_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "abacus++")
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler, .* program 'abacus\+\+'"):
         make_backend(COMPILE)
+    monkeypatch.delenv("CXX")
+    make_backend(COMPILE)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"no program '(g|clang)\+\+'"):
+        make_backend(COMPILE)
+
+
+def test_the_compiler_is_the_one_that_torch_takes() -> None:
+    from torch._inductor import config  # Slow to import.
+
+    assert config.cpp.cxx[-1] == cxx()
 
 
 # Numbers of other types.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from types import FunctionType
 from typing import cast
@@ -9,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ...compilers import find_cxx
+from ...compilers import cxx
 from ...errors import UserError
 from ..conditions import Conditions
 from .base import Run, torch_threads
@@ -25,10 +26,10 @@ class Compile(Eager):
 
     def __init__(self, conditions: Conditions) -> None:
         super().__init__(conditions)
-        if conditions.device == "cpu" and find_cxx() is None:
+        if conditions.device == "cpu" and shutil.which(cxx()) is None:
             raise UserError(
-                "torch.compile needs a C++ compiler, and there is no g++ here; install one, name "
-                "another in the environment variable CXX, or use backend eager"
+                f"torch.compile needs a C++ compiler, and there is no program '{cxx()}'; install "
+                "it, name another in the environment variable CXX, or use backend eager"
             )
         self.threads = conditions.threads
 
