@@ -143,7 +143,7 @@ def _draw(
     if len(choices) < min(networks, 2):
         low, high = within
         raise UserError(
-            f"by {table.source} less than two networks of '{space.name}' take {low:.4g} to "
+            f"by {table.source} fewer than two networks of '{space.name}' take {low:.4g} to "
             f"{high:.4g} {table.unit}; move the target or widen the tolerance"
         )
     return choices
