@@ -4,6 +4,7 @@ published values.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -17,8 +18,17 @@ from .documents import parse_document
 from .errors import UserError
 from .latency import Conditions
 from .latency.conditions import BackendName, BlocksName, DeviceName, DtypeName, usual_blocks
-from .runs import network_name
-from .spaces import BUILTIN, Space, StrictModel, load_plugins, read_mapping, validate
+from .runs import network_name, size_name
+from .spaces import (
+    BUILTIN,
+    Resolutions,
+    Space,
+    StrictModel,
+    WidthMults,
+    load_plugins,
+    read_mapping,
+    validate,
+)
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -42,39 +52,74 @@ class RuntimeConfig(StrictModel):
 class SpaceConfig(StrictModel):
     """Which space to search: one that comes with the package, or a YAML file of your own.
 
-    `width_mult` and `resolution` adjust a built-in space; a file says its own.
-
     Attributes:
+        width_mult: what its channels are multiplied by, and then rounded to multiples of 8.
+        resolution: of the pictures, in pixels.
+        width_mults, resolutions: several instead; `proxyless specialise` searches every combination
+            of them. What is absent, width or resolution, is as the space says itself.
         weights: ``shared`` by the MBConvs of an edge or ``separate``, as published; if absent, as
             the space's file says, and else ``shared``.
     """
 
     name: str = "cifar_mbconv"
-    width_mult: Positive = 1.0
+    width_mult: Positive | None = None
     resolution: Count | None = None
+    width_mults: WidthMults = ()
+    resolutions: Resolutions = ()
     weights: Literal["separate", "shared"] | None = None
 
     def build(self) -> Space:
         """The space, with as many classes as it says itself.
 
         Raises:
-            UserError: it is neither built in nor a readable file.
+            UserError: it is neither built in nor a readable file, or it has several sizes.
         """
+        names, said = list(self.sizes()), self.spelled_out()
+        if len(names) > 1:
+            raise UserError(
+                f"space '{self.name}' has {len(names)} sizes here, {', '.join(names)}; use "
+                "proxyless specialise, which searches all of them, or set one width and resolution"
+            )
         space = self._find()
-        said = space.weights if "weights" in space.model_fields_set else "shared"
-        return space.model_copy(update={"weights": self.weights or said})
+        own = space.weights if "weights" in space.model_fields_set else "shared"
+        space = space.resized(said.width_mults[0], said.resolutions[0])
+        return space.model_copy(update={"weights": self.weights or own})
+
+    def sizes(self) -> dict[str, SpaceConfig]:
+        """The same for each width and resolution, by the names of these sizes; most have one.
+
+        Raises:
+            UserError: as of `build`, or a size is asked for twice.
+        """
+        sizes: dict[str, SpaceConfig] = {}
+        said = self.spelled_out()
+        for width_mult, resolution in itertools.product(said.width_mults, said.resolutions):
+            if (name := size_name(width_mult, resolution)) in sizes:
+                raise UserError(f"the size {name} is asked for twice; leave out one of them")
+            size = {"width_mult": width_mult, "resolution": resolution}
+            sizes[name] = self.model_copy(update={**size, "width_mults": (), "resolutions": ()})
+        return sizes
+
+    def spelled_out(self) -> SpaceConfig:
+        """The same with all widths and resolutions, also those that the space says itself."""
+        widths, resolutions = self.width_mults, self.resolutions
+        if not widths:
+            widths = (self.width_mult,) if self.width_mult else self._find().width_mults or (1.0,)
+        if not resolutions and self.resolution:
+            resolutions = (self.resolution,)
+        elif not resolutions:
+            space = self._find()
+            resolutions = space.resolutions or (space.resolution,)
+        said = {"width_mults": widths, "resolutions": resolutions}
+        return self.model_copy(update={"width_mult": None, "resolution": None, **said})
 
     def _find(self) -> Space:
+        """The space as it says itself."""
         if builder := BUILTIN.get(self.name):
-            size = {} if self.resolution is None else {"resolution": self.resolution}
-            return builder(width_mult=self.width_mult, **size)
+            return builder()
         if not Path(self.name).is_file():
             raise UserError(
                 f"'{self.name}' is neither a space ({', '.join(BUILTIN)}) nor a YAML file of one"
-            )
-        if self.width_mult != 1.0 or self.resolution is not None:
-            raise UserError(
-                f"set width and resolution in {self.name}; they adjust built-in spaces only"
             )
         return Space.load(self.name)
 
@@ -83,7 +128,8 @@ class LatencyConfig(StrictModel):
     """Where latencies come from and how they enter the search.
 
     Attributes:
-        table: a latency table to use; when absent, one is measured on this machine.
+        table: a latency table to use; when absent, one is measured on this machine. Of several
+            sizes, each can have its own, as in ``phone-{size}.yaml``.
         backend: what runs the layers when they are measured; `dtype`, `blocks`, `device`,
             `batch_size`, `threads`, `warmup` and `repetitions` say how.
         target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
@@ -276,6 +322,8 @@ class Config(StrictModel):
         latency: of a run for one network; what `devices` leave out about targets is that of it.
         devices: of a run for several networks, by their names, each in place of `latency`.
         targets: for every device, instead of its own.
+        left_out: names of networks that are not searched, such as ``phone-10ms``; at a size where
+            they are out of reach, they come here by themselves.
     """
 
     seed: int = Field(0, ge=0)
@@ -287,6 +335,7 @@ class Config(StrictModel):
     latency: LatencyConfig = LatencyConfig()
     devices: dict[str, LatencyConfig] = Field(default_factory=dict)
     targets: tuple[Annotated[str, Field(coerce_numbers_to_str=True)], ...] = ()
+    left_out: tuple[str, ...] = ()
     warmup: WarmupConfig = WarmupConfig()
     search: SearchConfig = SearchConfig()
     gates: GatesConfig = GatesConfig()
@@ -313,6 +362,11 @@ class Config(StrictModel):
             raise UserError(f"'{min(twice)}' is asked for twice; leave out one of them")
         for aim in self.aims:
             aim.latency.target_within(0.0, 1.0)
+        known = [aim.name for aim in self.model_copy(update={"left_out": ()}).aims]
+        if unknown := set(self.left_out) - set(known):
+            raise UserError(
+                f"left_out names '{min(unknown)}', which is none of {', '.join(known)}; remove it"
+            )
         if len(names) > 1 and self.search.paths != "uniform":
             raise UserError(
                 f"search.paths is '{self.search.paths}', so that weights depend on the target, and "
@@ -326,13 +380,10 @@ class Config(StrictModel):
         if not self.devices:
             return (Aim("", "", self.latency),)
         return tuple(
-            Aim(
-                network_name(device, target),
-                device,
-                latency.model_copy(update={"target": target}),
-            )
+            Aim(name, device, latency.model_copy(update={"target": target}))
             for device, latency in self.devices.items()
             for target in self.targets or (latency.target,)
+            if (name := network_name(device, target)) not in self.left_out
         )
 
     def anchored(self) -> Config:

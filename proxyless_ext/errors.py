@@ -5,5 +5,9 @@ class UserError(Exception):
     """A mistake the user can mend: one sentence that says what is wrong and what to do."""
 
 
+class OutOfReachError(UserError):
+    """A target that no network comes to."""
+
+
 class InterruptionError(UserError):
     """What ended work that was all right so far: once mended, it can go on where it stood."""

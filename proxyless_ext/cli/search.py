@@ -96,17 +96,23 @@ def verify(
 ) -> None:
     """Find out whether a search was worth it: train random networks of the same latency alike."""
     opened = Run.resume(run)
-    settings = configuration(
-        opened.config_path,
-        None,
-        comparison__random_networks=networks,
-        comparison__short_list=networks,
-    )
-    names = [aim.name for aim in settings.aims]
-    check_ended(opened, *(opened.outcome_of(name).result_path for name in names))
-    compare_again(opened, settings, Task.load(settings, opened))
-    for name in names:
-        console.print(f"{name}: " if name else "", describe_verdict(opened, name), sep="")
+    parts = opened.sizes or {"": opened}
+    check_ended(opened, *(part.config_path for part in parts.values()))
+    for part in parts.values():
+        check_ended(opened, *(part.outcome_of(name).result_path for name in part.networks))
+    for size, part in parts.items():
+        resumed_part = Run.resume(part.folder) if size else opened
+        settings = configuration(
+            part.config_path,
+            None,
+            comparison__random_networks=networks,
+            comparison__short_list=networks,
+        )
+        if settings.aims:
+            compare_again(resumed_part, settings, Task.load(settings, resumed_part))
+        for name in part.networks:
+            label = " ".join(filter(None, (size, name)))
+            console.print(f"{label}: " if label else "", describe_verdict(part, name), sep="")
     console.print(f"report: {write_report(run)}")
 
 

@@ -1,17 +1,18 @@
-"""The command that searches networks for several devices and targets in one run."""
+"""The command that searches networks for several devices, targets and sizes in one run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..config import read_devices
+from ..config import Config, read_devices
 from ..errors import UserError
 from ..report import write_report
 from ..runs import Result, Run
-from ..search import Task, run_search
+from ..search import Task, begin_sizes, load_sizes, run_search
 from .app import commands
 from .command import command, console
 from .options import (
@@ -26,7 +27,7 @@ from .options import (
     configuration,
     resumed,
 )
-from .planning import BudgetOption, planned
+from .planning import BudgetOption, planned, planned_sizes
 
 
 @command(commands, resumable=True)
@@ -42,6 +43,12 @@ def specialise(
         list[str] | None,
         typer.Option(help="Latency on every device, as in search; may be repeated."),
     ] = None,
+    width_mult: Annotated[
+        list[float] | None, typer.Option(help="What channels are multiplied by; may be repeated.")
+    ] = None,
+    resolution: Annotated[
+        list[int] | None, typer.Option(help="Of the pictures, in pixels; may be repeated.")
+    ] = None,
     budget: BudgetOption = None,
     seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
     plugin: PluginOption = None,
@@ -49,8 +56,9 @@ def specialise(
     resume: ResumeOption = None,
     assignments: SetOption = None,
 ) -> None:
-    """Search a network for every device and target, with one supernet, and report."""
-    options = (config, data, space, device, target, budget, seed, plugin, assignments)
+    """Search a network for every device and target, with one supernet a size, and report."""
+    sizes = (width_mult, resolution)
+    options = (config, data, space, device, target, *sizes, budget, seed, plugin, assignments)
     run = resumed("specialise", out, resume, any(option is not None for option in options))
     devices = read_devices(device) if device else None
     for name, fields in (devices or {}).items():
@@ -64,6 +72,8 @@ def specialise(
         assignments,
         data__source=data,
         space__name=space,
+        space__width_mults=width_mult,
+        space__resolutions=resolution,
         devices=devices,
         targets=target,
         seed=seed,
@@ -71,19 +81,46 @@ def specialise(
     )
     if not settings.devices:
         raise UserError("there is no device to specialise for; give --device and its file")
+    if run.sizes if run else len(settings.space.sizes()) > 1:
+        run = _search_sizes(settings, run, out, budget)
+    else:
+        run = _search(settings, run, out, budget)
+    console.print(f"report:   {write_report(run.folder)}")
+
+
+def _search(settings: Config, run: Run | None, out: Path | None, budget: str | None) -> Run:
+    """Search at one size."""
     if budget is None:
         task = Task.load(settings, run)
     else:
         settings, task = planned(settings, budget)
     settings = settings.anchored()
     run = begun(run, out, settings, task.data)
+    _print_results(run, settings, run_search(run, settings, task))
+    return run
+
+
+def _search_sizes(settings: Config, run: Run | None, out: Path | None, budget: str | None) -> Run:
+    """Search at one size after the other."""
+    if budget is None:
+        sizes = load_sizes(settings, run)
+    else:
+        settings, sizes = planned_sizes(settings, budget)
+    settings = settings.anchored()
+    settings = settings.model_copy(update={"space": settings.space.spelled_out()})
+    run = begun(run, out, settings, sizes[0].task.data)
+    for part, size in begin_sizes(run, sizes):
+        console.print(f"size {size.name}")
+        if size.config.aims:
+            results = run_search(part, size.config, size.task)
+            _print_results(part, size.config, results)
+    return run
+
+
+def _print_results(run: Run, settings: Config, results: Sequence[Result]) -> None:
     names = [aim.name for aim in settings.aims]
-    _print_results(run, dict(zip(names, run_search(run, settings, task), strict=True)))
-
-
-def _print_results(run: Run, results: dict[str, Result]) -> None:
-    width = max(map(len, results))
-    for name, result in results.items():
+    width = max(map(len, names))
+    for name, result in zip(names, results, strict=True):
         unit, is_here = result.unit, result.measured is not None
         measured = f"{result.measured:.3f} {unit}" if is_here else "not here"
         console.print(
@@ -92,4 +129,3 @@ def _print_results(run: Run, results: dict[str, Result]) -> None:
             f"measured {measured}"
         )
     console.print(f"networks: {run.networks_folder}")
-    console.print(f"report:   {write_report(run.folder)}")

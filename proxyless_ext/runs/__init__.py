@@ -23,6 +23,7 @@ from .records import (
     network_name,
     phase_kind,
     phase_name,
+    size_name,
 )
 from .run import Run, check_free, check_output, new_folder
 
@@ -54,4 +55,5 @@ __all__ = [
     "phase_name",
     "read_metrics",
     "save_checkpoint",
+    "size_name",
 ]

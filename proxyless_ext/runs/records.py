@@ -275,6 +275,11 @@ def network_name(device: str, target: str) -> str:
     return f"{device}-{''.join(target.split())}"
 
 
+def size_name(width_mult: float, resolution: int) -> str:
+    """What one of several sizes is called, by its width and pictures: ``w0.75-r128``."""
+    return f"w{width_mult:g}-r{resolution}"
+
+
 def phase_name(kind: str, network: str) -> str:
     """What a phase is called that is about one network of several, or about the only one.
 

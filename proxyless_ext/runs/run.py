@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import time
@@ -22,7 +23,9 @@ from ..spaces import load_plugins, read_mapping, read_model
 from .lock import FolderLock, holder
 from .metrics import Metrics
 from .outcome import Outcome
-from .records import Beginning, Epoch, Position, network_name
+from .records import Beginning, Epoch, Position, network_name, size_name
+
+_SIZES = "sizes"
 
 
 class Run:
@@ -78,13 +81,36 @@ class Run:
         """
         settings = read_mapping(self.config_path)
         devices, targets = settings.get("devices"), settings.get("targets")
+        left_out = settings.get("left_out") or ()
         if not devices:
             return {"": ""}
         return {
-            network_name(device, target): device
+            name: device
             for device, latency in devices.items()
             for target in targets or [latency["target"]]
+            if (name := network_name(device, target)) not in left_out
         }
+
+    @property
+    def sizes(self) -> dict[str, Run]:
+        """The run of each size by its name, in a run for several; whether it has begun or not.
+
+        Raises:
+            UserError: the configuration cannot be read.
+        """
+        space = read_mapping(self.config_path).get("space") or {}
+        sizes = itertools.product(space.get("width_mults") or (), space.get("resolutions") or ())
+        names = [size_name(width_mult, resolution) for width_mult, resolution in sizes]
+        if len(names) < 2:
+            return {}
+        return {name: Run(self.folder / _SIZES / name) for name in names}
+
+    @property
+    def whole(self) -> Run | None:
+        """The run for several sizes that this one is a part of."""
+        above = self.folder.absolute().parent
+        whole = Run(above.parent)
+        return whole if above.name == _SIZES and whole.has_begun else None
 
     def table_path(self, device: str) -> Path:
         """The latency table of a device, whose name is empty in a run for one network."""
@@ -97,7 +123,16 @@ class Run:
     @property
     def going_on(self) -> str:
         """The option that goes on with it, as a shell takes it."""
-        return f"--resume {shlex.quote(str(self.folder))}"
+        return f"--resume {shlex.quote(str((self.whole or self).folder))}"
+
+    def correctable(self, error: UserError) -> UserError:
+        """An error of the configuration that was found after the run had begun."""
+        return UserError(f"{error}; correct {self.settings_path} and go on with {self.going_on}")
+
+    @property
+    def settings_path(self) -> Path:
+        """The configuration to edit before going on: of all sizes where there are several."""
+        return (self.whole or self).config_path
 
     @classmethod
     def create(
@@ -125,7 +160,7 @@ class Run:
         write_atomically(run.environment_path, environment + "\n")
         write_atomically(run.metrics_path, "")
         # Last, because it is this file that makes the folder a run.
-        write_atomically(run.config_path, write_document(settings))
+        run.write_config(settings)
         return run
 
     @classmethod
@@ -182,6 +217,10 @@ class Run:
             UserError: it cannot be read.
         """
         return read_model(Beginning, self.beginning_path)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the configuration: anything that YAML can hold."""
+        write_atomically(self.config_path, write_document(config))
 
     def write_beginning(self, beginning: Beginning) -> None:
         """Remember what the run goes on with."""

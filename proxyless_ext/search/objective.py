@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import LatencyConfig
-from ..errors import UserError
+from ..errors import OutOfReachError, UserError
 from ..latency import Costs, LatencyTable, add_linear, mul_log
 from ..spaces import Space
 from .target import LatencyTarget
@@ -38,8 +38,8 @@ class Objective:
         """Check the configuration against what the networks can reach.
 
         Raises:
-            UserError: the target lies outside their reach, or ``mul#log`` is given latencies or a
-                reference of 1 ms or less.
+            OutOfReachError: the target lies outside their reach.
+            UserError: ``mul#log`` is given latencies or a reference of 1 ms or less.
         """
         cheapest, dearest = costs.bounds
         pricing = None
@@ -47,7 +47,7 @@ class Objective:
             target = config.target_within(cheapest, dearest)
             rounding = 1e-9 * dearest  # 100% need not come out as the dearest to the last bit.
             if not cheapest - rounding <= target <= dearest + rounding:
-                raise UserError(
+                raise OutOfReachError(
                     f"the target of {target:.4g} {costs.unit} is out of reach: networks of "
                     f"'{name}' take {cheapest:.4g} to {dearest:.4g} {costs.unit} here"
                 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 
 import torch
 from torch.nn import functional
@@ -42,6 +42,11 @@ class Pace:
     gate: float
     score: float
     train: float
+
+    @classmethod
+    def sum(cls, paces: Iterable[Pace]) -> Pace:
+        """Of a step of each of several searches."""
+        return cls(*map(sum, zip(*map(astuple, paces), strict=True)))
 
     @classmethod
     def measure(cls, config: Config, task: Task, band: Sequence[Choices]) -> Pace:

@@ -12,17 +12,18 @@ import itertools
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import Config
 from ..data import batches_per_epoch
 from ..errors import UserError
-from ..latency import measure_table
 from .candidates import Band, Choices
 from .finalists import rounds
 from .goals import objective_of
 from .pace import Pace
+from .sizes import Size, within_reach
 from .task import Task
 
 PLANNED = {
@@ -123,17 +124,45 @@ def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -
         UserError: the time is too short; says how much would do. Or the target is out of reach.
     """
     started = time.monotonic()
-    tables = dict(task.tables)
+    task = task.measured(config)
+    planner = Planner(config, task, measure_pace(config, task))
+    return planner.spend(budget - spent - (time.monotonic() - started), budget), task
+
+
+def plan_sizes(sizes: Sequence[Size], budget: float, spent: float = 0.0) -> tuple[Plan, list[Size]]:
+    """One plan for the searches of all sizes, so that they are trained alike.
+
+    Args:
+        sizes: as `read_sizes` gives them.
+        budget, spent: as of `plan_search`, for all together.
+
+    Returns:
+        The plan, and the sizes with their latencies.
+
+    Raises:
+        UserError: as of `plan_search`.
+    """
+    started = time.monotonic()
+    sizes = within_reach([replace(size, task=size.task.measured(size.config)) for size in sizes])
+    searched = [size for size in sizes if size.config.aims]
+    pace = Pace.sum(measure_pace(size.config, size.task) for size in searched)
+    dearest = max(searched, key=lambda size: len(size.config.aims))
+    planner = Planner(dearest.config, dearest.task, pace)
+    return planner.spend(budget - spent - (time.monotonic() - started), budget), sizes
+
+
+def measure_pace(config: Config, task: Task) -> Pace:
+    """What steps take with usual batches, and with networks of the targets' latencies.
+
+    Raises:
+        UserError: a target is out of reach.
+    """
     networks: list[Choices] = []
     for aim in config.aims:
-        if aim.device not in tables:
-            tables[aim.device] = measure_table(task.space, aim.latency.conditions())
-        band = Band.of(objective_of(aim, task.space, tables[aim.device]))
+        band = Band.of(objective_of(aim, task.space, task.tables[aim.device]))
         networks += band.drawn(math.ceil(TIMED_NETWORKS / len(config.aims)), config.seed)
-    task = replace(task, tables=tables)
     usual = Plan(_batches(len(task.data.train)), {}).apply(config)
-    planner = Planner(config, task, Pace.measure(usual, task, networks))
-    return planner.spend(budget - spent - (time.monotonic() - started), budget), task
+    return Pace.measure(usual, task, networks)
 
 
 class Planner:

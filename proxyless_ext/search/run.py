@@ -70,7 +70,7 @@ def check_ended(run: Run, *files: Path) -> None:
     Raises:
         UserError: it is one of these.
     """
-    if not run.space_path.exists():
+    if not (run.space_path.exists() or run.sizes):
         raise UserError(f"the run in {run.folder} is no search; give the folder of one")
     if not all(path.exists() for path in files):
         raise UserError(

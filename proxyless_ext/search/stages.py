@@ -15,7 +15,6 @@ from ..config import Config
 from ..data import Pictures
 from ..errors import UserError
 from ..files import make_folder
-from ..latency import LatencyTable, measure_table
 from ..nn import Network, SuperNet
 from ..runs import DeviceCosts, Figures, Result, Run, phase_kind
 from ..runtime import Runtime
@@ -74,21 +73,11 @@ class Stages:
         """
         keep_settings(run, config)
         task.space.save(run.space_path)
-        tables = {}
-        for aim in config.aims:
-            if aim.device not in tables:
-                table = task.tables.get(aim.device)
-                table = table or measure_table(task.space, aim.latency.conditions())
-                path = run.table_path(aim.device)
-                make_folder(path.parent)
-                table.save(path)
-                tables[aim.device] = LatencyTable.load(path)
+        tables = task.measured(config, run).tables
         try:
             goals = make_goals(run, config, task.space, tables)
         except UserError as error:
-            raise UserError(
-                f"{error}; correct {run.config_path} and go on with {run.going_on}"
-            ) from error
+            raise run.correctable(error) from error
         for goal in goals:
             make_folder(goal.outcome.folder)
             warn_of_narrow_band(goal.objective)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config import Config
 from ..data import Pictures, load_pictures
 from ..errors import UserError
-from ..latency import LatencyTable
+from ..files import make_folder
+from ..latency import LatencyTable, measure_table
 from ..latency.backends import make_backend
 from ..runs import Run
 from ..runtime import Runtime
@@ -49,38 +50,68 @@ class Task:
                 impossible, or pictures or settings are not those of the run.
         """
         task = cls.read(config, run)
-        task.check(config)
+        task.check(config, run)
         return task
 
     @classmethod
-    def read(cls, config: Config, run: Run | None) -> Task:
-        """`load` for a configuration whose schedule is yet to be planned."""
+    def read(cls, config: Config, run: Run | None, data: Pictures | None = None) -> Task:
+        """`load` for a configuration that is yet to be checked.
+
+        Args:
+            config, run: as of `load`.
+            data: pictures of the space's resolution, if they were loaded before.
+        """
         runtime = Runtime.set_up(config.runtime)
         if run and run.space_path.exists():
             space = Space.load(run.space_path)
         else:
             space = config.space.build()
-        data = load_pictures(config.data, space.resolution, config.seed)
-        if run:
-            check_continuity(run, config, data)
+        data = data or load_pictures(config.data, space.resolution, config.seed)
         space = space.with_classes(len(data.classes))
         tables = _load_tables(config, run, space)
         _check_classes(config, data)
         _check_comparison(config, space)
         return cls(space, data, runtime, tables)
 
-    def check(self, config: Config) -> None:
-        """Find what is impossible about a schedule.
+    def measured(self, config: Config, run: Run | None = None) -> Task:
+        """The same with the tables that were missing, measured now.
+
+        Args:
+            config: of the run.
+            run: keeps all tables.
 
         Raises:
-            UserError: there is no gate step, or batches are too small for BatchNorm.
+            UserError: a backend cannot run here.
         """
+        tables = dict(self.tables)
+        for device, latency in {aim.device: aim.latency for aim in config.aims}.items():
+            if device not in tables:
+                tables[device] = measure_table(self.space, latency.conditions())
+            if run:
+                path = run.table_path(device)
+                make_folder(path.parent)
+                tables[device].save(path)
+                tables[device] = LatencyTable.load(path)
+        return replace(self, tables=tables)
+
+    def check(self, config: Config, run: Run | None = None) -> None:
+        """Find what is impossible about a configuration.
+
+        Raises:
+            UserError: pictures or settings are not those of the run, a table lacks layers, a target
+                is out of reach, there is no gate step, or batches are too small for BatchNorm.
+        """
+        if run:
+            check_continuity(run, config, self.data)
+        for aim in config.aims:
+            if aim.device in self.tables:
+                objective_of(aim, self.space, self.tables[aim.device])
         first_gate_step(config, len(self.data.train_weights))
         _check_batches(config, self.space, self.data)
 
 
 def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, LatencyTable]:
-    """The tables that there are, with which the targets are within reach."""
+    """The tables that there are."""
     tables: dict[str, LatencyTable] = {}
     for aim in config.aims:
         if (name := aim.device) not in tables:
@@ -93,8 +124,6 @@ def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, Lat
                     check_table(aim, tables[name], space)
             else:
                 make_backend(aim.latency.conditions())
-                continue
-        objective_of(aim, space, tables[name])
     return tables
 
 

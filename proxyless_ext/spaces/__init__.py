@@ -17,7 +17,6 @@ from .builtin import (
     MBCONV_CANDIDATES,
     cifar_mbconv,
     imagenet,
-    make_divisible,
     mobilenet_v3,
 )
 from .custom import CustomOperation, operation
@@ -33,8 +32,9 @@ from .operations import (
     ZeroSpec,
 )
 from .registry import load_plugins, parse_operation
-from .space import Edge, EdgeGroup, FirstBlock, Space, Stage
+from .space import Edge, EdgeGroup, FirstBlock, Resolutions, Space, Stage, WidthMults
 from .validation import StrictModel, read_mapping, read_model, validate
+from .widths import make_divisible
 
 __all__ = [
     "BUILTIN",
@@ -56,10 +56,12 @@ __all__ = [
     "Normalisation",
     "Operation",
     "ProjectionSpec",
+    "Resolutions",
     "Space",
     "Stage",
     "Stem",
     "StrictModel",
+    "WidthMults",
     "ZeroSpec",
     "cifar_mbconv",
     "imagenet",

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from ..errors import UserError
 from .architecture import BatchNorm, Stem
 from .space import FirstBlock, Space, Stage
 from .validation import validate
 
 MBCONV_CANDIDATES = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "zero")
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `value`, never below 90 % of it.
-
-    The rule of MobileNetV2, by which the published widths were made.
-    """
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def imagenet(num_classes: int = 1000, width_mult: float = 1.0, resolution: int = 224) -> Space:
@@ -59,24 +48,21 @@ def _mbconv_space(
     stages: Sequence[tuple[int, int, int]],
     feature_mix: int,
 ) -> Space:
-    """`stages` are (channels, cells, stride) at width 1; the feature mix only grows, for widths
-    above 1.
-    """
-    _check_width(width_mult)
+    """`stages` are (channels, cells, stride) at width 1."""
     fields = {
         "name": name,
         "resolution": resolution,
         "num_classes": num_classes,
-        "stem": Stem(out_channels=make_divisible(32 * width_mult), stride=stem_stride),
-        "first_block": FirstBlock(channels=make_divisible(16 * width_mult)),
+        "stem": Stem(out_channels=32, stride=stem_stride),
+        "first_block": FirstBlock(channels=16),
         "candidates": MBCONV_CANDIDATES,
         "stages": [
-            Stage(channels=make_divisible(channels * width_mult), cells=cells, stride=stride)
+            Stage(channels=channels, cells=cells, stride=stride)
             for channels, cells, stride in stages
         ],
-        "feature_mix": make_divisible(feature_mix * max(1.0, width_mult)),
+        "feature_mix": feature_mix,
     }
-    return validate(Space, fields, f"space '{name}'")
+    return validate(Space, fields, f"space '{name}'").resized(width_mult)
 
 
 def mobilenet_v3(num_classes: int = 1000, width_mult: float = 1.0, resolution: int = 224) -> Space:
@@ -86,7 +72,6 @@ def mobilenet_v3(num_classes: int = 1000, width_mult: float = 1.0, resolution: i
     are 3, 5 or 7 and their expansion ratios 3, 4 or 6; activations and squeeze-and-excitation are
     those of MobileNetV3.
     """
-    _check_width(width_mult)
     # Of each stage: channels at width 1, stride, and what its blocks have besides.
     stages = [
         (24, 2, "_relu"),
@@ -95,31 +80,24 @@ def mobilenet_v3(num_classes: int = 1000, width_mult: float = 1.0, resolution: i
         (112, 1, "_se_hswish"),
         (160, 2, "_se_hswish"),
     ]
-    stem = make_divisible(16 * width_mult)
-    blocks = [Stage(channels=stem, cells=1, candidates=("k3e1_relu",))]
-    for width, stride, features in stages:
+    blocks = [Stage(channels=16, cells=1, candidates=("k3e1_relu",))]
+    for channels, stride, features in stages:
         names = tuple(f"k{kernel}e{ratio}{features}" for kernel in (3, 5, 7) for ratio in (3, 4, 6))
-        channels = make_divisible(width * width_mult)
         blocks.append(Stage(channels=channels, cells=2, stride=stride, candidates=names))
         blocks.append(Stage(channels=channels, cells=2, candidates=(*names, "zero")))
     fields = {
         "name": "mobilenet_v3",
         "resolution": resolution,
         "num_classes": num_classes,
-        "stem": Stem(out_channels=stem),
+        "stem": Stem(out_channels=16),
         "stages": blocks,
         "activation": "hswish",
-        "feature_mix": make_divisible(960 * width_mult),
-        "pooled_mix": make_divisible(1280 * width_mult),
+        "feature_mix": 960,
+        "pooled_mix": 1280,
         "dropout": 0.1,
         "batch_norm": BatchNorm(eps=1e-5),
     }
-    return validate(Space, fields, "space 'mobilenet_v3'")
-
-
-def _check_width(width_mult: float) -> None:
-    if not (0 < width_mult < math.inf):
-        raise UserError(f"width_mult is {width_mult}; give a number above 0, such as 1.0")
+    return validate(Space, fields, "space 'mobilenet_v3'").resized(width_mult)
 
 
 BUILTIN = {"imagenet": imagenet, "cifar_mbconv": cifar_mbconv, "mobilenet_v3": mobilenet_v3}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -18,8 +18,11 @@ from .layers import Layer
 from .operations import Activation
 from .registry import parse_operation
 from .validation import StrictModel, read_model, validate
+from .widths import make_divisible
 
 Candidates = Annotated[tuple[str, ...], Field(min_length=1)]
+WidthMults = tuple[Annotated[float, Field(gt=0)], ...]
+Resolutions = tuple[Count, ...]
 
 
 class FirstBlock(StrictModel):
@@ -102,6 +105,8 @@ class Space(StrictModel):
         activation, feature_mix, pooled_mix: as of an `Architecture`.
         weights: of a supernet's MBConvs: ``separate`` for each candidate, as published, or
             ``shared`` by those of an edge, as slices of the largest.
+        width_mults, resolutions: of the sizes that ``proxyless specialise`` searches, in place of
+            its own; see `resized`.
     """
 
     name: str
@@ -117,6 +122,8 @@ class Space(StrictModel):
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: BatchNorm = BatchNorm()
     weights: Literal["separate", "shared"] = "separate"
+    width_mults: WidthMults | None = None
+    resolutions: Resolutions | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Space:
@@ -273,6 +280,53 @@ class Space(StrictModel):
         """
         fields = {**self.model_dump(), "num_classes": num_classes}
         return validate(Space, fields, f"space '{self.name}'")
+
+    def resized(self, width_mult: float = 1.0, resolution: int | None = None) -> Space:
+        """The same space at another size, with `width_mults` and `resolutions` left out.
+
+        All channels are multiplied and rounded by `make_divisible`, but for a feature mix that no
+        pooled mix follows: it only grows, as in MobileNetV2. At 1 they stay as they are.
+
+        Args:
+            width_mult: of the channels.
+            resolution: of the pictures, in pixels; the space's own where None.
+
+        Raises:
+            UserError: there is no such size, or rounding would make a narrower space wider.
+        """
+        if not 0 < width_mult < math.inf:
+            raise UserError(f"width_mult is {width_mult}; give a number above 0, such as 1.0")
+        fields = self.model_dump(exclude_unset=True, exclude={"width_mults", "resolutions"})
+        if resolution is not None:
+            fields["resolution"] = resolution
+        if width_mult != 1:
+            fields |= self._widened(width_mult)
+        return validate(Space, fields, f"space '{self.name}'")
+
+    def _widened(self, width_mult: float) -> dict[str, Any]:
+        """The fields that hold channels, these being multiplied."""
+
+        def times(channels: int) -> int:
+            product = make_divisible(channels * width_mult)
+            if (product - channels) * (width_mult - 1) < 0:
+                raise UserError(
+                    f"space '{self.name}' has no width {width_mult:g}: channels become multiples "
+                    f"of 8, which would make {product} of {channels}; give it multiples of 8"
+                )
+            return product
+
+        first, pooled = self.first_block, self.pooled_mix
+        mix = self.feature_mix if pooled is None and width_mult < 1 else times(self.feature_mix)
+        return {
+            "stem": self.stem.model_copy(update={"out_channels": times(self.stem.out_channels)}),
+            "first_block": first and first.model_copy(update={"channels": times(first.channels)}),
+            "stages": [
+                stage.model_copy(update={"channels": times(stage.channels)})
+                for stage in self.stages
+            ],
+            "feature_mix": mix,
+            "pooled_mix": pooled and times(pooled),
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the space as YAML."""

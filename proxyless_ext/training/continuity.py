@@ -47,6 +47,7 @@ USED_BY = {
     "latency": ("search",),
     "devices": ("search",),
     "targets": ("search",),
+    "left_out": ("search",),
     "derive": ("shortlist", "finalists"),
     "train": ("finalists", "train"),
 }
@@ -136,7 +137,7 @@ def _check_settings(run: Run, config: Config, may_change: Callable[[str], bool])
         if not may_change(key):
             raise UserError(
                 f"{key} was {old!r} when the run in {run.folder} used it and is {new!r} now; "
-                f"restore it in {run.config_path}, or start a new run"
+                f"restore it in {run.settings_path}, or start a new run"
             )
 
 
