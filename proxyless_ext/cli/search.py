@@ -96,12 +96,12 @@ def verify(
 ) -> None:
     """Find out whether a search was worth it: train random networks of the same latency alike."""
     opened = Run.resume(run)
-    parts = opened.sizes or {"": opened}
-    check_ended(opened, *(part.config_path for part in parts.values()))
+    check_ended(opened, *(part.config_path for part in opened.sizes.values()))
+    sizes = {name: Run.resume(part.folder) for name, part in opened.sizes.items()}
+    parts = sizes or {"": opened}
     for part in parts.values():
-        check_ended(opened, *(part.outcome_of(name).result_path for name in part.networks))
+        check_ended(part, *(part.outcome_of(name).result_path for name in part.networks))
     for size, part in parts.items():
-        resumed_part = Run.resume(part.folder) if size else opened
         settings = configuration(
             part.config_path,
             None,
@@ -109,7 +109,7 @@ def verify(
             comparison__short_list=networks,
         )
         if settings.aims:
-            compare_again(resumed_part, settings, Task.load(settings, resumed_part))
+            compare_again(part, settings, Task.load(settings, part))
         for name in part.networks:
             label = " ".join(filter(None, (size, name)))
             console.print(f"{label}: " if label else "", describe_verdict(part, name), sep="")

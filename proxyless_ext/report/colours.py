@@ -22,8 +22,10 @@ FIXED = "#697581"
 BLUE = "#0a6ab0"
 ORANGE = "#c24a00"
 GREY = "#7a838c"
+GREEN = "#1b7f4d"
+PURPLE = "#7a3f98"
 
-_HUES = {1: "#1b7f4d", 2: "#7a3f98", 3: "#0a5c9e", 4: "#0d8288", 5: "#a3326b", 6: "#b84500"}
+_HUES = {1: GREEN, 2: PURPLE, 3: "#0a5c9e", 4: "#0d8288", 5: "#a3326b", 6: "#b84500"}
 _LIGHTENING = {3: 0.62, 5: 0.34, 7: 0.0}
 """How much white is mixed in, by kernel size."""
 _TINT = 0.35

@@ -16,7 +16,18 @@ from matplotlib.ticker import MaxNLocator
 
 from ..runs import Comparison, Competitor, Epoch, SearchEpoch
 from ..spaces import EdgeGroup, Layer
-from .colours import BLUE, FIXED, GREY, INK, LINE, MUTED, ORANGE, operation_colour
+from .colours import (
+    BLUE,
+    FIXED,
+    GREEN,
+    GREY,
+    INK,
+    LINE,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    operation_colour,
+)
 from .compare import SearchedPoint, pareto_front
 from .plot import add_legend, new_figure, styled, to_svg
 from .words import cost_name, layer_name, shapes
@@ -168,28 +179,63 @@ def front(
     """
     figure = new_figure(400, 330)
     axes = figure.subplots()
-    best = pareto_front([point for points in groups.values() for point in points])
-    costs = [point.cost for point in best]
-    axes.step(
-        costs, [100 * point.accuracy for point in best], where="post", color=LINE, label="front"
-    )
+    _draw_front(axes, [point for points in groups.values() for point in points])
     looks = (("o", ORANGE, 1.0), ("D", BLUE, 0.8), ("o", GREY, 0.6))
     for (label, points), (marker, colour, alpha) in zip(groups.items(), looks, strict=True):
         if points:
-            costs = [point.cost for point in points]
-            accuracies = [100 * point.accuracy for point in points]
-            axes.plot(costs, accuracies, marker, color=colour, alpha=alpha, label=label)
+            axes.plot(*_places(points), marker, color=colour, alpha=alpha, label=label)
     first, *_ = groups.values()
-    for point in first:
-        place = (point.cost, 100 * point.accuracy)
-        text: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": 9}
-        axes.annotate(point.name, place, (0, 7), **text)
+    _name_points(axes, first)
     for yardstick in yardsticks:
         draw_yardstick(axes, yardstick, is_line_named=False)
     axes.margins(0.18)
     axes.set(title="Accuracy, %", xlabel=f"{cost_name(unit)} on {device}, {unit}")
     add_legend(axes, columns=2)
     return to_svg(figure, f"Accuracy against {cost_name(unit)} on {device}", f"front-{device}-")
+
+
+@styled
+def sizes(device: str, unit: str, points: Sequence[SearchedPoint]) -> str:
+    """Accuracy against cost on a device of networks of several sizes, with their front.
+
+    Args:
+        device: its name.
+        unit: of costs.
+        points: trained networks, called as their targets and grouped by their sizes.
+    """
+    figure = new_figure(460, 360)
+    axes = figure.subplots()
+    _draw_front(axes, points)
+    for index, size in enumerate(dict.fromkeys(point.group for point in points)):
+        members = [point for point in points if point.group == size]
+        marker, colour = _MARKERS[index % len(_MARKERS)], _COLOURS[index % len(_COLOURS)]
+        axes.plot(*_places(members), marker, color=colour, label=size)
+    _name_points(axes, points)
+    axes.margins(0.18)
+    axes.set(title="Accuracy, %", xlabel=f"{cost_name(unit)} on {device}, {unit}")
+    add_legend(axes, columns=3)
+    return to_svg(figure, f"Accuracy against {cost_name(unit)} on {device}", f"sizes-{device}-")
+
+
+_MARKERS, _COLOURS = "oDs^v", (ORANGE, BLUE, GREEN, PURPLE)
+"""Of sizes in turn; 20 pairs are different."""
+
+
+def _draw_front(axes: Axes, points: Sequence[SearchedPoint]) -> None:
+    """Those that no other beats in both accuracy and cost, as a line."""
+    axes.step(*_places(pareto_front(points)), where="post", color=LINE, label="front")
+
+
+def _places(points: Sequence[SearchedPoint]) -> tuple[list[float], list[float]]:
+    """Costs, and accuracies in %."""
+    return [point.cost for point in points], [100 * point.accuracy for point in points]
+
+
+def _name_points(axes: Axes, points: Sequence[SearchedPoint]) -> None:
+    for point in points:
+        place = (point.cost, 100 * point.accuracy)
+        text: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "size": 9}
+        axes.annotate(point.name, place, (0, 7), **text)
 
 
 def draw_yardstick(axes: Axes, yardstick: Competitor, is_line_named: bool = True) -> None:

@@ -18,6 +18,7 @@ from . import figures, words
 from .colours import operation_colour
 from .contents import Contents
 from .network_drawing import DRAWINGS, draw_network
+from .sizes import Sizes
 from .specialised import Specialised
 from .summary import key_figures, summarise
 
@@ -55,18 +56,24 @@ def write_report(run_folder: Path) -> Path:
     """Write ``report.html`` into a run folder and return its path.
 
     What the run has not come to yet, the page names as missing. A run for several networks has a
-    page for each beside the one about all.
+    page for each beside the one about all, and so has one for several sizes.
 
     Raises:
         UserError: there is no run in the folder, a file of it cannot be understood, or the page
             cannot be written.
     """
     run = Run.open(run_folder)
-    for name in run.networks:
-        page = render(Contents.load(run, name))
-        if name:
-            _write(page, make_folder(run.outcome_of(name).folder) / run.report_path.name)
-    if run.networks != {"": ""}:
+    if run.sizes:
+        for part in run.sizes.values():
+            if part.has_begun and part.networks:
+                write_report(part.folder)
+        page = _template("sizes.html").render(run=Sizes(run))
+    elif run.networks == {"": ""}:
+        page = render(Contents.load(run))
+    else:
+        for name in run.networks:
+            own = make_folder(run.outcome_of(name).folder) / run.report_path.name
+            _write(render(Contents.load(run, name)), own)
         page = _template("specialised.html").render(run=Specialised(run))
     _write(page, run.report_path)
     return run.report_path

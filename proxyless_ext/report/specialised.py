@@ -123,13 +123,18 @@ class Specialised:
             if table is not None and space is not None:
                 told = f"{describe_conditions(table)}. {describe_reach(table, space)}."
                 yield Paragraph(device, told)
+        if seconds := self.seconds:
+            several = words.plural(len(self.found), "network")
+            yield Paragraph("How", f"{describe_time(seconds)}, all {several} together.")
+
+    @property
+    def seconds(self) -> Counter[str]:
+        """What it took, by the kind of the phase."""
         seconds: Counter[str] = Counter()
         for each in self.found:
             if not each.is_like:  # Its training was that of the other.
                 seconds.update(each.contents.result.seconds)
-        if seconds:
-            several = words.plural(len(self.found), "network")
-            yield Paragraph("How", f"{describe_time(seconds)}, all {several} together.")
+        return seconds
 
     @property
     def drawing(self) -> dict[str, Markup]:

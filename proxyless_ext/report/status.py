@@ -25,10 +25,21 @@ def describe_status(run: Run) -> Iterator[str]:
     worker = run.worker
     if worker:
         yield f"{run.folder}: {worker} works on it"
-    elif all(run.outcome_of(name).result_path.exists() for name in run.networks):
+    elif run.has_ended:
         yield f"{run.folder}: finished"
     else:
         yield f"{run.folder}: stopped; go on with {run.going_on}"
+    for size, part in run.sizes.items():
+        if part.has_begun and not part.has_ended and part.num_records:
+            yield f"{size}:"
+            yield from _describe_progress(part, worker)
+        else:
+            yield f"{size}: {'finished' if part.has_begun and part.has_ended else 'waits'}"
+    yield from _describe_progress(run, worker)
+
+
+def _describe_progress(run: Run, worker: str | None) -> Iterator[str]:
+    """The position of one that is worked on, and the curves."""
     if worker and run.position_path.exists():
         position = read_model(Position, run.position_path)
         yield describe(**position.model_dump(exclude={"time"}))

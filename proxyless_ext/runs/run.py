@@ -200,6 +200,14 @@ class Run:
         return self.config_path.is_file()
 
     @property
+    def has_ended(self) -> bool:
+        """Whether all of its networks have been found."""
+        parts = self.sizes.values()
+        if parts:
+            return all(part.has_begun and part.has_ended for part in parts)
+        return all(self.outcome_of(name).result_path.exists() for name in self.networks)
+
+    @property
     def worker(self) -> str | None:
         """The process that works on the run, as seen from another one; None if there is none."""
         return holder(self._lock_path)

@@ -1,0 +1,208 @@
+"""The page about a run for several sizes: which width and resolution is best on each device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from ..runs import Result, Run
+from ..spaces import read_mapping
+from . import figures, words
+from .compare import SearchedPoint, pareto_front
+from .specialised import Found, Specialised
+from .summary import Paragraph, describe_time
+
+OUT_OF_REACH, UNKNOWN = "out of reach", "–"
+
+
+@dataclass(frozen=True)
+class Sized:
+    """What a size has for one device and target.
+
+    Attributes:
+        size: its name.
+        found: the trained network; None where there is none.
+        missing: why there is none.
+    """
+
+    size: str
+    found: Found | None
+    missing: str
+
+    @property
+    def page(self) -> str:
+        """Where the page of the network is, from this one."""
+        return f"sizes/{self.size}/{self.found.page}" if self.found else ""
+
+    @property
+    def result(self) -> Result:
+        """Its figures."""
+        return self.found.contents.result if self.found else Result()
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """The networks of all sizes for one device.
+
+    Attributes:
+        device: its name.
+        columns: what each size has, by the targets that were asked for.
+    """
+
+    device: str
+    columns: dict[str, list[Sized]]
+
+    @property
+    def rows(self) -> list[tuple[Sized, ...]]:
+        """The same by sizes."""
+        return list(zip(*self.columns.values(), strict=True))
+
+    @property
+    def best(self) -> list[float | None]:
+        """The highest accuracy for each target; None before a network is trained."""
+        return [
+            max((accuracy for accuracy, _ in _ranked(column)), default=None)
+            for column in self.columns.values()
+        ]
+
+    @property
+    def points(self) -> list[SearchedPoint]:
+        """The trained networks, grouped by their sizes."""
+        return [
+            SearchedPoint(target, each.result.accuracy, each.result.predicted_ms, each.size)
+            for target, column in self.columns.items()
+            for each in column
+            if each.result.accuracy is not None and each.result.predicted_ms is not None
+        ]
+
+    @property
+    def chart(self) -> Markup | None:
+        """Accuracy against latency; None before a network is trained."""
+        return Markup(figures.sizes(self.device, self.points)) if self.points else None
+
+    @property
+    def verdict(self) -> str:
+        """Which sizes are best, in words."""
+        if not self.points:
+            return "No network for it has been trained yet."
+        of_targets = (_describe_target(target, each) for target, each in self.columns.items())
+        return " ".join(filter(None, (_describe_front(self.points), *of_targets)))
+
+
+class Sizes:
+    """The contents of a run for several sizes.
+
+    Args:
+        run: going on, stopped or finished.
+
+    Raises:
+        UserError: a file of the run cannot be understood.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.name = run.folder.resolve().name
+        self.config = run.config_path.read_text()
+        self.environment = read_mapping(run.environment_path)
+        self.asked = run.networks
+        self.parts = run.sizes
+        self.searched = {
+            size: Specialised(part)
+            for size, part in self.parts.items()
+            if part.has_begun and part.networks
+        }
+
+    @property
+    def paragraphs(self) -> Iterator[Paragraph]:
+        """What was searched, what is best on each device, and what it took."""
+        sizes = words.plural(len(self.parts), "size")
+        yield Paragraph(
+            "What",
+            f"One space at {sizes}, each with a supernet of its own: w is the width multiplier, "
+            "r the height and width of the pictures.",
+        )
+        for device in self.devices:
+            yield Paragraph(device.device, device.verdict)
+        seconds: Counter[str] = Counter()
+        for part in self.searched.values():
+            seconds.update(part.seconds)
+        if seconds:
+            yield Paragraph("How", f"{describe_time(seconds)}, all {sizes} together.")
+
+    @property
+    def devices(self) -> list[OnDevice]:
+        """The networks for each device."""
+        return [
+            OnDevice(
+                device,
+                {
+                    name.removeprefix(f"{device}-"): [
+                        self._sized(size, name) for size in self.parts
+                    ]
+                    for name, owner in self.asked.items()
+                    if owner == device
+                },
+            )
+            for device in dict.fromkeys(self.asked.values())
+        ]
+
+    @property
+    def has_percentages(self) -> bool:
+        """Whether a target is another latency at every size."""
+        return any(name.endswith("%") for name in self.asked)
+
+    def state(self, size: str) -> str:
+        """How far a size has come."""
+        part = self.parts[size]
+        if not part.has_begun:
+            return "not begun"
+        return "finished" if part.has_ended else "begun"
+
+    def reach(self, size: str, device: str) -> str:
+        """What the networks of a size take on a device."""
+        part = self.searched.get(size)
+        if part is None or part.any.space is None or (table := part.tables.get(device)) is None:
+            return UNKNOWN
+        return " to ".join(map(words.milliseconds, table.bounds(part.any.space)))
+
+    def _sized(self, size: str, name: str) -> Sized:
+        """What a size has of the networks that were asked for."""
+        part, searched = self.parts[size], self.searched.get(size)
+        finished = searched.finished if searched else []
+        found = next((each for each in finished if each.name == name), None)
+        is_left_out = part.has_begun and name not in part.networks
+        return Sized(size, found, OUT_OF_REACH if is_left_out else UNKNOWN)
+
+
+def _ranked(column: Sequence[Sized]) -> list[tuple[float, str]]:
+    """Accuracies and sizes of trained networks, the best first."""
+    trained = [(each.result.accuracy, each.size) for each in column]
+    known = [(accuracy, size) for accuracy, size in trained if accuracy is not None]
+    return sorted(known, key=lambda each: -each[0])
+
+
+def _describe_front(points: Sequence[SearchedPoint]) -> str:
+    """Which networks no other beats, from the fastest on, and the sizes of which all are beaten."""
+    front = pareto_front(points)
+    best = {each.group for each in front}
+    told = ", ".join(
+        f"{each.group} ({words.milliseconds(each.latency_ms)}, {words.percent(each.accuracy)})"
+        for each in front
+    )
+    beaten = ", ".join(dict.fromkeys(each.group for each in points if each.group not in best))
+    others = f" All of {beaten} are beaten by one that is at least as fast." if beaten else ""
+    return f"Best, from the fastest on: {told}.{others}"
+
+
+def _describe_target(target: str, column: Sequence[Sized]) -> str:
+    """Which size does best for a target, where that is the same latency at every size."""
+    ranked = _ranked(column)
+    if target.endswith("%") or len(ranked) < 2:
+        return ""
+    (first, best), (second, next_best), *_ = ranked
+    lead = f"{words.points(first - second)} ahead of" if first > second else "as accurate as"
+    beyond = ", ".join(each.size for each in column if each.missing == OUT_OF_REACH)
+    missing = f"; out of reach at {beyond}" if beyond else ""
+    return f"For {target}: {best} with {words.percent(first)}, {lead} {next_best}{missing}."
