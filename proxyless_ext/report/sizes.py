@@ -15,8 +15,6 @@ from .compare import SearchedPoint, pareto_front
 from .specialised import Found, Specialised
 from .summary import Paragraph, describe_time
 
-OUT_OF_REACH, UNKNOWN = "out of reach", "–"
-
 
 @dataclass(frozen=True)
 class Sized:
@@ -25,12 +23,12 @@ class Sized:
     Attributes:
         size: its name.
         found: the trained network; None where there is none.
-        missing: why there is none.
+        is_beyond: whether there is none because the target is out of the size's reach.
     """
 
     size: str
     found: Found | None
-    missing: str
+    is_beyond: bool
 
     @property
     def page(self) -> str:
@@ -160,11 +158,11 @@ class Sizes:
             return "not begun"
         return "finished" if part.has_ended else "begun"
 
-    def reach(self, size: str, device: str) -> str:
-        """What the networks of a size take on a device."""
+    def reach(self, size: str, device: str) -> str | None:
+        """What the networks of a size take on a device; None while that is unknown."""
         part = self.searched.get(size)
         if part is None or part.any.space is None or (table := part.tables.get(device)) is None:
-            return UNKNOWN
+            return None
         return " to ".join(map(words.milliseconds, table.bounds(part.any.space)))
 
     def _sized(self, size: str, name: str) -> Sized:
@@ -172,8 +170,7 @@ class Sizes:
         part, searched = self.parts[size], self.searched.get(size)
         finished = searched.finished if searched else []
         found = next((each for each in finished if each.name == name), None)
-        is_left_out = part.has_begun and name not in part.networks
-        return Sized(size, found, OUT_OF_REACH if is_left_out else UNKNOWN)
+        return Sized(size, found, is_beyond=part.has_begun and name not in part.networks)
 
 
 def _ranked(column: Sequence[Sized]) -> list[tuple[float, str]]:
@@ -203,6 +200,6 @@ def _describe_target(target: str, column: Sequence[Sized]) -> str:
         return ""
     (first, best), (second, next_best), *_ = ranked
     lead = f"{words.points(first - second)} ahead of" if first > second else "as accurate as"
-    beyond = ", ".join(each.size for each in column if each.missing == OUT_OF_REACH)
+    beyond = ", ".join(each.size for each in column if each.is_beyond)
     missing = f"; out of reach at {beyond}" if beyond else ""
     return f"For {target}: {best} with {words.percent(first)}, {lead} {next_best}{missing}."
