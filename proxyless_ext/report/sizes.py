@@ -67,19 +67,24 @@ class OnDevice:
         ]
 
     @property
+    def unit(self) -> str:
+        """Of costs on the device."""
+        return next(each.result.unit for row in self.rows for each in row if each.found)
+
+    @property
     def points(self) -> list[SearchedPoint]:
         """The trained networks, grouped by their sizes."""
         return [
-            SearchedPoint(target, each.result.accuracy, each.result.predicted_ms, each.size)
+            SearchedPoint(target, each.result.accuracy, each.result.predicted, each.size)
             for target, column in self.columns.items()
             for each in column
-            if each.result.accuracy is not None and each.result.predicted_ms is not None
+            if each.result.accuracy is not None and each.result.predicted is not None
         ]
 
     @property
     def chart(self) -> Markup | None:
-        """Accuracy against latency; None before a network is trained."""
-        return Markup(figures.sizes(self.device, self.points)) if self.points else None
+        """Accuracy against cost; None before a network is trained."""
+        return Markup(figures.sizes(self.device, self.unit, self.points)) if self.points else None
 
     @property
     def verdict(self) -> str:
@@ -87,7 +92,7 @@ class OnDevice:
         if not self.points:
             return "No network for it has been trained yet."
         of_targets = (_describe_target(target, each) for target, each in self.columns.items())
-        return " ".join(filter(None, (_describe_front(self.points), *of_targets)))
+        return " ".join(filter(None, (_describe_front(self.points, self.unit), *of_targets)))
 
 
 class Sizes:
@@ -118,8 +123,8 @@ class Sizes:
         sizes = words.plural(len(self.parts), "size")
         yield Paragraph(
             "What",
-            f"One space at {sizes}, each with a supernet of its own: w is the width multiplier, "
-            "r the height and width of the pictures.",
+            f"A space at {sizes}, each with a supernet of its own. A size is called after its "
+            "width multiplier, w, and the height and width of its pictures in pixels, r.",
         )
         for device in self.devices:
             yield Paragraph(device.device, device.verdict)
@@ -148,7 +153,7 @@ class Sizes:
 
     @property
     def has_percentages(self) -> bool:
-        """Whether a target is another latency at every size."""
+        """Whether a target is another one at every size."""
         return any(name.endswith("%") for name in self.asked)
 
     def state(self, size: str) -> str:
@@ -163,7 +168,7 @@ class Sizes:
         part = self.searched.get(size)
         if part is None or part.any.space is None or (table := part.tables.get(device)) is None:
             return None
-        return " to ".join(map(words.milliseconds, table.bounds(part.any.space)))
+        return " to ".join(words.cost(cost, table.unit) for cost in table.bounds(part.any.space))
 
     def _sized(self, size: str, name: str) -> Sized:
         """What a size has of the networks that were asked for."""
@@ -180,26 +185,29 @@ def _ranked(column: Sequence[Sized]) -> list[tuple[float, str]]:
     return sorted(known, key=lambda each: -each[0])
 
 
-def _describe_front(points: Sequence[SearchedPoint]) -> str:
-    """Which networks no other beats, from the fastest on, and the sizes of which all are beaten."""
+def _describe_front(points: Sequence[SearchedPoint], unit: str) -> str:
+    """Which networks no other beats, from the cheapest on, and which sizes have none of them."""
     front = pareto_front(points)
     best = {each.group for each in front}
-    told = ", ".join(
-        f"{each.group} ({words.milliseconds(each.latency_ms)}, {words.percent(each.accuracy)})"
+    told = ", then ".join(
+        f"{each.group} ({words.cost(each.cost, unit)}, {words.percent(each.accuracy)})"
         for each in front
     )
     beaten = ", ".join(dict.fromkeys(each.group for each in points if each.group not in best))
-    others = f" All of {beaten} are beaten by one that is at least as fast." if beaten else ""
-    return f"Best, from the fastest on: {told}.{others}"
+    others = f" Every network of {beaten} is beaten by one that costs no more." if beaten else ""
+    return f"Most accurate for their {words.cost_name(unit)}: {told}.{others}"
 
 
 def _describe_target(target: str, column: Sequence[Sized]) -> str:
-    """Which size does best for a target, where that is the same latency at every size."""
+    """Which size does best for a target, where that is the same at every size."""
     ranked = _ranked(column)
-    if target.endswith("%") or len(ranked) < 2:
+    if target.endswith("%") or not ranked:
         return ""
-    (first, best), (second, next_best), *_ = ranked
-    lead = f"{words.points(first - second)} ahead of" if first > second else "as accurate as"
+    (first, best), *others = ranked
+    told = f"At {target} {best} does best: {words.percent(first)}"
+    if others:
+        second, next_best = others[0]
+        ahead = f"{words.points(first - second)} ahead of" if first > second else "the same as"
+        told = f"{told}, {ahead} {next_best}"
     beyond = ", ".join(each.size for each in column if each.is_beyond)
-    missing = f"; out of reach at {beyond}" if beyond else ""
-    return f"For {target}: {best} with {words.percent(first)}, {lead} {next_best}{missing}."
+    return f"{told}; it is out of reach at {beyond}." if beyond else f"{told}."

@@ -60,7 +60,7 @@ def read_sizes(config: Config, run: Run | None) -> list[Size]:
         with _at(name):
             spaces[name].build()
     data: dict[int | None, Pictures] = {}
-    sizes = []
+    sizes: list[Size] = []
     for name, space in spaces.items():
         if space.resolution not in data:
             assert space.resolution is not None
@@ -68,6 +68,11 @@ def read_sizes(config: Config, run: Run | None) -> list[Size]:
         own = _config_of(config, name, space)
         with _at(name):
             task = Task.read(own, begun.get(name), data[space.resolution])
+        if same := next((each.name for each in sizes if each.task.space == task.space), None):
+            raise UserError(
+                f"size {name} is the same space as {same}, since channels are multiples of 8; "
+                "leave out one of them"
+            )
         sizes.append(Size(name, own, task))
     return within_reach(sizes)
 
@@ -131,9 +136,10 @@ def begin_sizes(run: Run, sizes: Sequence[Size]) -> list[tuple[Run, Size]]:
         UserError: a target is out of reach at every size, or a backend cannot run here.
     """
     runs, measured = [], []
-    for size in sizes:
+    for each in sizes:
+        size = replace(each, config=each.config.anchored())
         part = run.sizes[size.name]
-        settings = size.config.anchored().model_dump(mode="json")
+        settings = size.config.model_dump(mode="json")
         if part.has_begun:
             part = Run.resume(part.folder)
         else:
@@ -148,7 +154,7 @@ def begin_sizes(run: Run, sizes: Sequence[Size]) -> list[tuple[Run, Size]]:
     except UserError as error:
         raise run.correctable(error) from error
     for part, size in zip(runs, reached, strict=True):
-        part.write_config(size.config.anchored().model_dump(mode="json"))
+        part.write_config(size.config.model_dump(mode="json"))
     return list(zip(runs, reached, strict=True))
 
 
