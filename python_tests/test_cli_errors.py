@@ -200,7 +200,8 @@ def test_large_pictures_are_read_as_they_are_needed(here: Path) -> None:
         ("latency.target=fast", "target 'fast' is not a latency; write for example 12.5ms or 40%"),
         ("latency.target=40", "target '40' is not a latency; write for example 12.5ms or 40%"),
         ("latency.table=none.yaml", r"cannot read none\.yaml: No such file"),
-        ("space.resolution=16", r"set width and resolution in space\.yaml; they adjust built-in"),
+        ("space.resolution=16", r"table\.yaml is for networks that begin with Conv-input:8x8x3"),
+        ("space.width_mult=0.5", r"space 'tiny' has no width 0\.5: channels become multiples of 8"),
         ("gates.every=1000", "the search would not learn: it has a gate step every 1000 weight"),
         ("data.limit=5", "data.limit is 5, but 10 classes need at least 20 training pictures"),
         (

@@ -20,7 +20,9 @@ from proxyless_ext.errors import UserError
 from proxyless_ext.latency import Entry, LatencyTable
 from proxyless_ext.report import describe_status, write_report
 from proxyless_ext.runs import Run
-from proxyless_ext.search import begin_sizes, load_sizes, run_search
+from proxyless_ext.search import Task, begin_sizes, load_sizes, plan_sizes, run_search
+from proxyless_ext.search.pace import Pace
+from proxyless_ext.search.plan import Planner
 from proxyless_ext.spaces import Architecture, Space
 
 WIDE = SPACE.resized(2.0)
@@ -311,6 +313,38 @@ def test_a_table_for_every_size(tmp_path: Path) -> None:
     ]
     first, second = sizes
     assert first.task.data is second.task.data  # Of one resolution.
+
+
+def test_sizes_share_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path)
+    settings = {
+        "space.name": str(tmp_path / "space.yaml"),
+        "space.width_mults": [0.5, 1.0],
+        "devices": {"cpu": {"table": str(tmp_path / "cpu_table.yaml")}},
+        "targets": ["40%", "60%"],
+    }
+    sizes = load_sizes(load_config(None, settings), None)
+    paces = {8: Pace(1e-3, 2e-3, 3e-4, 1e-3), 16: Pace(3e-3, 7e-3, 5e-4, 4e-3)}
+
+    def pace_of(task: Task) -> Pace:
+        return paces[task.space.stages[-1].channels]
+
+    monkeypatch.setattr(
+        "proxyless_ext.search.plan.measure_pace", lambda _config, task: pace_of(task)
+    )
+    plan, planned = plan_sizes(sizes, 3000)
+    assert [size.name for size in planned] == SIZES
+    assert 0.9 * 3000 < plan.total <= 3000
+    found = plan.apply(sizes[0].config)
+    numbers = (
+        found.warmup.epochs + found.search.epochs,
+        found.derive.networks,
+        found.derive.finalists,
+        found.train.epochs,
+    )
+    alone = [Planner(size.config, size.task, pace_of(size.task)).plan(*numbers) for size in planned]
+    assert [each.settings for each in alone] == 2 * [plan.settings]
+    assert sum(each.total for each in alone) == pytest.approx(plan.total)
 
 
 # Which sizes there are.

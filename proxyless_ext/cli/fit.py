@@ -53,7 +53,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of the networks.")] = 0,
     layers: Annotated[bool, typer.Option("--layers", help="Print every layer's interval.")] = False,
     figure: FigureOption = None,
-    width_mult: WidthOption = 1.0,
+    width_mult: WidthOption = None,
     resolution: ResolutionOption = None,
     classes: ClassesOption = None,
     plugin: PluginOption = None,

@@ -30,12 +30,14 @@ def read_architecture(source: str) -> Architecture:
     return zoo.import_config(path) if path.suffix == ".config" else Architecture.load(path)
 
 
-def read_space(name: str, width_mult: float, resolution: int | None, classes: int | None) -> Space:
+def read_space(
+    name: str, width_mult: float | None, resolution: int | None, classes: int | None
+) -> Space:
     """A built-in space, or the one in a YAML file.
 
     Args:
         name: of either.
-        width_mult, resolution: of a built-in space; its own where None.
+        width_mult, resolution: of the space; its own where None.
         classes: of the data; the space's own where None.
 
     Raises:
@@ -47,7 +49,7 @@ def read_space(name: str, width_mult: float, resolution: int | None, classes: in
 
 
 def read_space_or_network(
-    name: str, width_mult: float, resolution: int | None, classes: int | None
+    name: str, width_mult: float | None, resolution: int | None, classes: int | None
 ) -> Space | Architecture:
     """A space as by `read_space`, or a network as by `read_architecture`.
 
@@ -57,6 +59,6 @@ def read_space_or_network(
     path = Path(name)
     if name in BUILTIN or path.suffix in (".yaml", ".yml"):
         return read_space(name, width_mult, resolution, classes)
-    if width_mult != 1.0 or resolution is not None or classes is not None:
+    if any(value is not None for value in (width_mult, resolution, classes)):
         raise UserError("a network says its own width, resolution and classes; leave them out")
     return read_architecture(name)

@@ -14,8 +14,8 @@ from ..spaces import BUILTIN, Space
 from .command import console
 
 SpaceArgument = Annotated[str, typer.Argument(help=f"{', '.join(BUILTIN)}, or a YAML file.")]
-WidthOption = Annotated[float, typer.Option(help="Width multiplier of a built-in space.")]
-ResolutionOption = Annotated[int | None, typer.Option(help="Of a built-in space, in pixels.")]
+WidthOption = Annotated[float | None, typer.Option(help="What channels are multiplied by.")]
+ResolutionOption = Annotated[int | None, typer.Option(help="Of the pictures, in pixels.")]
 ClassesOption = Annotated[
     int | None, typer.Option(help="Of the data; as the space says if absent.")
 ]
