@@ -254,8 +254,9 @@ def test_where_a_run_that_was_stopped_stands(
     assert f"go on with --resume {run.folder}" in next(describe_status(narrow))
     text = write_report(run.folder).read_text()
     assert text.count("No network for it has been trained yet.") == 2
-    result = CliRunner().invoke(app, ["specialise", "--resume", str(wide.folder)])
-    assert f"is of one size of several; use specialise --resume {run.folder}" in result.stderr
+    for command in ("specialise", "search"):
+        result = CliRunner().invoke(app, [command, "--resume", str(wide.folder)])
+        assert f"is of one size of several; use specialise --resume {run.folder}" in result.stderr
     result = CliRunner().invoke(app, ["verify", str(run.folder)])
     assert "has not ended; go on with it by --resume" in result.stderr
 
@@ -429,6 +430,7 @@ def test_narrower_spaces_are_narrower() -> None:
             "size w0.5-r8: the search would not learn: .* for 4 networks",
         ),
         ((*BOTH, "--set", "left_out=[gpu-40%]"), "left_out names 'gpu-40%', which is none of cpu"),
+        (("--set", "left_out=[cpu-40%, phone-40%]"), "left_out names all networks; remove one"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(

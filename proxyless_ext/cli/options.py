@@ -89,7 +89,7 @@ def resumed(
     run = Run.resume(resume)
     if run.whole:
         raise UserError(
-            f"the run in {resume} is of one size of several; use {command} {run.going_on}"
+            f"the run in {resume} is of one size of several; use specialise {run.going_on}"
         )
     if (owner := _begun_by(run)) not in (command, None):
         raise UserError(f"the run in {resume} is one of {owner}; use {owner} {run.going_on}")

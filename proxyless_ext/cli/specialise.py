@@ -81,6 +81,8 @@ def specialise(
     )
     if not settings.devices:
         raise UserError("there is no device to specialise for; give --device and its file")
+    if not settings.aims:
+        raise UserError("left_out names all networks; remove one of them from it")
     if run.sizes if run else len(settings.space.sizes()) > 1:
         run = _search_sizes(settings, run, out, budget)
     else:

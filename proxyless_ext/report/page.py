@@ -59,10 +59,12 @@ def write_report(run_folder: Path) -> Path:
     page for each beside the one about all, and so has one for several sizes.
 
     Raises:
-        UserError: there is no run in the folder, a file of it cannot be understood, or the page
-            cannot be written.
+        UserError: there is no run in the folder or no network in the run, a file of it cannot be
+            understood, or the page cannot be written.
     """
     run = Run.open(run_folder)
+    if not run.networks:
+        raise UserError(f"the run in {run.folder} has no networks: all targets are out of reach")
     if run.sizes:
         for part in run.sizes.values():
             if part.has_begun and part.networks:

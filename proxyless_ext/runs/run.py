@@ -108,9 +108,10 @@ class Run:
     @property
     def whole(self) -> Run | None:
         """The run for several sizes that this one is a part of."""
-        above = self.folder.absolute().parent
-        whole = Run(above.parent)
-        return whole if above.name == _SIZES and whole.has_begun else None
+        folder = self.folder.absolute()
+        whole = Run(folder.parent.parent)
+        is_part = folder.parent.name == _SIZES and whole.has_begun and folder.name in whole.sizes
+        return whole if is_part else None
 
     def table_path(self, device: str) -> Path:
         """The latency table of a device, whose name is empty in a run for one network."""
