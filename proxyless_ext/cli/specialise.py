@@ -56,7 +56,7 @@ def specialise(
     resume: ResumeOption = None,
     assignments: SetOption = None,
 ) -> None:
-    """Search a network for every device and target, with one supernet a size, and report."""
+    """Search a network for every device, target and size, and report."""
     sizes = (width_mult, resolution)
     options = (config, data, space, device, target, *sizes, budget, seed, plugin, assignments)
     run = resumed("specialise", out, resume, any(option is not None for option in options))
