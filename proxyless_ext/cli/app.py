@@ -20,8 +20,7 @@ SUMMARIES = {
         "report": "Write the report of a run again.",
     },
     "specialise": {
-        "specialise": "Search a network for every device and target, with one supernet, and "
-        "report.",
+        "specialise": "Search a network for every device, target and size, and report.",
     },
     "network": {
         "train": "Train one network from fresh weights.",
