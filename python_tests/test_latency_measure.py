@@ -175,7 +175,9 @@ def test_a_check_near_a_target_measures_twice(device):
     for times in (result.predicted, result.measured, result.again):
         assert len(times) == 4
         assert within[0] - rounding <= times.min() <= times.max() <= within[1] + rounding
-    with pytest.raises(UserError, match=r"fewer than two networks of 'small' take 1e\+09 to 2e\+09"):
+    with pytest.raises(
+        UserError, match=r"fewer than two networks of 'small' take 1e\+09 to 2e\+09"
+    ):
         check_table(table, SPACE, within=(1e9, 2e9))
     assert check_table(table, SPACE, networks=1).again is None
 
