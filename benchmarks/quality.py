@@ -74,7 +74,7 @@ class KnownBand:
 
     def __init__(self, truth: Truth, latency: LatencyConfig) -> None:
         assert latency.table is not None
-        target = latency.target_within(*LatencyTable.load(latency.table).bounds(truth.space))
+        target = latency.target_of(LatencyTable.load(latency.table).costs(truth.space))
         self.truth = truth
         self.networks = truth.band(target, latency.tolerance)
         self.accuracies = sorted(network.accuracy for network in self.networks)

@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 from .data import DataConfig, is_named_source
 from .documents import parse_document
 from .errors import UserError
-from .latency import Conditions
+from .latency import COUNTS, Conditions, Costs, CountName
 from .latency.conditions import BackendName, BlocksName, DeviceName, DtypeName, usual_blocks
+from .quantities import amount_within, parse_amount, split_unit
 from .runs import network_name, size_name
 from .spaces import (
     BUILTIN,
@@ -133,8 +134,11 @@ class LatencyConfig(StrictModel):
         backend: what runs the layers when they are measured; `dtype`, `blocks`, `device`,
             `batch_size`, `threads`, `warmup` and `repetitions` say how.
         target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
-            space's cheapest to its dearest network, such as ``40%``.
-        reference: `ref` of ``add#linear`` and ``mul#log``; the uniform network's latency when
+            space's cheapest to its dearest network, such as ``40%``. One of ``MACs`` or ``params``,
+            such as ``5.7Mparams``, is counted if there is no table.
+        limits: what networks may cost at most beside, such as ``{parameters: 5.7M, macs: 300M,
+            weight_bytes: 2MB, activation_bytes: 1MB, energy.yaml: 3mJ}``, the last by a table.
+        reference: `ref` of ``add#linear`` and ``mul#log``; what the uniform network costs when
             absent.
     """
 
@@ -156,6 +160,9 @@ class LatencyConfig(StrictModel):
     repetitions: Count = 100
     regularizer: Literal["target", "add#linear", "mul#log", "none"] = "target"
     target: str = Field("40%", coerce_numbers_to_str=True)
+    limits: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(
+        default_factory=dict
+    )
     tolerance: Positive = 0.05
     reference: Positive | None = None
     trade_off: float = 0.1
@@ -164,25 +171,46 @@ class LatencyConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> LatencyConfig:
-        self.target_within(0.0, 1.0)
+        self.check_target()
+        for name, most in self.limits.items():
+            if name not in COUNTS and not Path(name).suffix:
+                raise UserError(
+                    f"'{name}' cannot be limited; limit {', '.join(COUNTS)}, or give the path of a "
+                    "table, such as energy.yaml"
+                )
+            parse_amount(most, f"the limit of {name}")
         return self
 
     def conditions(self) -> Conditions:
         """How to measure: here and now."""
         return Conditions(**{name: getattr(self, name) for name in self.MEASURING})
 
-    def target_within(self, cheapest: float, dearest: float) -> float:
-        """The target in ms, for a space that reaches from `cheapest` to `dearest`."""
-        match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(ms|%)\s*", self.target)
-        try:
-            value = float(match[1]) if match else float("nan")
-        except ValueError:
-            value = float("nan")
-        if not match or not value >= 0:
-            raise UserError(
-                f"target '{self.target}' is not a latency; write for example 12.5ms or 40%"
-            )
-        return value if match[2] == "ms" else cheapest + value / 100 * (dearest - cheapest)
+    def check_target(self) -> None:
+        """Refuse a target that is no amount of anything.
+
+        Raises:
+            UserError: it is none.
+        """
+        _, unit = parse_amount(self.target, "target")
+        if not split_unit(unit)[1]:
+            raise UserError(f"target '{self.target}' has no unit; write for example 12.5ms or 40%")
+
+    def target_of(self, costs: Costs) -> float:
+        """The target, for networks of these costs.
+
+        Raises:
+            UserError: it is in another unit.
+        """
+        return amount_within(self.target, "target", costs.bounds, costs.unit)
+
+    @property
+    def counted(self) -> CountName | None:
+        """What the target counts, where no table says what networks cost."""
+        if self.table or self.regularizer != "target":
+            return None
+        _, unit = parse_amount(self.target, "target")
+        counts: dict[str, CountName] = {"MACs": "macs", "params": "parameters"}
+        return counts.get(split_unit(unit)[1])
 
 
 class OptimizerConfig(StrictModel):
@@ -361,7 +389,7 @@ class Config(StrictModel):
         if twice := {name for name in names if names.count(name) > 1}:
             raise UserError(f"'{min(twice)}' is asked for twice; leave out one of them")
         for aim in self.aims:
-            aim.latency.target_within(0.0, 1.0)
+            aim.latency.check_target()
         known = [aim.name for aim in self.model_copy(update={"left_out": ()}).aims]
         if unknown := set(self.left_out) - set(known):
             raise UserError(
@@ -471,12 +499,22 @@ def _move_paths(tree: dict[str, Any], folder: Path) -> None:
         if isinstance(value, str) and not is_name(value):
             settings[name] = moved(value)
 
+    def move_limits(settings: Any) -> None:
+        limits = settings.get("limits") if isinstance(settings, dict) else None
+        if isinstance(limits, dict):
+            settings["limits"] = {
+                name if name in COUNTS or not isinstance(name, str) else moved(name): most
+                for name, most in limits.items()
+            }
+
     for key, is_name in _PATHS.items():
         section, name = key.split(".")
         move(tree.get(section), name, is_name)
+    move_limits(tree.get("latency"))
     if isinstance(devices := tree.get("devices"), dict):
         for settings in devices.values():
             move(settings, "table", _PATHS["latency.table"])
+            move_limits(settings)
     if isinstance(plugins := tree.get("plugins"), list):
         tree["plugins"] = [moved(each) if isinstance(each, str) else each for each in plugins]
 

@@ -83,6 +83,7 @@ def make_run(
             "loss": 0.69,
             "measured": 1.03 * predicted,
             "target": predicted / 1.024,
+            "limits": [],
             "devices": {},
             "seed": seed,
             "seconds": {"warmup": 62.1, "search": 401.0, "train": 301.4},

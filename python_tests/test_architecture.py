@@ -17,7 +17,7 @@ PACKAGE = Path(proxyless_ext.__file__).parent
 LAYERS = [
     {"errors"},
     {"_library", "_registrations", "compilers", "documents", "files", "processor", "progress"}
-    | {"ranks", "seeding"},
+    | {"quantities", "ranks", "seeding"},
     {"environment", "export", "ops", "reference", "spaces"},
     {"gates"},
     {"nn", "data", "runs"},

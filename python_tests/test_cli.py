@@ -23,6 +23,7 @@ from proxyless_ext.cli import app
 from proxyless_ext.config import load_config
 from proxyless_ext.data import load_pictures
 from proxyless_ext.latency import LatencyTable
+from proxyless_ext.report.words import cost
 from proxyless_ext.runs import Run, load_checkpoint
 from proxyless_ext.search import Objective, derive_choices
 from proxyless_ext.spaces import Architecture
@@ -124,8 +125,9 @@ def test_its_last_lines_are_what_it_found(finished: tuple[Run, Result]) -> None:
         f"accuracy:          {found['accuracy']:.2%} (top-5 {found['top5']:.2%})",
         f"parameters:        {found['parameters']:,}",
         f"MACs:              {found['macs']:,}",
-        f"predicted latency: {found['predicted']:.3f} ms (target {found['target']:.3f} ms)",
-        f"measured latency:  {found['measured']:.3f} ms",
+        f"predicted latency: {cost(found['predicted'], 'ms')} "
+        f"(target {cost(found['target'], 'ms')})",
+        f"measured latency:  {cost(found['measured'], 'ms')}",
         f"report:            {run.report_path}",
     ]
     assert 0 < found["accuracy"] <= found["top5"] <= 1
@@ -194,7 +196,7 @@ def test_derive_again(finished: tuple[Run, Result], tmp_path: Path) -> None:
         out = tmp_path / "derived.json"
         printed = proxyless("derive", run.folder, "--out", out, *options).stdout
         architecture = Architecture.load(out)
-        assert printed == f"{out}: predicted latency {table.predict(architecture):.3f} ms\n"
+        assert printed == f"{out}: predicted latency {cost(table.predict(architecture), 'ms')}\n"
         return architecture
 
     supernet = SuperNet(SPACE)

@@ -197,8 +197,8 @@ def test_large_pictures_are_read_as_they_are_needed(here: Path) -> None:
         ("search.epochs=many", r"'search\.epochs' is 'many': input should be a valid integer"),
         ("search.lr=.nan", r"'search\.lr' is nan: .*finite"),
         ("gates.mode=fast", r"'gates\.mode' is 'fast': .*'full', 'two_path' or 'reinforce'"),
-        ("latency.target=fast", "target 'fast' is not a latency; write for example 12.5ms or 40%"),
-        ("latency.target=40", "target '40' is not a latency; write for example 12.5ms or 40%"),
+        ("latency.target=fast", "target 'fast' is no amount; write for example 12.5ms"),
+        ("latency.target=40", "target '40' has no unit; write for example 12.5ms or 40%"),
         ("latency.table=none.yaml", r"cannot read none\.yaml: No such file"),
         ("space.resolution=16", r"table\.yaml is for networks that begin with Conv-input:8x8x3"),
         ("space.width_mult=0.5", r"space 'tiny' has no width 0\.5: channels become multiples of 8"),
@@ -467,7 +467,7 @@ def test_places_that_cannot_be_written(run: Run) -> None:
         ),
         (
             ("check", "table.yaml", "space.yaml", "--target", "soon"),
-            "target 'soon' is not a latency; write for example 12.5ms or 40%",
+            "target 'soon' is no amount; write for example 12.5ms, 5.7Mparams or 40%",
         ),
         (
             ("check", "table.yaml", "space.yaml", "--target", "40%", "--tolerance", "0"),

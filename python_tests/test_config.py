@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxyless_ext.config import Config, LatencyConfig, SpaceConfig, load_config, parse_override
 from proxyless_ext.documents import write_document
 from proxyless_ext.errors import UserError
+from proxyless_ext.latency import Costs
 from proxyless_ext.spaces import Space
 
 REPOSITORY = Path(__file__).parent.parent
@@ -181,23 +182,56 @@ def test_missing_file() -> None:
 
 @given(cheapest=st.floats(0.01, 10), span=st.floats(0, 10), ms=st.floats(0.001, 100))
 def test_targets_in_ms(cheapest: float, span: float, ms: float) -> None:
+    costs = Costs.of([[0.0, span]], cheapest)
     for text in (f"{ms}ms", f" {ms} ms "):
-        assert LatencyConfig(target=text).target_within(cheapest, cheapest + span) == ms
+        assert LatencyConfig(target=text).target_of(costs) == ms
 
 
 @given(cheapest=st.floats(0.01, 10), span=st.floats(0, 10), percent=st.floats(0, 100))
 def test_targets_in_percent(cheapest: float, span: float, percent: float) -> None:
-    target = LatencyConfig(target=f"{percent}%").target_within(cheapest, cheapest + span)
+    costs = Costs.of([[0.0, span]], cheapest)
+    target = LatencyConfig(target=f"{percent}%").target_of(costs)
     assert target == pytest.approx(cheapest + percent / 100 * span)
 
 
 @pytest.mark.parametrize(
-    "target", ["fast", "", "40", 40, "ms", "%", "-5ms", "1.2.3ms", "5 s", "nanms", "40%%", ".ms"]
+    "target", ["fast", "", "40", 40, "ms", "%", "-5ms", "1.2.3ms", "5M", "nanms", "40%%", ".ms"]
 )
 def test_targets_that_are_none(target: Any) -> None:
-    sentence = f"target '{re.escape(str(target))}' is not a latency; write for example 12.5ms"
+    sentence = (
+        f"target '{re.escape(str(target))}' (is no amount|has no unit); write for example 12.5ms"
+    )
     with pytest.raises(UserError, match=sentence):
         load_config(None, {"latency.target": target})
+
+
+def test_limits_of_tables_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "latency: {limits: {macs: 3M, energy.yaml: 3mJ}}\n"
+        "devices: {phone: {limits: {./peak.yaml: 2}}, other: {}}\n"
+    )
+    config = load_config(tmp_path / "config.yaml", {})
+    energy, peak = (str(tmp_path / name) for name in ("energy.yaml", "peak.yaml"))
+    assert config.latency.limits == {"macs": "3M", energy: "3mJ"}
+    assert config.devices["phone"].limits == {peak: "2"}
+    assert config.devices["other"].limits == config.latency.limits
+    assert config.anchored().devices["phone"].limits == {peak: "2"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ({"param": "5M"}, "'param' cannot be limited; limit macs, parameters, weight_bytes, acti"),
+        ({"macs": "few"}, "the limit of macs 'few' is no amount; write for example"),
+        ({"macs": "-3M"}, "the limit of macs '-3M' is no amount"),
+        ({"macs": float("nan")}, "the limit of macs 'nan' is no amount"),
+        ("macs", "limits"),
+    ],
+)
+def test_limits_that_are_none(limits: Any, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_config(None, {"latency.limits": limits})
+    assert "\n" not in str(caught.value)
 
 
 def test_spaces() -> None:

@@ -197,13 +197,13 @@ def test_counts_of_layers_add_up_to_those_of_networks() -> None:
     assert weights.unit == "B"
 
 
-def test_a_search_takes_times_only(here: Path) -> None:
+def test_a_counted_table_takes_no_target_in_ms(here: Path) -> None:
     said = CliRunner().invoke(app, ["latency", "count", "space.yaml", "--out", "macs.yaml"])
     assert re.search(r"cheapest network: [\d.]+ MACs\n", said.stdout)
     table = LatencyTable.load("macs.yaml")
     assert table.entries == count_table(SPACE, "macs").entries
-    with pytest.raises(UserError, match=r"macs\.yaml holds MACs, and a search in a space takes"):
-        Objective.of_space(SPACE, table, LatencyConfig())
+    with pytest.raises(UserError, match="target '9ms' is in ms, and networks here cost MACs"):
+        Objective.of_space(SPACE, table, LatencyConfig(target="9ms"))
 
 
 def test_activations_of_an_mbconv() -> None:

@@ -157,10 +157,10 @@ def test_targets_out_of_reach_say_what_is_within(part: float | None, target: str
 
 
 def test_mul_log_refuses_a_millisecond_or_less() -> None:
-    with pytest.raises(UserError, match=r"needs latencies above 1 ms and 'tiny' reaches 0\.04 ms"):
+    with pytest.raises(UserError, match=r"needs costs above 1 ms and 'tiny' reaches 0\.04 ms"):
         build(table_with([0.01]), regularizer="mul#log")
     for reference in (0.5, 1.0):
-        with pytest.raises(UserError, match=f"its reference being {reference:.3g} ms"):
+        with pytest.raises(UserError, match=f"its reference being {reference:.4g} ms"):
             build(regularizer="mul#log", reference=reference)
 
 

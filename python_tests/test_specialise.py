@@ -373,7 +373,7 @@ BOTH = ("--device", "cpu.yaml", "--device", "phone.yaml")
         (("--device", "none.yaml"), "cannot read none.yaml: No such file"),
         (("--device", "cpu.yaml", "--device", "other/cpu.yaml"), "two devices are called 'cpu'"),
         ((*BOTH, "--target", "40%", "--target", "40 %"), "'cpu-40%' is asked for twice"),
-        ((*BOTH, "--target", "fast"), "target 'fast' is not a latency"),
+        ((*BOTH, "--target", "fast"), "target 'fast' is no amount"),
         (
             (*BOTH, "--target", "40%", "--target", "9ms"),
             "device 'cpu': the target of 9 ms is out of reach: networks of 'tiny' take",
@@ -383,7 +383,7 @@ BOTH = ("--device", "cpu.yaml", "--device", "phone.yaml")
             "search.paths is 'sampled', so that weights depend on the target, and 2 networks",
         ),
         (("--device", "typo.yaml"), "typo.yaml: unknown key 'treads'"),
-        (("--device", "own.yaml", "--target", "40%"), "device 'own' has a target of its own, 50%"),
+        (("--device", "own.yaml", "--target", "40%"), "device 'own' has its own target, 50%"),
         (("--device", "plus.yaml"), "device 'plus' has the regularizer 'add#linear'"),
         (
             ("--device", "batch.yaml"),

@@ -147,7 +147,7 @@ def _band(
         return None
     given = {"target": target} | ({} if tolerance is None else {"tolerance": tolerance})
     asked = validate(LatencyConfig, given, "options")
-    middle = asked.target_within(*table.bounds(space))
+    middle = asked.target_of(table.costs(space))
     return (1 - asked.tolerance) * middle, (1 + asked.tolerance) * middle
 
 

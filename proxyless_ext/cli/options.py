@@ -34,6 +34,14 @@ PluginOption = Annotated[
         "--plugin", help="Python file with operations or backends of your own, may be repeated."
     ),
 ]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        help="At most: parameters=5.7M, macs=300M, weight_bytes=2MB, activation_bytes=1MB, or "
+        "TABLE=AMOUNT; may be repeated.",
+    ),
+]
 BatchOption = Annotated[int, typer.Option(help="Pictures in one run.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder; a new one in runs/ by default.")
@@ -56,6 +64,11 @@ def configuration(config: Path | None, assignments: list[str] | None, **values: 
         key.replace("__", "."): value for key, value in values.items() if value is not None
     }
     return load_config(config, {**overrides, **dict(map(parse_override, assignments or []))})
+
+
+def limits(given: list[str] | None) -> dict[str, Any] | None:
+    """What ``--limit`` says, in place of the configuration's limits; None without it."""
+    return dict(map(parse_override, given)) if given else None
 
 
 def check_count(option: str, value: int) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import UserError
 from ..report import describe_status, describe_verdict, write_report
-from ..report.words import cost_name
+from ..report.words import cost, cost_name, describe_limit
 from ..runs import Result, Run, check_output
 from ..search import (
     Task,
@@ -23,6 +23,7 @@ from .command import command, console
 from .options import (
     ConfigOption,
     DataOption,
+    LimitOption,
     OutOption,
     PluginOption,
     ResumeOption,
@@ -30,13 +31,14 @@ from .options import (
     SpaceOption,
     begun,
     configuration,
+    limits,
     resumed,
 )
 from .planning import BudgetOption, planned
 
 TargetOption = Annotated[
     str | None,
-    typer.Option(help="Latency to end at: such as 12.5ms, or 40% of the space's range."),
+    typer.Option(help="Cost to end at: 12.5ms, 5.7Mparams, 300MMACs, or 40% of the space's range."),
 ]
 
 
@@ -46,6 +48,7 @@ def search(
     data: DataOption = None,
     space: SpaceOption = None,
     target: TargetOption = None,
+    limit: LimitOption = None,
     budget: BudgetOption = None,
     seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
     plugin: PluginOption = None,
@@ -54,7 +57,7 @@ def search(
     assignments: SetOption = None,
 ) -> None:
     """Search a network on your pictures and this machine, train it, and report."""
-    options = (config, data, space, target, budget, seed, plugin, assignments)
+    options = (config, data, space, target, limit, budget, seed, plugin, assignments)
     given = any(option is not None for option in options)
     run = resumed("search", out, resume, given)
     settings = configuration(
@@ -63,6 +66,7 @@ def search(
         data__source=data,
         space__name=space,
         latency__target=target,
+        latency__limits=limits(limit),
         seed=seed,
         plugins=plugin and [str(each) for each in plugin],
     )
@@ -120,6 +124,7 @@ def verify(
 def derive(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished search.")],
     target: TargetOption = None,
+    limit: LimitOption = None,
     out: Annotated[Path, typer.Option(help="The architecture file to write.")] = Path(
         "architecture.json"
     ),
@@ -129,11 +134,15 @@ def derive(
     opened = Run.open(run)
     regularizer = None if target is None else "target"
     settings = configuration(
-        opened.config_path, None, latency__target=target, latency__regularizer=regularizer
+        opened.config_path,
+        None,
+        latency__target=target,
+        latency__regularizer=regularizer,
+        latency__limits=limits(limit),
     )
     architecture, predicted, unit = derive_again(opened, settings)
     architecture.save(out)
-    console.print(f"{out}: predicted {cost_name(unit)} {predicted:.3f} {unit}")
+    console.print(f"{out}: predicted {cost_name(unit)} {cost(predicted, unit)}")
 
 
 @command(commands)
@@ -151,13 +160,15 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 
 def _print_result(result: Result, report: Path) -> None:
     unit = result.unit
-    aim = f" (target {result.target:.3f} {unit})" if result.target is not None else ""
+    aim = f" (target {cost(result.target, unit)})" if result.target is not None else ""
     console.print(f"accuracy:          {result.accuracy:.2%} (top-5 {result.top5:.2%})")
     console.print(f"parameters:        {result.parameters:,}")
     console.print(f"MACs:              {result.macs:,}")
     predicted = f"predicted {cost_name(unit)}:"
-    console.print(f"{predicted:<18} {result.predicted:.3f} {unit}{aim}")
+    console.print(f"{predicted:<18} {cost(result.predicted, unit)}{aim}")
+    for kept in result.limits:
+        console.print(f"{f'{kept.name}:':<18} {describe_limit(kept)}")
     is_here = result.measured is not None
-    measured = f"{result.measured:.3f} {unit}" if is_here else "not on this machine"
+    measured = cost(result.measured, unit) if is_here else "not on this machine"
     console.print(f"measured latency:  {measured}")
     console.print(f"report:            {report}")

@@ -11,6 +11,7 @@ import typer
 from ..config import Config, read_devices
 from ..errors import UserError
 from ..report import write_report
+from ..report.words import cost
 from ..runs import Result, Run
 from ..search import Task, begin_sizes, load_sizes, run_search
 from .app import commands
@@ -18,6 +19,7 @@ from .command import command, console
 from .options import (
     ConfigOption,
     DataOption,
+    LimitOption,
     OutOption,
     PluginOption,
     ResumeOption,
@@ -25,6 +27,7 @@ from .options import (
     SpaceOption,
     begun,
     configuration,
+    limits,
     resumed,
 )
 from .planning import BudgetOption, planned, planned_sizes
@@ -41,7 +44,7 @@ def specialise(
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option(help="Latency on every device, as in search; may be repeated."),
+        typer.Option(help="Cost on every device, as in search; may be repeated."),
     ] = None,
     width_mult: Annotated[
         list[float] | None, typer.Option(help="What channels are multiplied by; may be repeated.")
@@ -49,6 +52,7 @@ def specialise(
     resolution: Annotated[
         list[int] | None, typer.Option(help="Of the pictures, in pixels; may be repeated.")
     ] = None,
+    limit: LimitOption = None,
     budget: BudgetOption = None,
     seed: Annotated[int | None, typer.Option(help="Of every random decision.")] = None,
     plugin: PluginOption = None,
@@ -58,15 +62,28 @@ def specialise(
 ) -> None:
     """Search a network for every device, target and size, and report."""
     sizes = (width_mult, resolution)
-    options = (config, data, space, device, target, *sizes, budget, seed, plugin, assignments)
+    options = (
+        config,
+        data,
+        space,
+        device,
+        target,
+        limit,
+        *sizes,
+        budget,
+        seed,
+        plugin,
+        assignments,
+    )
     run = resumed("specialise", out, resume, any(option is not None for option in options))
     devices = read_devices(device) if device else None
     for name, fields in (devices or {}).items():
-        if target and "target" in fields:
-            raise UserError(
-                f"device '{name}' has a target of its own, {fields['target']}; leave out that or "
-                "--target"
-            )
+        for option, values in (("target", target), ("limits", limit)):
+            if values and option in fields:
+                raise UserError(
+                    f"device '{name}' has its own {option}, {fields[option]}; leave out that or "
+                    f"--{option.removesuffix('s')}"
+                )
     settings = configuration(
         run.config_path if run else config,
         assignments,
@@ -76,6 +93,7 @@ def specialise(
         space__resolutions=resolution,
         devices=devices,
         targets=target,
+        latency__limits=limits(limit),
         seed=seed,
         plugins=plugin and [str(each) for each in plugin],
     )
@@ -124,10 +142,10 @@ def _print_results(run: Run, settings: Config, results: Sequence[Result]) -> Non
     width = max(map(len, names))
     for name, result in zip(names, results, strict=True):
         unit, is_here = result.unit, result.measured is not None
-        measured = f"{result.measured:.3f} {unit}" if is_here else "not here"
+        measured = cost(result.measured, unit) if is_here else "not here"
         console.print(
             f"{name:<{width}}  accuracy {result.accuracy:.2%}, predicted "
-            f"{result.predicted:.3f} {unit} (target {result.target:.3f} {unit}), "
+            f"{cost(result.predicted, unit)} (target {cost(result.target, unit)}), "
             f"measured {measured}"
         )
     console.print(f"networks: {run.networks_folder}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +34,11 @@ class Counts(NamedTuple):
 
 
 CountName = Literal["macs", "parameters", "weight_bytes", "activation_bytes"]
+COUNTS: tuple[CountName, ...] = get_args(CountName)
 
 UNITS: dict[CountName, str] = {
     "macs": "MACs",
-    "parameters": "parameters",
+    "parameters": "params",
     "weight_bytes": "B",
     "activation_bytes": "B",
 }
@@ -44,12 +46,16 @@ UNITS: dict[CountName, str] = {
 
 def count_table(space: Space, cost: CountName) -> LatencyTable:
     """What all layers of a space cost, exactly, in a unit of its own."""
-    counts = count_layers(covering(space))
     entries = {
         key: Entry(count=1, mean=float(getattr(each, cost)), var=0.0)
-        for key, each in counts.items()
+        for key, each in _count_space(space).items()
     }
     return LatencyTable(entries, source=f"the table of {cost}", unit=UNITS[cost])
+
+
+@lru_cache(maxsize=8)
+def _count_space(space: Space) -> dict[str, Counts]:
+    return count_layers(covering(space))
 
 
 def covering(space: Space) -> list[Architecture]:

@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..nn import Edges, MixedOp, count_parameters, derive
 from .conditions import Conditions
 from .costs import Costs
+from .counting import UNITS
 from .measured_costs import MeasuredCosts
 from .sampling import draw_uniform
 from .whole_networks import measure_each
@@ -75,7 +76,7 @@ class StandingCandidates:
         if cost not in ("macs", "parameters"):
             known = ", ".join(get_args(CostName))
             raise UserError(f"'{cost}' is no cost; use one of {known}, or give costs of your own")
-        count, unit = (self._macs, "MACs") if cost == "macs" else (self._parameters, "parameters")
+        count = self._macs if cost == "macs" else self._parameters
         if cost == "parameters":
             self._check_separate()
         rows = self._rows(
@@ -83,7 +84,7 @@ class StandingCandidates:
         )
         first = [0] * len(rows)
         fixed = count(derive(self.model, first), [self.example]) - sum(row[0] for row in rows)
-        return Costs.of(rows, fixed, unit)
+        return Costs.of(rows, fixed, UNITS[cost])
 
     @staticmethod
     def candidate(mixed: MixedOp, choice: int) -> nn.Module:

@@ -1,11 +1,11 @@
-"""Networks of a space whose latency lies in a band: drawn uniformly, or the most probable one.
+"""Networks of a space whose cost lies in a band: drawn uniformly, or the most probable one.
 
-Both are one dynamic programme over the edges. Latencies are rounded to bins; working backwards, it
+Both are one dynamic programme over the edges. Costs are rounded to bins; working backwards, it
 finds for every edge and every number of bins what the completions that take just so many bins are
 worth together: their number (in logarithms) to draw uniformly, or the best of their scores to find
 the best. Networks are then built edge by edge from these values. The band is widened by what
 rounding can amount to, so that no network of the band is missed, and what is built is held against
-the band by its exact latency, so that no other is accepted.
+the band by its exact cost, so that no other is accepted.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def draw_uniform(counts: Sequence[int], rng: random.Random) -> list[int]:
 
 
 def sample_within(costs: Costs, low: float, high: float, count: int, seed: int) -> list[list[int]]:
-    """Different networks whose predicted latency lies in [low, high], drawn uniformly.
+    """Different networks whose cost lies in [low, high], drawn uniformly.
 
     Returns:
         `count` networks, each as one candidate index per edge; all there are if there are fewer.
     """
     scores = costs.exists.double().log()
     low, high = low - costs.fixed, high - costs.fixed
-    band = _Band(costs.edges, scores, low, high, torch.logsumexp)
+    band = BandProgramme(costs.edges, scores, low, high, torch.logsumexp)
     if band.size <= MAX_TRIES:
         networks = [tuple(choices) for choices in band.best_first() if band.holds(choices)]
         random.Random(derive_seed(seed, "networks within")).shuffle(networks)
@@ -69,13 +69,13 @@ def sample_within(costs: Costs, low: float, high: float, count: int, seed: int) 
 
 
 def most_probable_within(
-    log_probabilities: Tensor, latencies: Tensor, low: float, high: float, count: int = 1
+    log_probabilities: Tensor, costs: Tensor, low: float, high: float, count: int = 1
 ) -> list[list[int]]:
-    """The most probable networks among those whose summed latency lies in [low, high].
+    """The most probable networks among those whose summed cost lies in [low, high].
 
     Args:
         log_probabilities: log p of every candidate of every edge [E, N], -inf where there is none.
-        latencies: of the candidates in ms [E, N].
+        costs: of the candidates [E, N].
         low, high: the band, without what all networks have in common.
         count: how many.
 
@@ -84,7 +84,7 @@ def most_probable_within(
             when no more lie there; or, in a band hardly wider than rounding, when no more do of the
             20,000 most probable of the widened one.
     """
-    band = _Band(latencies, log_probabilities, low, high, torch.amax)
+    band = BandProgramme(costs, log_probabilities, low, high, torch.amax)
     tried = islice(band.best_first(), MAX_TRIES)
     return list(islice(filter(band.holds, tried), count))
 
@@ -95,11 +95,11 @@ class _Reduce(Protocol):
     def __call__(self, input: Tensor, dim: int) -> Tensor: ...
 
 
-class _Band:
-    """The dynamic programme for one band of summed latencies.
+class BandProgramme:
+    """The dynamic programme for one band of summed costs.
 
     Args:
-        latencies: in ms [E, N].
+        costs: [E, N].
         scores: what a network's value is the sum of [E, N]; -inf where an edge has no candidate.
         low, high: the band.
         reduce: what values of completions are worth together.
@@ -111,16 +111,16 @@ class _Band:
     """
 
     def __init__(
-        self, latencies: Tensor, scores: Tensor, low: float, high: float, reduce: _Reduce
+        self, costs: Tensor, scores: Tensor, low: float, high: float, reduce: _Reduce
     ) -> None:
-        self.latencies, self.scores = latencies.double(), scores.double()
+        self.costs, self.scores = costs.double(), scores.double()
         self.low, self.high = low, high
         absent = self.scores == -torch.inf
-        cheapest = self.latencies.masked_fill(absent, torch.inf).amin(dim=1, keepdim=True)
-        above = (self.latencies - cheapest).masked_fill(absent, 0)
+        cheapest = self.costs.masked_fill(absent, torch.inf).amin(dim=1, keepdim=True)
+        above = (self.costs - cheapest).masked_fill(absent, 0)
         width = above.amax(dim=1).sum().item() / BINS or 1.0
         self.bins = (above / width).round().long()
-        low, high = ((ms - cheapest.sum().item()) / width for ms in (low, high))
+        low, high = ((cost - cheapest.sum().item()) / width for cost in (low, high))
         slack = len(self.bins) / 2 + 1  # Half a bin an edge, and arithmetic's own rounding.
         most = self.bins.amax(dim=1).sum().item()
         self.first = int(min(max(low - slack, 0), most + 1))
@@ -133,8 +133,8 @@ class _Band:
 
     def holds(self, choices: Sequence[int]) -> bool:
         """Whether a network lies in the band itself."""
-        latency = math.fsum(self.latencies[range(len(choices)), choices].tolist())
-        return self.low <= latency <= self.high
+        cost = math.fsum(self.costs[range(len(choices)), choices].tolist())
+        return self.low <= cost <= self.high
 
     def draw(self, generator: torch.Generator) -> Iterator[list[int]]:
         """Networks of the widened band, each drawn with a probability of exp(score), for ever."""
@@ -157,21 +157,18 @@ class _Band:
             (-value, next(newest), 0.0, total, []) for total, value in totals if value > -torch.inf
         ]
         heapq.heapify(heap)
+        # As lists, which are far faster than tensors where single numbers are asked for.
+        bins, scores, values = self.bins.tolist(), self.scores.tolist(), self.values.tolist()
         while heap:
             _, _, score, left, choices = heapq.heappop(heap)
             edge = len(choices)
-            if edge == len(self.bins):
+            if edge == len(bins):
                 yield choices
                 continue
-            after = left - self.bins[edge]
-            steps = zip(
-                self._continued(edge, after).tolist(),
-                self.scores[edge].tolist(),
-                after.tolist(),
-                strict=True,
-            )
-            for choice, (value, step, rest) in enumerate(steps):
-                if value > -torch.inf:
+            completed = values[edge + 1]
+            for choice, (taken, step) in enumerate(zip(bins[edge], scores[edge], strict=True)):
+                rest = left - taken
+                if rest >= 0 and (value := step + completed[rest]) > -math.inf:
                     entry = (-score - value, next(newest), score + step, rest, [*choices, choice])
                     heapq.heappush(heap, entry)
 

@@ -126,26 +126,29 @@ def layer_costs(layers: Sequence[Layer], costs: Sequence[float], unit: str) -> s
 
 
 @styled
-def accuracy_against_latency(derived: Competitor, comparison: Comparison) -> str:
+def accuracy_against_cost(derived: Competitor, comparison: Comparison) -> str:
     """The derived network among others of its space and yardsticks.
 
-    Latencies are the measured ones. Random networks come with mean and standard deviation; a
-    yardstick without an accuracy is a line at its latency.
+    Latencies are the measured ones, or costs the predicted ones where nothing was measured. Random
+    networks come with mean and standard deviation; a yardstick without an accuracy is a line at its
+    latency.
     """
+    kind = "predicted" if derived.measured is None else "measured"
+    name = f"{kind} {cost_name(derived.unit)}"
     figure = new_figure(400, 320)
     axes = figure.subplots()
-    points = [point for network in comparison.short_list if (point := _point(network))]
+    points = [point for network in comparison.short_list if (point := _point(network, kind))]
     if points:
         axes.plot(*zip(*points, strict=True), "o", color=ORANGE, alpha=0.5, label="short list")
-    points = [point for network in comparison.random if (point := _point(network))]
+    points = [point for network in comparison.random if (point := _point(network, kind))]
     if points:
-        latencies, accuracies = zip(*points, strict=True)
-        axes.plot(latencies, accuracies, "o", color=GREY, alpha=0.6, label="random networks")
+        costs, accuracies = zip(*points, strict=True)
+        axes.plot(costs, accuracies, "o", color=GREY, alpha=0.6, label="random networks")
     if len(points) > 1:
         axes.errorbar(
-            statistics.mean(latencies),
+            statistics.mean(costs),
             statistics.mean(accuracies),
-            xerr=statistics.stdev(latencies),
+            xerr=statistics.stdev(costs),
             yerr=statistics.stdev(accuracies),
             color=GREY,
             capsize=3,
@@ -153,13 +156,13 @@ def accuracy_against_latency(derived: Competitor, comparison: Comparison) -> str
         )
     for yardstick in comparison.yardsticks:
         draw_yardstick(axes, yardstick)
-    if point := _point(derived):
+    if point := _point(derived, kind):
         style: dict[str, Any] = {"markersize": 16, "markeredgecolor": "white"}
         axes.plot(*point, "*", color=ORANGE, label="derived network", **style)
     axes.margins(0.15)
-    axes.set(title="Accuracy, %", xlabel="measured latency, ms")
+    axes.set(title="Accuracy, %", xlabel=f"{name}, {derived.unit}")
     add_legend(axes, columns=3)
-    return to_svg(figure, "Accuracy against measured latency", "comparison-")
+    return to_svg(figure, f"Accuracy against {name}", "comparison-")
 
 
 @styled
@@ -257,11 +260,12 @@ def draw_yardstick(axes: Axes, yardstick: Competitor, is_line_named: bool = True
         axes.annotate(yardstick.name, (yardstick.measured, 1), (-3, -3), **top, **text)
 
 
-def _point(network: Competitor) -> tuple[float, float] | None:
-    """Measured latency in ms and accuracy in %, where both are known."""
-    if network.measured is None or network.accuracy is None:
+def _point(network: Competitor, kind: str = "measured") -> tuple[float, float] | None:
+    """Measured or predicted cost and accuracy in %, where both are known."""
+    cost: float | None = getattr(network, kind)
+    if cost is None or network.accuracy is None:
         return None
-    return network.measured, 100 * network.accuracy
+    return cost, 100 * network.accuracy
 
 
 def _plot(

@@ -216,7 +216,7 @@ def _comparison_chart(contents: Contents) -> Markup | None:
     comparison = contents.comparison
     if not (comparison.random or comparison.short_list or comparison.yardsticks):
         return None
-    return Markup(figures.accuracy_against_latency(contents.derived, comparison))
+    return Markup(figures.accuracy_against_cost(contents.derived, comparison))
 
 
 def _comparison_rows(contents: Contents) -> list[tuple[Competitor, str]]:

@@ -22,6 +22,7 @@ from .preferences import Network, Preference, by_resolution, describe_preference
 from .summary import (
     Paragraph,
     describe_conditions,
+    describe_limits,
     describe_reach,
     describe_search,
     describe_time,
@@ -123,6 +124,9 @@ class Specialised:
             if table is not None and space is not None:
                 told = f"{describe_conditions(table)}. {describe_reach(table, space)}."
                 yield Paragraph(device, told)
+        for each in self.found:
+            if each.contents.result.limits:
+                yield Paragraph(each.name, describe_limits(each.contents))
         if seconds := self.seconds:
             several = words.plural(len(self.found), "network")
             yield Paragraph("How", f"{describe_time(seconds)}, all {several} together.")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ..progress import describe
+from ..quantities import show
 from ..runs import Epoch, Position, Run, read_metrics
 from ..spaces import read_model
 from .words import plural
@@ -53,7 +54,10 @@ def _describe_phase(records: Sequence[Epoch]) -> Iterator[str]:
     for name in _CURVES:
         values = [value for record in records if (value := getattr(record, name, None)) is not None]
         if values:
-            yield f"  {name:<14}{sparkline(values)}  {values[-1]:.4g}"
+            last = f"{values[-1]:.4g}"
+            if name == "derived":
+                last = show(values[-1], getattr(records[-1], "unit", ""))
+            yield f"  {name:<14}{sparkline(values)}  {last}"
 
 
 def sparkline(values: Sequence[float]) -> str:

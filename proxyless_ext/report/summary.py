@@ -11,7 +11,17 @@ from ..errors import UserError
 from ..latency import LatencyTable
 from ..spaces import Architecture, Space, parse_operation
 from .contents import Contents
-from .words import cost, cost_name, count, duration, networks, percent, plural, square
+from .words import (
+    cost,
+    cost_name,
+    count,
+    describe_limit,
+    duration,
+    networks,
+    percent,
+    plural,
+    square,
+)
 
 _LISTED_CLASSES = 12
 _STAGES = {
@@ -85,6 +95,14 @@ def summarise(contents: Contents) -> Iterator[Paragraph]:
     yield Paragraph("How", _how(contents))
     if contents.architecture is not None:
         yield Paragraph("Found", _found(contents.architecture, contents))
+    if contents.result.limits:
+        yield Paragraph("Limits", describe_limits(contents))
+
+
+def describe_limits(contents: Contents) -> str:
+    """What the network was not to exceed, and what it has."""
+    told = (f"{each.name}, {describe_limit(each)}" for each in contents.result.limits)
+    return f"{'; '.join(told)}."
 
 
 def describe_search(space: Space, classes: tuple[str, ...]) -> str:
@@ -122,7 +140,8 @@ def describe_conditions(table: LatencyTable) -> str:
     """What latencies were measured under, without a full stop."""
     conditions = table.conditions
     if conditions is None:
-        return "The latencies come from a table without conditions"
+        told = "latencies" if table.unit == "ms" else f"costs, in {table.unit},"
+        return f"The {told} come from a table without conditions"
     threads = f", {plural(conditions.threads, 'thread')}" if conditions.device == "cpu" else ""
     dtype = f" in {conditions.dtype}" if conditions.dtype != "float32" else ""
     return (

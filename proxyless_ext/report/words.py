@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
+from ..quantities import COUNTED, scaled
+from ..runs import LimitFigures
 from ..spaces import Layer, parse_operation
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -19,15 +21,21 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def count(value: float) -> str:
     """A large count: 431 k, 4.08 M, 320 M, 1.21 G."""
-    for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if float(f"{value:.3g}") >= factor:
-            return _three_digits(value / factor) + unit
-    return f"{value:.0f}"
+    return cost(value, "").rstrip()
 
 
-def cost(value: float, unit: str) -> str:
-    """A latency or another cost: 0.0512 ms, 5.12 ms, 113 mJ."""
-    return f"{_three_digits(value)} {unit}"
+def cost(value: float | None, unit: str) -> str:
+    """A latency or another cost: 0.0512 ms, 113 mJ, 4.08 Mparams; a dash where it is not known."""
+    if value is None:
+        return "\N{EN DASH}"
+    number, written = scaled(value, unit)
+    digits = f"{number:.0f}" if written in ("", *COUNTED) else _three_digits(number)
+    return f"{digits} {written}"
+
+
+def describe_limit(kept: LimitFigures) -> str:
+    """A limit: 5.12 Mparams of at most 5.70 Mparams."""
+    return f"{cost(kept.predicted, kept.unit)} of at most {cost(kept.most, kept.unit)}"
 
 
 def cost_name(unit: str) -> str:

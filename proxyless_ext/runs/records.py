@@ -181,11 +181,28 @@ class DeviceCosts(_Written):
     unit: str = "ms"
 
 
+class LimitFigures(_Written):
+    """A limit, and what the network costs by it.
+
+    Attributes:
+        name: of what is limited.
+        most: that a network may cost.
+        predicted: what it costs.
+        unit: of both.
+    """
+
+    name: str
+    most: float
+    predicted: float
+    unit: str
+
+
 class Result(Figures):
     """What came out of a run.
 
     Attributes:
         target: that the search held.
+        limits: that the network keeps beside.
         devices: what the network costs on each device of a run for several networks.
         seed: of the run.
         seconds: by the kind of the phase, over all sittings; of a phase that several networks
@@ -195,6 +212,7 @@ class Result(Figures):
     """
 
     target: float | None = None
+    limits: tuple[LimitFigures, ...] = ()
     devices: dict[str, DeviceCosts] = Field(default_factory=dict)
     seed: int | None = None
     seconds: dict[str, float] = Field(default_factory=dict)

@@ -6,11 +6,14 @@ import math
 import random
 import warnings
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..latency.sampling import draw_uniform, most_probable_within, sample_within
+from ..errors import UserError
+from ..latency import most_probable_limited, sample_limited
+from ..latency.sampling import draw_uniform
+from ..quantities import show, show_range
 from .objective import Objective
 
 Choices = tuple[int, ...]
@@ -22,9 +25,10 @@ TRIES = 200
 
 @dataclass(frozen=True)
 class Band:
-    """The networks within the tolerance of the latency target; all of them where there is none.
+    """The networks within the tolerance of the target which keep all limits.
 
-    Where no network lies within the tolerance, the band is as wide as the nearest one asks for.
+    Without a target these are all that keep the limits. Where no network lies within the tolerance,
+    the band is as wide as the nearest one asks for.
 
     Attributes:
         objective: of the search.
@@ -45,11 +49,24 @@ class Band:
 
     @classmethod
     def of(cls, objective: Objective) -> Band:
-        """The networks that may be handed over, at least one."""
-        widened = 1.0
-        while not (band := cls.within(objective, widened)).drawn(1, seed=0):
-            widened *= 1.05
+        """The networks that may be handed over, at least one.
+
+        Raises:
+            UserError: none keeps all limits.
+        """
+        band = cls.near(objective)
+        if not band.some(1):
+            raise _conflict(objective)
         return band
+
+    @classmethod
+    def near(cls, objective: Objective) -> Band:
+        """As wide as the target alone asks for, whether or not any network keeps the limits."""
+        free = replace(objective, limits=())
+        widened = 1.0
+        while not cls.within(free, widened).some(1):
+            widened *= 1.05
+        return cls.within(objective, widened)
 
     def likeliest(self, log_probabilities: Tensor, count: int) -> list[Choices]:
         """The most probable networks by falling probability; fewer where there are no more.
@@ -60,19 +77,30 @@ class Band:
             count: how many.
         """
         costs = self.objective.costs
-        found = most_probable_within(
+        found = most_probable_limited(
             log_probabilities.double().cpu(),
             costs.edges.cpu(),
             self.low - costs.fixed,
             self.high - costs.fixed,
+            self.objective.limits,
             count,
         )
         return [tuple(choices) for choices in found]
 
     def drawn(self, count: int, seed: int) -> list[Choices]:
         """Different networks drawn uniformly; fewer where there are no more."""
-        found = sample_within(self.objective.costs, self.low, self.high, count, seed)
+        objective = self.objective
+        found = sample_limited(objective.costs, self.low, self.high, objective.limits, count, seed)
         return [tuple(choices) for choices in found]
+
+    def some(self, count: int) -> list[Choices]:
+        """Any different networks; fewer where there are no more."""
+        limits = self.objective.limits
+        if not limits:
+            return self.drawn(count, seed=0)
+        # Those that are easily found, however few keep the limits: the ones with the least.
+        parts = [each.costs.edges / (each.costs.bounds[1] or 1.0) for each in limits]
+        return self.likeliest(self.objective.costs.exists.double().log() - sum(parts), count)
 
     def offspring(
         self, parents: Sequence[Choices], known: Collection[Choices], count: int, rng: random.Random
@@ -102,17 +130,63 @@ class Band:
 
     def holds(self, choices: Choices) -> bool:
         """Whether a network lies in it."""
-        return self.low <= self.objective.costs.network(choices) <= self.high
+        objective = self.objective
+        return self.low <= objective.predicted(choices) <= self.high and all(
+            limit.holds(choices) for limit in objective.limits
+        )
+
+
+def check_limits(objective: Objective) -> None:
+    """Refuse limits that no network keeps, or none of those near the target.
+
+    Raises:
+        UserError: says what conflicts, and what could be kept.
+    """
+    for limit in objective.limits:
+        cheapest, dearest = limit.costs.bounds
+        if limit.most < cheapest:
+            raise UserError(
+                f"the {limit} is out of reach: networks of '{objective.name}' have "
+                f"{show_range(cheapest, dearest, limit.costs.unit)}"
+            )
+    if objective.limits:
+        Band.of(objective)
+
+
+def _conflict(objective: Objective) -> UserError:
+    """What no network near the target keeps."""
+    band = Band.near(replace(objective, limits=()))
+    aim = f" within {_aim(objective)}" if objective.target is not None else ""
+    for limit in objective.limits:
+        (least,) = band.likeliest(limit.costs.exists.double().log() - limit.costs.edges, 1)
+        if not limit.holds(least):
+            return UserError(
+                f"the {limit} and the target conflict: networks of '{objective.name}'{aim} have at "
+                f"least {show(limit.costs.network(least), limit.costs.unit)}; move one of them"
+            )
+    names = " and the ".join(map(str, objective.limits))
+    return UserError(
+        f"no network of '{objective.name}'{aim} was found that keeps the {names} together, though "
+        "each can be kept; raise one of them"
+    )
+
+
+def _aim(objective: Objective) -> str:
+    assert objective.target is not None
+    told = show(objective.target, objective.costs.unit)
+    return f"{objective.config.tolerance:.0%} of the target of {told}"
 
 
 def warn_of_narrow_band(objective: Objective) -> None:
-    """Say so where the latency target leaves nothing to choose."""
-    found = Band.within(objective).drawn(2, seed=0)
+    """Say so where target and limits leave nothing to choose."""
+    found = Band.within(objective).some(2)
     if len(found) < 2 < objective.costs.num_networks:
         number = "only one network" if found else "no network"
+        limits = " and ".join(f"the {limit}" for limit in objective.limits)
+        aim = f"is within {_aim(objective)}" if objective.target is not None else ""
+        held = " and ".join(filter(None, (aim, limits and f"keeps {limits}")))
         warnings.warn(
-            f"{number} of '{objective.name}' is within {objective.config.tolerance:.0%} of the "
-            f"target of {objective.target:.4g} {objective.costs.unit}, so that there is nothing "
-            "to choose; widen the tolerance or move the target",
+            f"{number} of '{objective.name}' {held}, so that there is nothing to choose; widen the "
+            "tolerance or move the target or the limits",
             stacklevel=2,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from ..latency import sample_within
 from ..nn import SuperNet
+from ..quantities import show_range
 from ..runs import Comparison, Competitor, read_metrics
 from ..seeding import derive_seed
 from ..zoo import WIDTHS, YARDSTICKS, build, build_yardstick
-from .candidates import Choices
+from .candidates import Band, Choices
 from .goals import Device, Goal
 from .short_list import best_first, scored_networks
 from .stages import Stages
@@ -86,12 +86,12 @@ def draw_random(stages: Stages, goal: Goal, choices: Choices, wanted: int) -> li
     slack = goal.objective.config.tolerance * latency
     low, high = latency - slack, latency + slack
     seed = derive_seed(stages.config.seed, "random networks")
-    drawn = map(tuple, sample_within(goal.objective.costs, low, high, wanted + 1, seed))
+    drawn = Band(goal.objective, low, high).drawn(wanted + 1, seed)
     found = [rival for rival in drawn if rival != choices][:wanted]
     if len(found) < wanted:
         warnings.warn(
-            f"there are only {len(found)} networks of {low:.4g} to {high:.4g} "
-            f"{goal.objective.costs.unit} to compare with, not {wanted}",
+            f"there are only {len(found)} networks of "
+            f"{show_range(low, high, goal.objective.costs.unit)} to compare with, not {wanted}",
             stacklevel=2,
         )
     return found

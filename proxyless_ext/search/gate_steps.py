@@ -54,9 +54,10 @@ class GateLearner(ABC, Generic[Measured]):
         """
         self.optimizer.zero_grad(set_to_none=True)
         told = self.update(run, generator)
-        if pricing := self.objective.pricing:
-            with torch.no_grad():
-                self.edges.add_to_alphas(pricing.charge(self.edges.alpha_matrix()))
+        with torch.no_grad():
+            paid = self.objective.charge(self.edges.alpha_matrix())
+            if paid is not None:
+                self.edges.add_to_alphas(paid)
         return told
 
     @abstractmethod
@@ -70,6 +71,8 @@ class GateLearner(ABC, Generic[Measured]):
         }
         if pricing := self.objective.pricing:
             state["price"] = pricing.price
+        if limiting := self.objective.limiting:
+            state["limit_prices"] = limiting.prices
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -78,6 +81,8 @@ class GateLearner(ABC, Generic[Measured]):
             self.scaler.load_state_dict(state["scaler"])
         if pricing := self.objective.pricing:
             pricing.price = state["price"]
+        if limiting := self.objective.limiting:
+            limiting.prices = state["limit_prices"]
 
 
 class GradientLearner(GateLearner[Measured]):

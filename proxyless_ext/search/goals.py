@@ -13,8 +13,11 @@ from ..config import Aim, Config, LatencyConfig
 from ..errors import UserError
 from ..latency import Costs, LatencyTable, measure_network
 from ..nn import Edges
+from ..quantities import amount_within
 from ..runs import Outcome, Run, phase_name
 from ..spaces import Space
+from .candidates import check_limits
+from .limits import read_limits
 from .objective import Objective
 
 
@@ -24,7 +27,7 @@ class Device:
 
     Attributes:
         name: empty in a run for one network.
-        table: latencies of the space's layers.
+        table: what the space's layers cost.
         costs: what they make of the space's networks.
     """
 
@@ -92,7 +95,7 @@ def make_goals(
         tables: by the names of devices.
 
     Raises:
-        UserError: a table lacks layers, or a target is out of reach.
+        UserError: what `objective_of` raises.
     """
     goals: list[Goal] = []
     devices: dict[str, Device] = {}
@@ -108,10 +111,30 @@ def objective_of(aim: Aim, space: Space, table: LatencyTable) -> Objective:
     """The objective of a search.
 
     Raises:
-        UserError: the table lacks layers or holds no times, or the target is out of reach.
+        UserError: a table lacks layers or is of another unit than the target or a limit, or these
+            are out of reach or conflict.
     """
     try:
-        return Objective.of_space(space, table, aim.latency)
+        objective = Objective.of_space(space, table, aim.latency)
+        check_limits(objective)
+    except UserError as error:
+        raise _of_device(aim.device, error) from error
+    return objective
+
+
+def check_unmeasured(aim: Aim, space: Space) -> None:
+    """Refuse what is impossible whatever latencies will be measured.
+
+    Raises:
+        UserError: the target is no latency, or no network keeps the limits.
+    """
+    config = aim.latency
+    try:
+        if config.regularizer == "target":
+            amount_within(config.target, "target", (0.0, 0.0), "ms")
+        if limits := read_limits(space, config):
+            free = config.model_copy(update={"regularizer": "none"})
+            check_limits(Objective.build(space.name, limits[0].costs, free, limits))
     except UserError as error:
         raise _of_device(aim.device, error) from error
 

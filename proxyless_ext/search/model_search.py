@@ -45,8 +45,9 @@ class Search:
             fully_shard or torch.compile have made of it, which the training loop calls.
         example_input: a tensor that the model is called with, or several in a tuple: what networks
             cost is found out with it.
-        target: to end at: such as ``12.5ms``, ``40%`` of the way from the cheapest to the dearest
-            network, or a number in the unit of the costs; None for accuracy alone.
+        target: to end at: such as ``12.5ms`` or ``5.7Mparams``, ``40%`` of the way from the
+            cheapest to the dearest network, or a number in the unit of the costs; None for accuracy
+            alone.
         cost: what the target is of: ``latency`` on this machine, ``macs`` of the example input, or
             ``parameters``.
         costs: what networks cost, instead of finding that out here.
@@ -105,12 +106,7 @@ class Search:
             known = ranks.of_first(lambda: costs or candidates.counted(cost))
         latency: dict[str, Any] = {"tolerance": tolerance, "regularizer": "none"}
         if target is not None:
-            if isinstance(target, str) and not target.endswith("%") and known.unit != "ms":
-                raise UserError(
-                    f"the target '{target}' is no part of the way, as 40% is; a target in "
-                    f"{known.unit} is a number"
-                )
-            aim = target if isinstance(target, str) else f"{target}ms"
+            aim = target if isinstance(target, str) else f"{target} {known.unit}"
             latency |= {"regularizer": "target", "target": aim}
         gates = {"mode": mode, "lr": lr, "networks": networks}
         self.config = validate(GatesConfig, gates, "Search")

@@ -1,4 +1,4 @@
-"""What a gate step minimises: the cross entropy, and what latency does to it."""
+"""What a gate step minimises: the cross entropy, and what costs do to it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ..config import LatencyConfig
 from ..errors import OutOfReachError, UserError
-from ..latency import Costs, LatencyTable, add_linear, mul_log
+from ..latency import Costs, LatencyTable, Limit, add_linear, mul_log
+from ..quantities import show, show_range
 from ..spaces import Space
+from .limits import LimitPrices, read_limits
 from .target import LatencyTarget
 
 
@@ -25,6 +27,8 @@ class Objective:
         config: which regularizer, and its values.
         pricing: holds a target, for regularizer ``target``.
         reference: of ``add#linear``, ``mul#log`` and REINFORCE's reward.
+        limits: that networks keep beside.
+        limiting: holds them.
     """
 
     name: str
@@ -32,55 +36,56 @@ class Objective:
     config: LatencyConfig
     pricing: LatencyTarget | None
     reference: float
+    limits: tuple[Limit, ...] = ()
+    limiting: LimitPrices | None = None
 
     @classmethod
-    def build(cls, name: str, costs: Costs, config: LatencyConfig) -> Objective:
+    def build(
+        cls, name: str, costs: Costs, config: LatencyConfig, limits: tuple[Limit, ...] = ()
+    ) -> Objective:
         """Check the configuration against what the networks can reach.
 
         Raises:
             OutOfReachError: the target lies outside their reach.
-            UserError: ``mul#log`` is given latencies or a reference of 1 ms or less.
+            UserError: the target is of another unit, or ``mul#log`` is given costs or a reference
+                of 1 or less.
         """
         cheapest, dearest = costs.bounds
         pricing = None
         if config.regularizer == "target":
-            target = config.target_within(cheapest, dearest)
+            target = config.target_of(costs)
             rounding = 1e-9 * dearest  # 100% need not come out as the dearest to the last bit.
             if not cheapest - rounding <= target <= dearest + rounding:
                 raise OutOfReachError(
-                    f"the target of {target:.4g} {costs.unit} is out of reach: networks of "
-                    f"'{name}' take {cheapest:.4g} to {dearest:.4g} {costs.unit} here"
+                    f"the target of {show(target, costs.unit)} is out of reach: networks of "
+                    f"'{name}' take {show_range(cheapest, dearest, costs.unit)} here"
                 )
             pricing = LatencyTarget(costs.edges, costs.fixed, target)
         reference = config.reference or costs.uniform
         if config.regularizer == "mul#log" and min(cheapest, reference) <= 1:
             raise UserError(
-                f"mul#log needs latencies above 1 ms and '{name}' reaches {cheapest:.3g} ms, "
-                f"its reference being {reference:.3g} ms; use regularizer 'target' or "
-                "'add#linear'"
+                f"mul#log needs costs above {show(1, costs.unit)} and '{name}' reaches "
+                f"{show(cheapest, costs.unit)}, its reference being {show(reference, costs.unit)}; "
+                "use regularizer 'target' or 'add#linear'"
             )
-        return cls(name, costs, config, pricing, pricing.target if pricing else reference)
+        limiting = LimitPrices(limits) if limits else None
+        aim = pricing.target if pricing else reference
+        return cls(name, costs, config, pricing, aim, limits, limiting)
 
     @classmethod
     def of_space(cls, space: Space, table: LatencyTable, config: LatencyConfig) -> Objective:
         """The objective of a search in a space.
 
         Raises:
-            UserError: the table lacks a layer of the space or holds no times, or what `build`
-                raises.
+            UserError: a table lacks a layer of the space, or what `build` or `read_limits` raise.
         """
-        if table.unit != "ms":
-            raise UserError(
-                f"{table.source} holds {table.unit}, and a search in a space takes times; give a "
-                "table of latencies, or search over a model of your own with costs of any kind"
-            )
-        return cls.build(space.name, table.costs(space), config)
+        return cls.build(space.name, table.costs(space), config, read_limits(space, config))
 
     def correct(self, costs: Costs) -> None:
         """Take other costs of the same networks; a target stays what it is."""
         self.costs = costs
         if self.pricing:
-            self.pricing.latencies, self.pricing.fixed = costs.edges.double(), costs.fixed
+            self.pricing.costs, self.pricing.fixed = costs.edges.double(), costs.fixed
 
     @property
     def target(self) -> float | None:
@@ -95,6 +100,22 @@ class Objective:
         if self.pricing:
             return self.pricing.price
         return self.config.trade_off if self.config.regularizer == "add#linear" else 0.0
+
+    def charge(self, alpha: Tensor) -> Tensor | None:
+        """What to add to alpha [E, N] for expected costs to be on the target and within the limits.
+
+        Args:
+            alpha: after the optimizer's step, padded with -inf.
+
+        Returns:
+            [E, N]; None where there are neither.
+        """
+        paid = self.limiting.charge(alpha, self.pricing) if self.limiting else None
+        if self.pricing is None:
+            return paid
+        if paid is None:
+            return self.pricing.charge(alpha)
+        return paid + self.pricing.charge(alpha + paid)
 
     def expected(self, probabilities: Tensor) -> Tensor:
         """Expected cost of p [E, N], differentiable."""

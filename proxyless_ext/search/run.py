@@ -13,7 +13,7 @@ from ..spaces import Architecture, Space
 from .comparison import compare, draw_random
 from .derivation import choose
 from .derive import derive_choices
-from .objective import Objective
+from .goals import objective_of
 from .phases import check_space
 from .stages import Stages
 from .task import Task
@@ -85,8 +85,8 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float, str]:
         The architecture, what it costs by the run's table, and the unit of that.
 
     Raises:
-        UserError: the search has not ended or was for several networks, or the target is out of
-            reach.
+        UserError: the search has not ended or was for several networks, or target or limits are
+            impossible.
     """
     if config.devices:
         raise UserError(
@@ -100,7 +100,8 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float, str]:
     check_space(supernet, state, "search")
     supernet.load_state_dict(state["model"])
     table = LatencyTable.load(run.latency_path)
-    objective = Objective.of_space(supernet.space, table, config.latency)
+    (aim,) = config.aims
+    objective = objective_of(aim, supernet.space, table)
     choices = derive_choices(supernet, objective)
     derived = Architecture.load(run.outcome.architecture_path)
     own = {name: getattr(derived, name) for name in ("classes", "normalisation", "dropout")}

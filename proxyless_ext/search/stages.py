@@ -16,7 +16,7 @@ from ..data import Pictures
 from ..errors import UserError
 from ..files import make_folder
 from ..nn import Network, SuperNet
-from ..runs import DeviceCosts, Figures, Result, Run, phase_kind
+from ..runs import DeviceCosts, Figures, LimitFigures, Result, Run, phase_kind
 from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture, Space
@@ -163,6 +163,15 @@ class Stages:
                 if device.name
             },
             target=goal.objective.target,
+            limits=tuple(
+                LimitFigures(
+                    name=limit.name,
+                    most=limit.most,
+                    predicted=limit.costs.network(choices),
+                    unit=limit.costs.unit,
+                )
+                for limit in goal.objective.limits
+            ),
             onnx_max_difference=publish_network(network, architecture, goal.outcome),
             seed=self.config.seed,
             seconds=self._seconds_of(training),

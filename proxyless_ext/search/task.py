@@ -9,14 +9,14 @@ from ..config import Config
 from ..data import Pictures, load_pictures
 from ..errors import UserError
 from ..files import make_folder
-from ..latency import LatencyTable, measure_table
+from ..latency import LatencyTable, count_table, measure_table
 from ..latency.backends import make_backend
 from ..runs import Run
 from ..runtime import Runtime
 from ..spaces import Space
 from ..training.batch_norm import check_batch
 from ..training.continuity import check_continuity
-from .goals import check_table, objective_of
+from .goals import check_table, check_unmeasured, objective_of
 from .phases import first_gate_step
 
 
@@ -28,7 +28,7 @@ class Task:
         space: the space to search, with the classes of the pictures.
         data: the pictures.
         runtime: where to search.
-        tables: latencies of the space's layers by the names of devices; those that are yet to be
+        tables: what the space's layers cost by the names of devices; those that are yet to be
             measured are missing.
     """
 
@@ -46,7 +46,7 @@ class Task:
             run: to go on with, if there is one: it has its space and perhaps its latency tables.
 
         Raises:
-            UserError: pictures, devices, space, tables, targets, schedule or comparison are
+            UserError: pictures, devices, space, tables, targets, limits, schedule or comparison are
                 impossible, or pictures or settings are not those of the run.
         """
         task = cls.read(config, run)
@@ -111,7 +111,7 @@ class Task:
 
 
 def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, LatencyTable]:
-    """The tables that there are."""
+    """The tables that there are, or that are counted."""
     tables: dict[str, LatencyTable] = {}
     for aim in config.aims:
         if (name := aim.device) not in tables:
@@ -122,8 +122,11 @@ def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, Lat
                 tables[name] = LatencyTable.load(source)
                 if run is None:  # Of a run that has begun, it was checked.
                     check_table(aim, tables[name], space)
+            elif counted := aim.latency.counted:
+                tables[name] = count_table(space, counted)
             else:
                 make_backend(aim.latency.conditions())
+                check_unmeasured(aim, space)
     return tables
 
 
