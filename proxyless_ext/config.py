@@ -43,11 +43,14 @@ class RuntimeConfig(StrictModel):
         precision: ``float32``; ``tf32``, in which GPUs round what they multiply to 10 bits;
             ``bf16`` or ``fp16``, by autocast, the latter with a scaled loss.
         threads: torch threads on the CPU; all cores when absent.
+        sync_batch_norm: whether BatchNorms normalise by the whole batch where several ranks share
+            it, in plain layers, instead of each by its own slice.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
     threads: Count | None = None
+    sync_batch_norm: bool = False
 
 
 class SpaceConfig(StrictModel):

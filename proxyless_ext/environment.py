@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -28,6 +29,15 @@ def describe_environment() -> dict[str, str | int | list[str] | None]:
         "commit": _commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def describe_code() -> dict[str, str]:
+    """What tells whether processes run the same code: versions, and a digest of this package's."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    versions = {package: version(package) for package in ("proxyless_ext", "torch")}
+    return {**versions, "the code of proxyless_ext": digest.hexdigest()}
 
 
 def _commit() -> str | None:

@@ -1,21 +1,121 @@
-"""What the ranks of torch.distributed have in common, where there are several."""
+"""What the ranks of torch.distributed have in common, where there are several.
+
+All of them call each of these functions, in the same order. What is small is on the host, which
+waits for no device for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
-from .errors import UserError
+from .errors import InterruptionError, UserError
+
+MEETING = timedelta(minutes=5)
+"""For all ranks to have come together."""
+
+REPLY = timedelta(hours=1)
+"""For all ranks to have come to the same place; the first may measure a device meanwhile."""
+
+_GLOO_SAYS = ("peer", "imed out", "Broken pipe")
 
 Made = TypeVar("Made")
+P = ParamSpec("P")
+_is_first_alone: ContextVar[bool] = ContextVar("_is_first_alone", default=False)
+
+
+def launched() -> tuple[int, int]:
+    """The number of this process, and how many a launcher such as torchrun has started."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """The number of this process among those of its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextmanager
+def group() -> Iterator[None]:
+    """Within it, the processes that torchrun has started are one group; alone, nothing happens.
+
+    Tensors of CPUs go by gloo and those of GPUs by NCCL.
+
+    Raises:
+        UserError: the first rank cannot be reached, or not all have come in time.
+    """
+    rank, world = launched()
+    if world == 1:
+        yield
+        return
+    _meet(rank, world)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def _meet(rank: int, world: int) -> None:
+    at = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    try:
+        store, _, _ = next(distributed.rendezvous("env://", timeout=MEETING))
+        store.set(f"here {rank}", "")
+        store.wait([f"here {each}" for each in range(world)], MEETING)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"rank {rank} has not met all {world} ranks at {at} within "
+            f"{MEETING.total_seconds():.0f} seconds; see to it that all are started and that this "
+            "address can be reached from every machine"
+        ) from error
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=REPLY)
 
 
 def are_several() -> bool:
     """Whether this process is one of a group."""
-    return distributed.is_available() and distributed.is_initialized()
+    return distributed.is_available() and distributed.is_initialized() and not _is_first_alone.get()
+
+
+def place() -> tuple[int, int]:
+    """The number of this process, from 0, and how many there are."""
+    if not are_several():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def is_first() -> bool:
+    """Whether this process is the first rank, which alone writes; so is one that is alone."""
+    return place()[0] == 0
+
+
+@contextmanager
+def answers() -> Iterator[None]:
+    """Within it, that another rank has ended or does not answer is a sentence.
+
+    Raises:
+        InterruptionError: it is so.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        is_lost = isinstance(error, distributed.DistBackendError)  # As NCCL tells of it.
+        if not is_lost and not any(word in str(error) for word in _GLOO_SAYS):
+            raise
+        raise lost() from error
+
+
+def lost() -> InterruptionError:
+    """What is said where another rank has failed."""
+    return InterruptionError(
+        f"rank {distributed.get_rank()} has lost the others: one has ended or does not answer; see "
+        "what that says"
+    )
 
 
 def mean(values: Tensor, *common: Tensor) -> Tensor:
@@ -32,11 +132,11 @@ def mean(values: Tensor, *common: Tensor) -> Tensor:
     if not are_several():
         return values
     dtype = torch.promote_types(values.dtype, torch.float32)
-    own = torch.cat([each.detach().flatten().to(dtype) for each in common])
-    both = torch.cat([values.flatten().to(dtype), own]) / distributed.get_world_size()
-    distributed.all_reduce(both)
-    averaged, theirs = both.split([values.numel(), own.numel()])
-    if not torch.allclose(theirs, own, rtol=1e-3, atol=1e-5):
+    own = [each.detach().flatten().to(dtype) for each in common]
+    both = torch.cat([values.flatten().to(dtype), *own]) / distributed.get_world_size()
+    sum_over_ranks(both)
+    averaged, theirs = both[: values.numel()], both[values.numel() :]
+    if common and not torch.allclose(theirs, torch.cat(own), rtol=1e-3, atol=1e-5):
         raise UserError(
             "the ranks of torch.distributed have drawn different paths or have different alphas; "
             "give all of them generators of one seed, the same alphas and the same costs"
@@ -44,22 +144,112 @@ def mean(values: Tensor, *common: Tensor) -> Tensor:
     return averaged.view_as(values).to(values.dtype)
 
 
-def of_first(make: Callable[[], Made]) -> Made:
+def sum_over_ranks(values: Tensor) -> None:
+    """Add up a contiguous tensor over the ranks, in place."""
+    if are_several():
+        sum_later(values)()
+
+
+def sum_later(values: Tensor) -> Callable[[], None]:
+    """Begin to add up a contiguous tensor over several ranks; what is returned waits for the end.
+
+    Until then it is left alone.
+    """
+    with answers():
+        work = distributed.all_reduce(values, async_op=True)
+
+    def wait() -> None:
+        with answers():
+            work.wait()
+
+    return wait
+
+
+def totals(*values: float) -> list[float]:
+    """The sums of numbers over the ranks."""
+    if not are_several():
+        return [*values]
+    sums = torch.tensor(values, dtype=torch.float64)
+    sum_over_ranks(sums)
+    return sums.tolist()
+
+
+def any_of(*flags: bool) -> list[bool]:
+    """For each of the flags whether it is set on any rank."""
+    return [total > 0 for total in totals(*flags)]
+
+
+class Share(NamedTuple):
+    """What a rank has of a batch.
+
+    Attributes:
+        total: samples of the batch, over all ranks.
+        weight: by which to multiply a mean over this rank's samples, so that the mean over the
+            ranks is that over the batch.
+    """
+
+    total: int
+    weight: float
+
+
+def share(samples: int) -> Share:
+    """The share of a rank that has so many samples of a batch."""
+    if not are_several():
+        return Share(samples, 1.0)
+    (total,) = totals(samples)
+    return Share(int(total), samples * distributed.get_world_size() / total)
+
+
+@contextmanager
+def _first_alone() -> Iterator[None]:
+    token = _is_first_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_first_alone.reset(token)
+
+
+def of_first(make: Callable[P, Made], *args: P.args, **kwargs: P.kwargs) -> Made:
     """What the first rank makes, on all ranks; the others do not call `make`.
+
+    Within `make` the first rank counts as alone.
+
+    Args:
+        make: is called with the others.
 
     Raises:
         UserError: on all of them, if `make` does.
     """
     if not are_several():
-        return make()
+        return make(*args, **kwargs)
     made: list[Any] = [None]
     if distributed.get_rank() == 0:
         try:
-            made = [make()]
+            with _first_alone():
+                made = [make(*args, **kwargs)]
         except UserError as error:
             made = [error]
-    distributed.broadcast_object_list(made)
+    with answers():
+        distributed.broadcast_object_list(made)
     result: Made | UserError = made[0]
     if isinstance(result, UserError):
         raise result
     return result
+
+
+def gathered(value: Made) -> list[Made]:
+    """The values of all ranks, in their order."""
+    if not are_several():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    with answers():
+        distributed.all_gather_object(values, value)
+    return values
+
+
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give tensors the values that those of the first rank have."""
+    if are_several():
+        with answers():
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import ranks
 from .config import RuntimeConfig
 from .errors import UserError
 
@@ -22,11 +23,13 @@ class Runtime:
     Attributes:
         device: that networks and pictures are on.
         precision: as `RuntimeConfig` has it.
+        sync_batch_norm: as `RuntimeConfig` has it; False where this process is alone.
         rank, world: the number of this process, and how many there are.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "float32"
+    sync_batch_norm: bool = False
     rank: int = 0
     world: int = 1
 
@@ -34,15 +37,11 @@ class Runtime:
     def set_up(cls, config: RuntimeConfig) -> Runtime:
         """Set torch's threads and the precision of its products; check that the device is there.
 
+        Each rank of a machine takes a GPU of its own.
+
         Raises:
-            UserError: it is not, it has no such precision, or this is one of several processes.
+            UserError: it is not, or it has no such precision.
         """
-        rank, world = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE"))
-        if world > 1:
-            raise UserError(
-                f"a run is one process and this is number {rank} of {world}, as torchrun starts "
-                "them; start it alone"
-            )
         if config.device == "cuda" and not torch.cuda.is_available():
             raise UserError("this machine has no usable CUDA device; set runtime.device to cpu")
         if config.precision == "tf32" and config.device != "cuda":
@@ -53,12 +52,20 @@ class Runtime:
             uses_tf32 = config.precision == "tf32"
             torch.set_float32_matmul_precision("high" if uses_tf32 else "highest")
             torch.backends.cudnn.allow_tf32 = uses_tf32
-        return cls(torch.device(config.device), config.precision, rank, max(world, 1))
+            _take_gpu()
+        rank, world = ranks.place()
+        is_synchronised = config.sync_batch_norm and world > 1
+        return cls(torch.device(config.device), config.precision, is_synchronised, rank, world)
 
     @property
     def is_asynchronous(self) -> bool:
         """Whether the device works while the host goes on, so that copies to it can overlap."""
         return self.device.type != "cpu"
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How `data.batches` reads for it, beside what a configuration says."""
+        return {"pin": self.is_asynchronous, "rank": self.rank, "world": self.world}
 
     def put(self, tensor: Tensor) -> Tensor:
         """The tensor on the device; the host does not wait for one in pinned memory."""
@@ -77,3 +84,18 @@ class Runtime:
     def exact(self) -> Runtime:
         """The same in float32, for figures about a network that is handed over in float32."""
         return replace(self, precision="float32")
+
+
+def _take_gpu() -> None:
+    """Compute on the GPU that is this rank's on its machine.
+
+    Raises:
+        UserError: there is none for it.
+    """
+    number, count = ranks.local_rank(), torch.cuda.device_count()
+    if number >= count:
+        raise UserError(
+            f"this machine has {count} GPUs and at least {number + 1} ranks; give torchrun "
+            f"--nproc-per-node={count}"
+        )
+    torch.cuda.set_device(number)

@@ -8,10 +8,13 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from rank_processes import context, environments, run_together
 
 from proxyless_ext import cli
 from proxyless_ext.runs import Epoch, Run
@@ -19,12 +22,6 @@ from proxyless_ext.search.short_list import ShortList
 from proxyless_ext.training import networks
 from proxyless_ext.training.phase import Phase
 from proxyless_ext.training.weight_phase import WeightPhase
-
-# Processes are forked from a server that has imported everything.
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["proxyless_ext.cli", "proxyless_ext.search", "proxyless_ext.runs.curves", "torch._dynamo"]
-)
 
 
 @dataclass(frozen=True)
@@ -56,16 +53,35 @@ def sit(run: Run, blow: Blow | None = None, file_limit: int | None = None) -> tu
         The exit code, negative for a signal, and what was written to stderr.
     """
     errors = run.folder.with_name("stderr.txt")
-    process = _context.Process(target=_sitting, args=(run.folder, errors, blow, file_limit))
-    process.start()
-    process.join(timeout=120)
-    if process.exitcode is None:
-        process.kill()
-        raise TimeoutError(errors.read_text())
-    return process.exitcode, errors.read_text()
+    process = context.Process(target=_sitting, args=({}, run.folder, errors, blow, file_limit))
+    (code,) = run_together([process])
+    return code, errors.read_text()
 
 
-def _sitting(folder: Path, errors: Path, blow: Blow | None, file_limit: int | None) -> None:
+def sit_on_ranks(run: Run, blows: Sequence[Blow | None] = (None, None)) -> list[tuple[int, str]]:
+    """The same on as many ranks as there are `blows`, of which each gets its own.
+
+    It is an error if another than the first writes to the folder.
+    """
+    errors = [run.folder.with_name(f"stderr-{rank}.txt") for rank in range(len(blows))]
+    processes = [
+        context.Process(target=_sitting, args=(environment, run.folder, path, blow, None))
+        for environment, path, blow in zip(environments(len(blows)), errors, blows, strict=True)
+    ]
+    codes = run_together(processes)
+    return [(code, path.read_text()) for code, path in zip(codes, errors, strict=True)]
+
+
+def _sitting(
+    environment: dict[str, str],
+    folder: Path,
+    errors: Path,
+    blow: Blow | None,
+    file_limit: int | None,
+) -> None:
+    os.environ.update(environment)
+    if os.environ.get("RANK", "0") != "0":
+        sys.addaudithook(partial(_refuse_to_write, str(folder)))
     multiprocessing.set_start_method("fork", force=True)  # For workers, as it is by default.
     os.setpgrp()  # Ctrl-C goes to the whole group, workers included.
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
@@ -78,6 +94,18 @@ def _sitting(folder: Path, errors: Path, blow: Blow | None, file_limit: int | No
     command = "search" if Run(folder).networks == {"": ""} else "specialise"
     sys.argv = ["proxyless", command, "--resume", str(folder)]
     cli.main()
+
+
+def _refuse_to_write(folder: str, event: str, args: tuple[Any, ...]) -> None:
+    """An audit hook: nothing is written below a folder."""
+    if event == "open":
+        path, _, flags = args
+        writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+    else:
+        path = args[0] if args else None
+        writes = event in ("os.mkdir", "os.rename", "os.remove", "os.truncate", "os.rmdir")
+    if writes and str(path).startswith(folder):
+        raise AssertionError(f"{event} of {path}")
 
 
 def _prepare(blow: Blow) -> None:

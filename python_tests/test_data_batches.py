@@ -128,6 +128,41 @@ def test_training_takes_full_batches_and_evaluation_all_pictures(count, batch_si
     assert list(itertools.chain.from_iterable(evaluation)) == list(range(count))
 
 
+@given(
+    count=st.integers(1, 40),
+    batch_size=st.integers(1, 12),
+    world=st.integers(1, 5),
+    start=st.integers(0, 5),
+    shuffle=st.booleans(),
+)
+def test_ranks_see_together_what_one_does(count, batch_size, world, start, shuffle):
+    if shuffle:
+        world = min(world, count, batch_size)
+    dataset = picture_set(count)
+    order = (dataset, batch_size, 0, "a", 2, start)
+    together = list(batches(*order, shuffle=shuffle))
+    slices = [
+        list(batches(*order, shuffle=shuffle, rank=rank, world=world)) for rank in range(world)
+    ]
+    seen = [label for each in slices for _, labels in each for label in labels.tolist()]
+    expected = [label for _, labels in together for label in labels.tolist()]
+    assert sorted(seen) == sorted(expected)
+    if shuffle and start == 0:  # Each picture once, but for those of an incomplete last batch.
+        assert len(set(seen)) == len(seen) == min(count, count - count % batch_size or count)
+
+
+def test_a_rank_has_its_part_of_every_batch():
+    dataset = picture_set(23)
+    whole = list(itertools.islice(endless(dataset, 7, 0, "a", start=2), 5))
+    slices = [
+        itertools.islice(endless(dataset, 7, 0, "a", start=2, rank=rank, world=3), 5)
+        for rank in range(3)
+    ]
+    for batch, *parts in zip(whole, *slices, strict=True):
+        assert [len(labels) for _, labels in parts] == [2, 2, 3]
+        assert same([tuple(map(torch.cat, zip(*parts, strict=True)))], [batch])
+
+
 def test_augmentation_does_not_depend_on_the_batch():
     dataset = picture_set(24)
     some, others = (

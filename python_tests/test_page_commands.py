@@ -19,6 +19,7 @@ import typer
 from pages import ROOT, Block, blocks, run_shell
 from PIL import Image
 from tiny_runs import SPACE, begin, search, tiny_config
+from torch.distributed.run import get_args_parser
 from typer.testing import CliRunner
 
 from proxyless_ext.cli import app
@@ -101,6 +102,13 @@ def understand_proxyless(arguments: list[str], monkeypatch: pytest.MonkeyPatch) 
         assert settings.build().num_networks > 1
 
 
+def understand_torchrun(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torchrun take its arguments, and the command line the rest."""
+    parsed = get_args_parser().parse_args(arguments)
+    assert (parsed.module, parsed.training_script) == (True, "proxyless_ext")
+    understand_proxyless(parsed.training_script_args, monkeypatch)
+
+
 def understand_python(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a benchmark take its arguments, and stop there."""
 
@@ -135,6 +143,7 @@ def understand_pip(arguments: list[str], _: pytest.MonkeyPatch) -> None:
 UNDERSTAND = {
     "proxyless": understand_proxyless,
     "python": understand_python,
+    "torchrun": understand_torchrun,
     "make": understand_make,
     "pip": understand_pip,
     **dict.fromkeys(("wait", "g++", "classify"), lambda *_: None),

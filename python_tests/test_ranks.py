@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from rank_processes import on_ranks
 from search_steps import LABELS, MODES, PICTURES, Net, assert_same, search_over, search_steps
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -18,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from proxyless_ext import Edges, UserError, ranks
 
-RANKS = 2
 Steps = dict[str, Tensor]
 
 
@@ -109,12 +109,9 @@ def sentence(run: Callable[..., Any], *args: Any, **options: Any) -> str:
     return str(error.value)
 
 
-def on_rank(rank: int, folder: str) -> None:
+def on_rank() -> dict[str, Any]:
     """All cases in one process: starting one takes longer."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS
-    )
+    rank, _ = ranks.place()
     rows = slice(rank * 4, rank * 4 + 4)
     results: dict[str, Any] = {
         f"{name} {mode} {share}": run(rows, mode, share)
@@ -134,16 +131,13 @@ def on_rank(rank: int, folder: str) -> None:
     results["all used"] = sentence(in_ddp, rows, "full", False, find_unused_parameters=False)
     results["static"] = sentence(in_ddp, rows, "full", False, static_graph=True)
     results["sharded alphas"] = sentence(Edges(fully_shard(net())).sample)
-    torch.save(results, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def results() -> list[dict[str, Any]]:
     """What every rank came to."""
-    folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(on_rank, (str(folder),), RANKS)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+    return on_ranks(on_rank)
 
 
 def assert_state_is_one(first: Steps, second: Steps) -> None:

@@ -91,14 +91,9 @@ def test_what_this_machine_has_not(settings: dict[str, Any], sentence: str) -> N
         Runtime.set_up(RuntimeConfig(**settings))
 
 
-def test_one_of_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="a run is one process and this is number 1 of 2, as torch"):
-        Runtime.set_up(RuntimeConfig())
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("RANK", "0")
-    assert Runtime.set_up(RuntimeConfig()).world == 1
+def test_a_process_alone_synchronises_nothing() -> None:
+    runtime = Runtime.set_up(RuntimeConfig(sync_batch_norm=True))
+    assert (runtime.rank, runtime.world, runtime.sync_batch_norm) == (0, 1, False)
 
 
 class Waits(TorchDispatchMode):

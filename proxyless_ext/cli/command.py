@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from .. import progress, ranks
 from ..errors import InterruptionError, UserError
 
 P = ParamSpec("P")
@@ -21,7 +23,7 @@ _errors = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def command(
-    app: typer.Typer, name: str | None = None, resumable: bool = False
+    app: typer.Typer, name: str | None = None, resumable: bool = False, on_ranks: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Register a function as a command of `app` whose errors are sentences.
 
@@ -29,6 +31,7 @@ def command(
         app: of the command line.
         name: of the command, if it is not the function's.
         resumable: whether it has ``--resume``, so that what was stopped can go on.
+        on_ranks: whether it runs on several ranks of torch.distributed, of which the first speaks.
     """
     again = "then go on with --resume" if resumable else "then start again"
 
@@ -36,7 +39,10 @@ def command(
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
-                return function(*args, **kwargs)
+                if not on_ranks:
+                    _check_alone()
+                with ranks.group(), _only_first_speaks():
+                    return function(*args, **kwargs)
             except InterruptionError as error:
                 raise _failure(f"{error}; {again}") from error
             except UserError as error:
@@ -60,6 +66,29 @@ def command(
     return register
 
 
+def _check_alone() -> None:
+    _, world = ranks.launched()
+    if world > 1:
+        raise UserError(
+            f"this command is one process, and it was started as one of {world}; start it without "
+            "torchrun"
+        )
+
+
+@contextmanager
+def _only_first_speaks() -> Iterator[None]:
+    consoles = (console, progress.console)
+    for each in consoles:
+        each.quiet = not ranks.is_first()
+    try:
+        yield
+    finally:
+        for each in consoles:
+            each.quiet = False
+
+
 def _failure(sentence: str, code: int = 1) -> typer.Exit:
-    _errors.print(f"[bold red]error:[/] {escape(sentence)}")
+    rank, _ = ranks.launched()
+    where = f" on rank {rank}" if rank else ""
+    _errors.print(f"[bold red]error{where}:[/] {escape(sentence)}")
     return typer.Exit(code)

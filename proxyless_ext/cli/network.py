@@ -31,7 +31,7 @@ from .sources import read_architecture
 RunArgument = Annotated[Path, typer.Argument(help="Run folder.")]
 
 
-@command(commands, resumable=True)
+@command(commands, resumable=True, on_ranks=True)
 def train(
     network: Annotated[
         str | None,
@@ -70,7 +70,7 @@ def train(
     )
 
 
-@command(commands)
+@command(commands, on_ranks=True)
 def evaluate(
     run: RunArgument,
     data: Annotated[

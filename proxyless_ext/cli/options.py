@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .. import ranks
 from ..config import Config, load_config, parse_override
 from ..data import Pictures
 from ..errors import UserError
 from ..runs import Run, check_free, new_folder
 from ..spaces import BUILTIN, read_mapping
+from ..training.agreement import check_ranks
 from .command import console
 
 ConfigOption = Annotated[
@@ -81,6 +84,19 @@ def check_count(option: str, value: int) -> None:
         raise UserError(f"{option} is {value}; give at least 1")
 
 
+def refuse_sizes(sizes: Collection[object]) -> None:
+    """Refuse several ranks where a run has several sizes.
+
+    Raises:
+        UserError: it is so.
+    """
+    if sizes and ranks.are_several():
+        raise UserError(
+            "a run for several widths or resolutions is one process; start it without torchrun, or "
+            "give one size"
+        )
+
+
 def resumed(
     command: str, out: Path | None, resume: Path | None, was_configured: bool
 ) -> Run | None:
@@ -110,10 +126,15 @@ def resumed(
 
 
 def begun(run: Run | None, out: Path | None, config: Config, data: Pictures) -> Run:
-    """The run to go on with, or a new one that has begun; says where it is, and its pictures."""
+    """The run to go on with, or a new one that has begun; says where it is, and its pictures.
+
+    Raises:
+        UserError: ranks are about to do different things.
+    """
+    check_ranks(run, config, data)
     if run is None:
         run = Run.create(
-            out or new_folder(Path("runs")),
+            out or ranks.of_first(new_folder, Path("runs")),
             config.model_dump(mode="json"),
             config.seed,
             data.inventory.model_dump(mode="json"),

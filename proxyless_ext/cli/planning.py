@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from .. import ranks
 from ..config import Config
+from ..errors import UserError
 from ..report.words import duration
 from ..search import (
     Plan,
@@ -30,7 +32,15 @@ BudgetOption = Annotated[
 
 
 def planned(settings: Config, budget: str) -> tuple[Config, Task]:
-    """The settings that spend a budget, and what to search with them; says what takes how long."""
+    """The settings that spend a budget, and what to search with them; says what takes how long.
+
+    Raises:
+        UserError: it cannot be planned.
+    """
+    if ranks.are_several():
+        raise UserError(
+            "--budget measures what steps take in one process; leave it out on several ranks"
+        )
     seconds = parse_budget(budget)
     check_plannable(settings)
     started = time.monotonic()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .. import ranks
 from ..errors import UserError
 from ..report import describe_status, describe_verdict, write_report
 from ..report.words import cost, cost_name, describe_limit
@@ -18,6 +19,7 @@ from ..search import (
     derive_again,
     run_search,
 )
+from ..training.agreement import check_ranks
 from .app import commands
 from .command import command, console
 from .options import (
@@ -32,6 +34,7 @@ from .options import (
     begun,
     configuration,
     limits,
+    refuse_sizes,
     resumed,
 )
 from .planning import BudgetOption, planned
@@ -42,7 +45,7 @@ TargetOption = Annotated[
 ]
 
 
-@command(commands, resumable=True)
+@command(commands, resumable=True, on_ranks=True)
 def search(
     config: ConfigOption = None,
     data: DataOption = None,
@@ -87,11 +90,10 @@ def search(
     settings = settings.anchored()
     run = begun(run, out, settings, task.data)
     (result,) = run_search(run, settings, task)
-    report = write_report(run.folder)
-    _print_result(result, report)
+    _print_result(result, ranks.of_first(write_report, run.folder))
 
 
-@command(commands)
+@command(commands, on_ranks=True)
 def verify(
     run: Annotated[Path, typer.Argument(help="Run folder of a finished search.")],
     networks: Annotated[
@@ -100,6 +102,7 @@ def verify(
 ) -> None:
     """Find out whether a search was worth it: train random networks of the same latency alike."""
     opened = Run.resume(run)
+    refuse_sizes(opened.sizes)
     check_ended(opened, *(part.config_path for part in opened.sizes.values()))
     sizes = {name: Run.resume(part.folder) for name, part in opened.sizes.items()}
     parts = sizes or {"": opened}
@@ -113,11 +116,14 @@ def verify(
             comparison__short_list=networks,
         )
         if settings.aims:
-            compare_again(part, settings, Task.load(settings, part))
+            task = Task.load(settings, part)
+            check_ranks(part, settings, task.data)
+            compare_again(part, settings, task)
         for name in part.networks:
             label = " ".join(filter(None, (size, name)))
-            console.print(f"{label}: " if label else "", describe_verdict(part, name), sep="")
-    console.print(f"report: {write_report(run)}")
+            verdict = ranks.of_first(describe_verdict, part, name)
+            console.print(f"{label}: " if label else "", verdict, sep="")
+    console.print(f"report: {ranks.of_first(write_report, run)}")
 
 
 @command(commands)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .. import ranks
 from ..config import Config, read_devices
 from ..errors import UserError
 from ..report import write_report
@@ -28,12 +29,13 @@ from .options import (
     begun,
     configuration,
     limits,
+    refuse_sizes,
     resumed,
 )
 from .planning import BudgetOption, planned, planned_sizes
 
 
-@command(commands, resumable=True)
+@command(commands, resumable=True, on_ranks=True)
 def specialise(
     config: ConfigOption = None,
     data: DataOption = None,
@@ -105,7 +107,7 @@ def specialise(
         run = _search_sizes(settings, run, out, budget)
     else:
         run = _search(settings, run, out, budget)
-    console.print(f"report:   {write_report(run.folder)}")
+    console.print(f"report:   {ranks.of_first(write_report, run.folder)}")
 
 
 def _search(settings: Config, run: Run | None, out: Path | None, budget: str | None) -> Run:
@@ -122,6 +124,7 @@ def _search(settings: Config, run: Run | None, out: Path | None, budget: str | N
 
 def _search_sizes(settings: Config, run: Run | None, out: Path | None, budget: str | None) -> Run:
     """Search at one size after the other."""
+    refuse_sizes(settings.space.sizes())
     if budget is None:
         sizes = load_sizes(settings, run)
     else:

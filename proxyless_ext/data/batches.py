@@ -2,8 +2,8 @@
 
 The order of an epoch depends on (seed, phase, epoch) alone, and the augmentation of a picture on
 these and its index: not on the number of workers, on what was read before, or on the batch it lands
-in. So a resumed run sees what an uninterrupted one would have, and torch's global generator is left
-as it was.
+in. So a resumed run sees what an uninterrupted one would have, several ranks see together what one
+would alone, and torch's global generator is left as it was.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def batches(
     workers: int = 0,
     shuffle: bool = True,
     pin: bool = False,
+    rank: int = 0,
+    world: int = 1,
 ) -> Batches:
     """The batches of one epoch, from number `start` on; those before it cost nothing.
 
@@ -49,13 +51,16 @@ def batches(
         shuffle: for training: random order and full batches only, but always one batch. Otherwise,
             for evaluation, all pictures in their own order.
         pin: put the batches into pinned memory, from which copies to a GPU need no host.
+        rank, world: the number of this process, and how many there are: each has its slice of every
+            batch, and together they have it all. A training batch has no fewer pictures than ranks.
 
     Raises:
         UserError: a picture cannot be read and `bad_pictures` is "fatal", none of a whole
             training batch can be read, or the workers fail.
     """
     plan = _plan(len(dataset), batch_size, seed, phase, epoch, shuffle)
-    return _read(dataset, itertools.islice(plan, start, None), seed, phase, workers, pin, shuffle)
+    slices = _slices(itertools.islice(plan, start, None), rank, world)
+    return _read(dataset, slices, seed, phase, workers, pin, shuffle)
 
 
 def endless(
@@ -66,6 +71,8 @@ def endless(
     start: int = 0,
     workers: int = 0,
     pin: bool = False,
+    rank: int = 0,
+    world: int = 1,
 ) -> Batches:
     """The training batches of epochs 0, 1, 2, ... without end, from number `start` of them all on.
 
@@ -76,7 +83,8 @@ def endless(
         _plan(len(dataset), batch_size, seed, phase, epoch)
         for epoch in itertools.count(first_epoch)
     )
-    return _read(dataset, itertools.islice(plan, skipped, None), seed, phase, workers, pin)
+    slices = _slices(itertools.islice(plan, skipped, None), rank, world)
+    return _read(dataset, slices, seed, phase, workers, pin)
 
 
 def batches_per_epoch(pictures: int, batch_size: int, shuffle: bool = True) -> int:
@@ -101,6 +109,13 @@ def _plan(
         order = torch.arange(pictures)
     for batch in order.split(batch_size)[: batches_per_epoch(pictures, batch_size, shuffle)]:
         yield _BatchPlan(epoch, batch.tolist())
+
+
+def _slices(plan: Iterable[_BatchPlan], rank: int, world: int) -> Iterator[_BatchPlan]:
+    """What one of several ranks has of every batch; sizes differ by at most one picture."""
+    for batch in plan:
+        first, end = (len(batch.indices) * each // world for each in (rank, rank + 1))
+        yield _BatchPlan(batch.epoch, batch.indices[first:end])
 
 
 @dataclass(frozen=True)

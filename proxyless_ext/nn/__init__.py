@@ -8,7 +8,9 @@ from .mixed_op import MixedOp
 from .network import Classifier, Network, SuperNet, build_block
 from .profile import count_macs, count_parameters
 from .sharing import SharedWeights, share_weights
+from .sliced import Slices
 from .statistics import batch_statistics, frozen_statistics
+from .synchronised import SynchronisedBatchNorm, synchronise
 from .wrapping import wrap
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "MixedOp",
     "Network",
     "SharedWeights",
+    "Slices",
     "SuperNet",
+    "SynchronisedBatchNorm",
     "Zero",
     "batch_statistics",
     "build_block",
@@ -31,5 +35,6 @@ __all__ = [
     "derive",
     "frozen_statistics",
     "share_weights",
+    "synchronise",
     "wrap",
 ]

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .. import gates, ranks
 from ..errors import UserError
 from .mixed_op import MixedOp, group_by_alpha
+from .sliced import SlicedConv2d, Slices
 from .statistics import frozen_statistics
 
 GateMode = Literal["full", "two_path"]
@@ -91,6 +92,18 @@ class Edges:
         for group, path in zip(self.groups, paths, strict=True):
             for mixed in group:
                 mixed.active = path
+
+    def slices(self) -> dict[nn.Parameter, Slices]:
+        """The parts that active candidates have of the weights that they share with others: in a
+        weight step, gradients are 0 outside of them.
+        """
+        return {
+            conv.whole: conv.slices
+            for mixed in self.mixed_ops
+            if mixed.shared is not None
+            for conv in mixed.candidates[mixed.active].modules()
+            if isinstance(conv, SlicedConv2d)
+        }
 
     def sample(self, generator: torch.Generator | None = None, uniformly: bool = False) -> None:
         """Draw the active path of every edge, for a weight step.

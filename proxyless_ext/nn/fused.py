@@ -16,6 +16,7 @@ from .. import ops
 from ..errors import UserError
 from .layers import ConvBNAct
 from .sliced import SlicedConv2d
+from .statistics import track
 
 Layers = Sequence[ConvBNAct]
 Module = TypeVar("Module", bound=nn.Module)
@@ -42,7 +43,7 @@ def run_fused(x: Tensor, layers: Layers, residual: bool = False) -> Tensor:
         channels = [layer.bn.num_features for layer in layers]
         means, variances = result.mean.split(channels), result.var.split(channels)
         for layer, mean, var, count in zip(layers, means, variances, block.counts, strict=True):
-            _track(layer.bn, mean, var, count)
+            track(layer.bn, mean, var, count)
     return result.y
 
 
@@ -199,22 +200,3 @@ def _concatenate(vectors: Sequence[Tensor]) -> Tensor:
     """[S], in float32 at least."""
     joined = torch.cat([*vectors])
     return joined.to(torch.promote_types(joined.dtype, torch.float32))
-
-
-@torch.no_grad()
-def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
-    """Update running statistics as nn.BatchNorm2d does, from mean and biased variance."""
-    if not norm.training or not norm.track_running_stats or norm.running_mean is None:
-        return
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked.add_(1)
-    if count == 0:
-        return
-    if norm.momentum is None:  # A tensor, which no host has to wait for.
-        factor: Any = norm.num_batches_tracked.to(norm.running_mean.dtype).reciprocal()
-    else:
-        factor = norm.momentum
-    unbiased = var * (count / (count - 1))
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)
-    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), factor)

@@ -7,6 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+Slices = tuple[slice, ...]
+"""A part of a tensor, as an index of it."""
+
 
 class SlicedConv2d(nn.Module):
     """A convolution by the leading channels and the centre of a shared weight.
@@ -31,14 +34,23 @@ class SlicedConv2d(nn.Module):
         self._name = name
 
     @property
+    def whole(self) -> nn.Parameter:
+        """The shared weight."""
+        whole: nn.Parameter = getattr(self._owner[0], self._name)
+        return whole
+
+    @property
+    def slices(self) -> Slices:
+        """Which part of it is taken."""
+        size = self.kernel_size[0]
+        edge = (self.whole.shape[-1] - size) // 2
+        centre = slice(edge, edge + size)
+        return slice(self.out_channels), slice(self.in_channels // self.groups), centre, centre
+
+    @property
     def weight(self) -> Tensor:
         """The slice [out, in / groups, k, k]."""
-        whole: Tensor = getattr(self._owner[0], self._name)
-        size = self.kernel_size[0]
-        edge = (whole.shape[-1] - size) // 2
-        inputs = self.in_channels // self.groups
-        centre = slice(edge, edge + size)
-        return whole[: self.out_channels, :inputs, centre, centre]
+        return self.whole[self.slices]
 
     def standalone(self) -> nn.Conv2d:
         """The same convolution with a copy of the slice for a weight of its own."""

@@ -1,11 +1,13 @@
-"""Whose statistics BatchNorms normalise by, and whether their running ones move."""
+"""Whose statistics BatchNorms normalise by, and how and whether their running ones move."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -48,3 +50,28 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes:
             child.training = training
+
+
+@torch.no_grad()
+def track(norm: _BatchNorm, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
+    """Update running statistics as PyTorch's BatchNorms do.
+
+    Args:
+        norm: whose statistics they are.
+        mean, var: of a batch [C], the variance being biased.
+        count: values per channel; where it is on a device, at least one.
+    """
+    if not norm.training or not norm.track_running_stats or norm.running_mean is None:
+        return
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    if isinstance(count, int) and count == 0:
+        return
+    if norm.momentum is None:  # A tensor, which no host has to wait for.
+        factor: Any = norm.num_batches_tracked.to(norm.running_mean.dtype).reciprocal()
+    else:
+        factor = norm.momentum
+    unbiased = var * (count / (count - 1))
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), factor)

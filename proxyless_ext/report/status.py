@@ -14,7 +14,15 @@ from .words import plural
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60
 
-_CURVES = ("loss", "accuracy", "val_accuracy", "gate_accuracy", "derived", "entropy")
+_CURVES = (
+    "loss",
+    "accuracy",
+    "val_accuracy",
+    "gate_accuracy",
+    "derived",
+    "entropy",
+    "reduced_bytes",
+)
 
 
 def describe_status(run: Run) -> Iterator[str]:

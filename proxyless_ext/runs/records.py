@@ -28,6 +28,7 @@ class Epoch(_Written):
         loss: the training loss, label smoothing included.
         accuracy: of the training batches.
         lr: the rate of its last step.
+        reduced_bytes: that a weight step sent to the other ranks; None where there were none.
         time: when the record was written, in seconds since 1970.
     """
 
@@ -37,6 +38,7 @@ class Epoch(_Written):
     loss: float | None = None
     accuracy: float | None = None
     lr: float | None = None
+    reduced_bytes: float | None = None
     time: float | None = None
 
 

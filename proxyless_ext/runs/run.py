@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .. import ranks
 from ..documents import write_document
 from ..environment import describe_environment
 from ..errors import UserError
@@ -31,8 +32,9 @@ _SIZES = "sizes"
 class Run:
     """A run folder. `Run.create` makes one, `Run.open` finds one to read, `Run.resume` to go on.
 
-    One process works on a run at a time: it holds the run's lock until it ends. A run that was
-    killed and resumed leaves the same records as one that was not, but for their ``time``.
+    One process works on a run at a time: it holds the run's lock until it ends. Of several ranks
+    that is the first, which alone writes. A run that was killed and resumed leaves the same records
+    as one that was not, but for their ``time``.
 
     Attributes:
         folder: of the run; the other attributes are paths in it.
@@ -151,18 +153,20 @@ class Run:
             UserError: nothing can be written there, or what `check_free` raises.
         """
         run = cls(folder)
-        make_folder(run.checkpoints_path)
-        run._lock.take()
-        check_free(run.folder)
-        remove_leftovers(run.folder)
-        settings = {**config, "seed": seed}
-        run.write_beginning(Beginning(pictures=pictures, settings=settings))
-        environment = json.dumps(describe_environment(), indent=2)
-        write_atomically(run.environment_path, environment + "\n")
-        write_atomically(run.metrics_path, "")
-        # Last, because it is this file that makes the folder a run.
-        run.write_config(settings)
+        ranks.of_first(run._begin, {**config, "seed": seed}, pictures)
         return run
+
+    def _begin(self, settings: dict[str, Any], pictures: dict[str, Any]) -> None:
+        make_folder(self.checkpoints_path)
+        self._lock.take()
+        check_free(self.folder)
+        remove_leftovers(self.folder)
+        self.write_beginning(Beginning(pictures=pictures, settings=settings))
+        environment = json.dumps(describe_environment(), indent=2)
+        write_atomically(self.environment_path, environment + "\n")
+        write_atomically(self.metrics_path, "")
+        # Last, because it is this file that makes the folder a run.
+        self.write_config(settings)
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -186,9 +190,10 @@ class Run:
             UserError: there is none, or another process works on it.
         """
         run = cls.open(folder)
-        run._lock.take()
-        remove_leftovers(run.folder)
-        remove_leftovers(run.checkpoints_path)
+        if ranks.is_first():
+            run._lock.take()
+            remove_leftovers(run.folder)
+            remove_leftovers(run.checkpoints_path)
         return run
 
     def let_go(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+from .. import ranks
 from ..nn import SuperNet
 from ..quantities import show_range
 from ..runs import Comparison, Competitor, read_metrics
@@ -29,7 +30,7 @@ def compare(stages: Stages, supernet: SuperNet, chosen: Sequence[Choices]) -> No
     yardsticks = {device.name: _measure_yardsticks(stages, device) for device in stages.devices}
     wanted = stages.config.comparison
     for goal, choices in zip(stages.goals, chosen, strict=True):
-        before = goal.outcome.comparison
+        before: Comparison = ranks.of_first(getattr, goal.outcome, "comparison")
         random = draw_random(stages, goal, choices, max(wanted.random_networks, len(before.random)))
         listed = _listed(stages, goal, choices, max(wanted.short_list, len(before.short_list)))
         comparison = Comparison(
@@ -37,7 +38,7 @@ def compare(stages: Stages, supernet: SuperNet, chosen: Sequence[Choices]) -> No
             short_list=_train(stages, supernet, goal, "shortlist", listed),
             yardsticks=yardsticks[goal.device.name],
         )
-        goal.outcome.write_comparison(comparison)
+        ranks.of_first(goal.outcome.write_comparison, comparison)
 
 
 def _measure_yardsticks(stages: Stages, device: Device) -> tuple[Competitor, ...]:
@@ -73,7 +74,8 @@ def _train(
 
 def _listed(stages: Stages, goal: Goal, choices: Choices, wanted: int) -> list[Choices]:
     """The best of the short list but for the derived network; fewer where there are no more."""
-    scored = scored_networks(read_metrics(stages.run.metrics_path), goal)
+    records = ranks.of_first(read_metrics, stages.run.metrics_path)
+    scored = scored_networks(records, goal)
     order = [network.choices for network in best_first(scored, goal.objective.network_loss)]
     return [each for each in order if each != choices][:wanted]
 

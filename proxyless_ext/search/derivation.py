@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from .. import ranks
 from ..data import batches_per_epoch
 from ..nn import SuperNet
 from ..runs import (
@@ -33,13 +34,12 @@ def choose(stages: Stages, supernet: SuperNet) -> list[Choices]:
     """
     if stages.config.derive.networks:
         chosen = best_finalists(stages, supernet, short_lists(stages, supernet))
-        for goal in stages.goals:
-            if not goal.outcome.derivation_path.exists():
-                goal.outcome.write_derivation(_derivation(stages, goal))
+        ranks.of_first(_write_derivations, stages)
     else:
         chosen = [likeliest(goal.log_probabilities, goal.objective) for goal in stages.goals]
     for goal, choices in zip(stages.goals, chosen, strict=True):
-        stages.architecture(choices, goal.name or "derived").save(goal.outcome.architecture_path)
+        architecture = stages.architecture(choices, goal.name or "derived")
+        ranks.of_first(architecture.save, goal.outcome.architecture_path)
     return chosen
 
 
@@ -96,6 +96,12 @@ def best_finalists(
         # That time is their trainings'.
         stages.seconds[phase.name] -= sum(each.seconds for each in stages.begun.values())
     return [contest.left[0] for contest in contests]
+
+
+def _write_derivations(stages: Stages) -> None:
+    for goal in stages.goals:
+        if not goal.outcome.derivation_path.exists():
+            goal.outcome.write_derivation(_derivation(stages, goal))
 
 
 def _derivation(stages: Stages, goal: Goal) -> Derivation:

@@ -17,16 +17,14 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ..config import Config
 from ..data import Pictures, batches_per_epoch, endless
 from ..runs import Finalist, FinalistsEpoch
 from ..runtime import Runtime
-from ..seeding import derive_seed
 from ..training.meter import Meter
-from ..training.phase import Batch, Phase
+from ..training.phase import Batch, Phase, seed_step
 from ..training.train import Train
 from .candidates import Choices
 from .objective import Objective
@@ -124,7 +122,7 @@ class Finalists(Phase):
             "train",  # The winner's training goes on with the next ones.
             start=epoch * self.num_batches + start,
             workers=self.config.data.workers,
-            pin=self.runtime.is_asynchronous,
+            **self.runtime.reading,
         )
         return islice(stream, self.num_batches - start)
 
@@ -133,7 +131,7 @@ class Finalists(Phase):
             training = self.trainings[choices]
             epoch, batch = divmod(step, training.num_batches)
             # Dropout, too, is that of the training that goes on, whoever else takes part.
-            torch.manual_seed(derive_seed(self.config.seed, "train", epoch, batch))
+            seed_step(self.config.seed, "train", epoch, batch)
             figures = Meter()
             training.step(step, pictures, labels, figures)
             meter.include(figures)

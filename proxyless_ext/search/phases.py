@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import gates
+from .. import gates, ranks
 from ..config import Config, OptimizerConfig
 from ..data import Pictures, batches_per_epoch, endless
 from ..errors import UserError
-from ..nn import SuperNet
+from ..nn import Slices, SuperNet
 from ..runs import Epoch, SearchEpoch
 from ..runtime import Runtime
 from ..seeding import generator
@@ -59,13 +59,18 @@ class _SuperNetPhase(WeightPhase):
         self.path_scores = path_scores
         self.is_uniform = paths == "uniform"
 
-    def train_on(self, step: int, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def train_on(
+        self, step: int, pictures: Tensor, labels: Tensor, weight: float
+    ) -> tuple[Tensor, Tensor]:
         edges = self.supernet.edges
         edges.sample(generator(self.config.seed, self.name, "paths", step), self.is_uniform)
-        loss, hits = super().train_on(step, pictures, labels)
+        loss, hits = super().train_on(step, pictures, labels, weight)
         if self.is_uniform:
             self.path_scores.add(edges.active, loss)
         return loss, hits
+
+    def slices(self) -> Mapping[nn.Parameter, Slices]:
+        return self.supernet.edges.slices()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -136,15 +141,27 @@ class Search(_SuperNetPhase):
             goal.take_alphas(supernet.edges)
         self.first_step = first_gate_step(config, len(data.train_weights))
         self.gate_batches: Iterator[Batch] | None = None
+        self.gate_batch: Batch | None = None
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Takes the batch of a gate step together with that of the weight step before it."""
+        first = epoch * self.num_batches + start
+        for step, batch in enumerate(super().batches(epoch, start), first):
+            index = self._gate_step_after(step)
+            self.gate_batch = None if index is None else next(self._gate_batches(index))
+            yield batch
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        number, rest = divmod(step + 1 - self.first_step, self.config.gates.every)
-        if number <= 0 or rest != 0:
-            super().step(step, pictures, labels, meter)
-            return
-        batch = self.take(self._gate_batches(number - 1))
         super().step(step, pictures, labels, meter)
-        self._gate_step(number - 1, batch, meter)
+        index = self._gate_step_after(step)
+        if index is not None:
+            assert self.gate_batch is not None
+            self._gate_step(index, self.gate_batch, meter)
+
+    def _gate_step_after(self, step: int) -> int | None:
+        """The number of the gate step that follows a weight step, if one does."""
+        number, rest = divmod(step + 1 - self.first_step, self.config.gates.every)
+        return number - 1 if number > 0 and rest == 0 else None
 
     def _gate_batches(self, index: int) -> Iterator[Batch]:
         """The batches of gate steps, from number `index` on if none was taken yet."""
@@ -156,19 +173,23 @@ class Search(_SuperNetPhase):
                 "gates",
                 start=index,
                 workers=self.config.data.workers,
-                pin=self.runtime.is_asynchronous,
+                **self.runtime.reading,
             )
         return self.gate_batches
 
     def _gate_step(self, index: int, batch: Batch, meter: Meter) -> None:
         """Gate step number `index`."""
         pictures, labels = map(self.runtime.put, batch)
+        share = ranks.share(len(labels))
 
         def run() -> tuple[Tensor, Tensor, dict[str, Tensor]]:
             logits = self.supernet(pictures)
-            loss = functional.cross_entropy(logits, labels)
-            accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
-            return loss, accuracy, {"gate_loss": loss.detach(), "gate_accuracy": accuracy}
+            loss = share.weight * functional.cross_entropy(logits, labels)
+            hits = share.weight * (logits.detach().argmax(dim=1) == labels).float().mean()
+            whole, accuracy = ranks.mean(torch.stack([loss.detach(), hits])).to(loss.dtype)
+            # The value is that of the whole batch, by which a latency term may be multiplied.
+            loss = loss + (whole - loss).detach()
+            return loss, accuracy, {"gate_loss": whole, "gate_accuracy": accuracy}
 
         number = index % len(self.goals)
         goal, edges = self.goals[number], self.supernet.edges
@@ -177,7 +198,7 @@ class Search(_SuperNetPhase):
         told = self.learners[number].step(run, draws)
         goal.take_alphas(edges)
         means = {name: torch.stack([each[name] for each in told]).mean() for name in told[0]}
-        meter.add(len(labels), **means)
+        meter.add(share.total, **means)
 
     def end_epoch(self, epoch: int, meter: Meter) -> list[SearchEpoch]:
         return [self._record(goal, self.measures(epoch, meter)) for goal in self.goals]

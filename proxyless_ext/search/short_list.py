@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .. import ranks
 from ..config import Config
 from ..data import Pictures, batches, batches_per_epoch
 from ..nn import SuperNet, batch_statistics
@@ -125,21 +126,24 @@ class ShortList(Phase):
             0,  # All generations see the same pictures.
             start,
             workers=self.config.data.workers,
-            pin=self.runtime.is_asynchronous,
+            **self.runtime.reading,
         )
         return islice(stream, self.num_batches - start)
 
     @torch.no_grad()
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
         pictures, labels = self.runtime.put(pictures), self.runtime.put(labels)
+        share, figures = ranks.share(len(labels)), pictures.new_zeros(len(self.generation), 2)
         with batch_statistics(self.supernet), self.runtime.autocast():
             for index, choices in enumerate(self.generation):
                 self.supernet.edges.activate(choices)
                 logits = self.supernet(pictures)
                 loss = functional.cross_entropy(logits, labels)
                 accuracy = (logits.argmax(dim=1) == labels).float().mean()
-                self.meters[index].add(len(labels), loss=loss, accuracy=accuracy)
-                meter.add(len(labels), loss=loss, accuracy=accuracy)
+                figures[index] = share.weight * torch.stack([loss, accuracy])
+        for own, (loss, accuracy) in zip(self.meters, ranks.mean(figures), strict=True):
+            own.add(share.total, loss=loss, accuracy=accuracy)
+            meter.add(share.total, loss=loss, accuracy=accuracy)
 
     def end_epoch(self, epoch: int, meter: Meter) -> list[ShortListEpoch]:
         told = self.path_scores.losses(self.generation)

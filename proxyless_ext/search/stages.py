@@ -6,16 +6,19 @@ that a run can be resumed at any point.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
+from .. import ranks
 from ..config import Config
 from ..data import Pictures
 from ..errors import UserError
 from ..files import make_folder
-from ..nn import Network, SuperNet
+from ..latency import LatencyTable
+from ..nn import Network, SuperNet, synchronise
 from ..runs import DeviceCosts, Figures, LimitFigures, Result, Run, phase_kind
 from ..runtime import Runtime
 from ..seeding import derive_seed
@@ -71,15 +74,13 @@ class Stages:
         Raises:
             UserError: the measured latencies and a target do not fit.
         """
-        keep_settings(run, config)
-        task.space.save(run.space_path)
-        tables = task.measured(config, run).tables
+        tables = ranks.of_first(_write_inputs, run, config, task)
         try:
             goals = make_goals(run, config, task.space, tables)
         except UserError as error:
             raise run.correctable(error) from error
         for goal in goals:
-            make_folder(goal.outcome.folder)
+            ranks.of_first(make_folder, goal.outcome.folder)
             warn_of_narrow_band(goal.objective)
         scores = PathScores(list(task.space.counts))
         return cls(run, config, task.runtime, task.data, task.space, goals, scores)
@@ -95,6 +96,8 @@ class Stages:
         torch.manual_seed(derive_seed(config.seed, "supernet"))
         supernet = SuperNet(self.space).to(memory_format=torch.channels_last)
         supernet.to(runtime.device)
+        if runtime.sync_batch_norm:
+            synchronise(supernet)
         scores, data = self.path_scores, self.data
         self.run_phase(WarmUp(supernet, scores, config, runtime, data))
         self.run_phase(Search(supernet, scores, config, runtime, data, self.goals))
@@ -156,7 +159,7 @@ class Stages:
                     predicted=device.costs.network(choices),
                     measured=figures.measured
                     if device is goal.device
-                    else device.measure(network, self.space.resolution),
+                    else self.measure(device, network),
                     unit=device.costs.unit,
                 )
                 for device in self.devices
@@ -172,12 +175,14 @@ class Stages:
                 )
                 for limit in goal.objective.limits
             ),
-            onnx_max_difference=publish_network(network, architecture, goal.outcome),
+            onnx_max_difference=ranks.of_first(
+                publish_network, network, architecture, goal.outcome
+            ),
             seed=self.config.seed,
             seconds=self._seconds_of(training),
             classes=self.data.classes,
         )
-        goal.outcome.write_result(result)
+        ranks.of_first(goal.outcome.write_result, result)
         return result
 
     def _seconds_of(self, training: str) -> dict[str, float]:
@@ -213,8 +218,17 @@ class Stages:
 
     def costs(self, device: Device, network: nn.Module) -> Figures:
         """Size, and latency on a device where that is at hand."""
-        resolution = self.space.resolution
-        measured = device.measure(network, resolution)
-        return Figures(
-            **network_size(network, resolution), measured=measured, unit=device.costs.unit
-        )
+        measured, unit = self.measure(device, network), device.costs.unit
+        size = network_size(network, self.space.resolution)
+        return Figures(**size, measured=measured, unit=unit)
+
+    def measure(self, device: Device, network: nn.Module) -> float | None:
+        """The latency of a network on a device; None if that is not at hand."""
+        return ranks.of_first(device.measure, network, self.space.resolution)
+
+
+def _write_inputs(run: Run, config: Config, task: Task) -> Mapping[str, LatencyTable]:
+    """Write settings, space and latency tables; the tables, by their devices."""
+    keep_settings(run, config)
+    task.space.save(run.space_path)
+    return task.measured(config, run).tables

@@ -107,7 +107,7 @@ class Task:
             if aim.device in self.tables:
                 objective_of(aim, self.space, self.tables[aim.device])
         first_gate_step(config, len(self.data.train_weights))
-        _check_batches(config, self.space, self.data)
+        _check_batches(config, self)
 
 
 def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, LatencyTable]:
@@ -141,8 +141,9 @@ def _check_classes(config: Config, data: Pictures) -> None:
             )
 
 
-def _check_batches(config: Config, space: Space, data: Pictures) -> None:
-    any_network = space.architecture([0] * len(space.counts))
+def _check_batches(config: Config, task: Task) -> None:
+    any_network = task.space.architecture([0] * len(task.space.counts))
+    data, runtime = task.data, task.runtime
     for name, part in (
         ("warmup", data.train_weights),
         ("search", data.train_weights),
@@ -150,7 +151,7 @@ def _check_batches(config: Config, space: Space, data: Pictures) -> None:
         ("train", data.train),
     ):
         batch_size = getattr(config, name).batch_size
-        check_batch(any_network, f"{name}.batch_size", batch_size, len(part))
+        check_batch(any_network, f"{name}.batch_size", batch_size, len(part), runtime)
 
 
 def _check_comparison(config: Config, space: Space) -> None:

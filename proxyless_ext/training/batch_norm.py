@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from ..errors import UserError
+from ..runtime import Runtime
 from ..spaces import Architecture
 
 
-def check_batch(architecture: Architecture, key: str, batch_size: int, pictures: int) -> None:
-    """Refuse batches that give a layer a single value per channel, whose variance is 0.
+def check_batch(
+    architecture: Architecture, key: str, batch_size: int, pictures: int, runtime: Runtime
+) -> None:
+    """Refuse batches that give a layer a single value per channel, whose variance is 0, or a rank
+    nothing.
 
     Args:
         architecture: of the network, or of any of a space.
         key: the setting that `batch_size` is the value of.
         batch_size: pictures in a batch.
         pictures: how many there are.
+        runtime: whose ranks share a batch.
 
     Raises:
-        UserError: the smallest maps of the network have one pixel, and batches one picture.
+        UserError: there are more ranks than pictures in a batch; or the smallest maps of the
+            network have one pixel, and batches, or a rank's slices of them, one picture.
     """
+    pictures, world = min(batch_size, pictures), runtime.world
+    if pictures < world:
+        raise UserError(
+            f"{world} ranks cannot share a batch of {pictures} pictures; raise {key} or start fewer"
+        )
     smallest = min(layer.out_size for layer in architecture.layers())
-    if smallest == 1 and min(batch_size, pictures) == 1:
+    normalised = pictures if runtime.sync_batch_norm else pictures // world
+    if smallest == 1 and normalised == 1:
         raise UserError(
             f"'{architecture.name}' ends at 1x1 pixels, where a batch of one picture has a single "
             f"value per channel, which BatchNorm makes nothing of; raise {key} or the resolution"

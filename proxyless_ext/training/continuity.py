@@ -118,7 +118,7 @@ def _is_its_source(run: Run, config: Config) -> bool:
 
 def keep_settings(run: Run, config: Config) -> None:
     """Remember the settings that a run goes on with."""
-    beginning = Beginning(pictures=run.beginning.pictures, settings=_settings(config))
+    beginning = Beginning(pictures=run.beginning.pictures, settings=settings_of(config))
     if beginning != run.beginning:
         run.write_beginning(beginning)
 
@@ -133,7 +133,7 @@ def _check_pictures(run: Run, config: Config, data: Pictures) -> None:
 
 
 def _check_settings(run: Run, config: Config, may_change: Callable[[str], bool]) -> None:
-    for key, old, new in _differences(run.beginning.settings, _settings(config)):
+    for key, old, new in differences(run.beginning.settings, settings_of(config)):
         if not may_change(key):
             raise UserError(
                 f"{key} was {old!r} when the run in {run.folder} used it and is {new!r} now; "
@@ -141,18 +141,19 @@ def _check_settings(run: Run, config: Config, may_change: Callable[[str], bool])
             )
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def settings_of(config: Config) -> dict[str, Any]:
+    """The whole configuration, as a run remembers it."""
     return config.model_dump(mode="json")
 
 
-def _differences(
+def differences(
     before: dict[str, Any], after: dict[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
     """Dotted keys of the settings that differ, with their old and new values."""
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{prefix}{key}.")
+            yield from differences(old, new, f"{prefix}{key}.")
         elif old != new:
             yield f"{prefix}{key}", old, new
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
+from .. import ranks
 from ..data import PictureSet, batches, worker_failures
 from ..errors import UserError
 from ..runtime import Runtime
@@ -44,6 +45,8 @@ def evaluate(
 ) -> Accuracy:
     """Accuracy of `network` in eval mode on every picture of `dataset`; its mode is restored.
 
+    Several ranks, whose networks are the same, share the pictures.
+
     Raises:
         UserError: none of the pictures can be read.
     """
@@ -51,10 +54,10 @@ def evaluate(
     network.eval()
     count = top1 = top5 = 0
     loss = 0.0
-    pin = runtime.is_asynchronous
-    for pictures, labels in batches(
-        dataset, batch_size, 0, "evaluate", 0, workers=workers, shuffle=False, pin=pin
-    ):
+    stream = batches(
+        dataset, batch_size, 0, "evaluate", 0, workers=workers, shuffle=False, **runtime.reading
+    )
+    for pictures, labels in stream:
         with runtime.autocast():
             logits = network(runtime.put(pictures)).float().cpu()
         count += len(labels)
@@ -63,9 +66,10 @@ def evaluate(
         top1 += int(hits[:, 0].sum())
         top5 += int(hits.any(dim=1).sum())
     network.train(was_training)
-    if count == 0:
+    total, *sums = ranks.totals(count, top1, top5, loss)
+    if total == 0:
         raise UserError("no validation picture can be read; mend or replace them")
-    return Accuracy(top1 / count, top5 / count, loss / count)
+    return Accuracy(*(each / total for each in sums))
 
 
 @worker_failures()
@@ -81,8 +85,13 @@ def recalibrate(
     """Set the BatchNorm statistics of `network` anew, to the mean over batches of training
     pictures.
 
-    Statistics inherited from a supernet were taken under other paths.
+    Statistics inherited from a supernet were taken under other paths. Those of several ranks are
+    averaged.
     """
-    stream = batches(dataset, batch_size, seed, "recalibrate", 0, workers=workers)
+    stream = batches(
+        dataset, batch_size, seed, "recalibrate", 0, workers=workers, **runtime.reading
+    )
     with runtime.autocast():
         update_bn((runtime.put(pictures) for pictures, _ in islice(stream, max_batches)), network)
+    for buffer in network.buffers():
+        buffer.copy_(ranks.mean(buffer))

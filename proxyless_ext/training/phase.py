@@ -4,6 +4,9 @@ A phase is a fixed number of epochs over batches. `run_phase` drives it, writes 
 records, stops cleanly on Ctrl-C and refuses to go on after a loss that is not finite. All
 randomness of a step is a function of (seed, phase, epoch, batch), so a checkpoint holds state but
 no random generators.
+
+Several ranks take the same steps, each on its slice of the batch. All have the same state but for
+BatchNorms' running statistics, of which those of the first rank count. It alone writes.
 """
 
 from __future__ import annotations
@@ -11,20 +14,21 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import ranks
 from ..data import worker_failures
 from ..errors import UserError
 from ..progress import Bar, progress_bar
 from ..runs import Epoch, Position, Run, load_checkpoint, phase_kind, save_checkpoint
 from ..seeding import derive_seed
 from .meter import Meter
-from .stopping import Interrupted, stop_requests
+from .stopping import Interrupted, Stop, stop_requests
 
 Batch = tuple[Tensor, Tensor]
 """Pictures [B, 3, R, R] and labels [B]."""
@@ -44,14 +48,12 @@ class Phase(ABC):
         section: of the configuration that holds its learning rate.
         epochs: how many there are.
         num_batches: in every epoch.
-        take: gives the next of some batches; in a run, Ctrl-C ends the wait for it.
     """
 
     name: str
     section: str
     epochs: int
     num_batches: int
-    take: Callable[[Iterator[Batch]], Batch] = staticmethod(next)
 
     @property
     def kind(self) -> str:
@@ -66,14 +68,14 @@ class Phase(ABC):
 
     @abstractmethod
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """The batches of an epoch, from number `start` on."""
+        """The batches of an epoch, from number `start` on; with several ranks, slices of them.
+
+        Whatever else a step has to wait for is taken here, too, before it changes anything.
+        """
 
     @abstractmethod
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        """Train on one batch, the `step`-th of the phase; add ``loss`` to `meter`.
-
-        What has to be waited for is taken before anything changes.
-        """
+        """Train on one batch, the `step`-th of the phase; add ``loss`` of all of it to `meter`."""
 
     @abstractmethod
     def end_epoch(self, epoch: int, meter: Meter) -> Sequence[Epoch]:
@@ -115,30 +117,81 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
         stop_requests() as stop,
         progress_bar(phase.name, total, done) as bar,
     ):
-        phase.take = stop.take
         while sitting.epoch < phase.epochs:
             epoch, meter = sitting.epoch, sitting.meter
             batches = phase.batches(epoch, sitting.batch)
-            while sitting.batch < phase.num_batches and not stop.requested:
-                with suppress(Interrupted):
-                    pictures, labels = phase.take(batches)
-                    torch.manual_seed(derive_seed(seed, phase.kind, epoch, sitting.batch))
-                    step = epoch * phase.num_batches + sitting.batch
-                    phase.step(step, pictures, labels, meter)
-                    sitting.batch += 1
-                    bar.advance(sizes[epoch], sizes[epoch] * len(labels))
-                sitting.look(bar)
-                if sitting.unsaved_seconds > checkpoint_seconds:
+            while True:
+                batch = _take(batches, stop) if sitting.batch < phase.num_batches else None
+                stops, saves = _agree(stop.requested, sitting.unsaved_seconds > checkpoint_seconds)
+                if stops or saves:
                     sitting.save()
-            if stop.requested:
-                sitting.save()
-                raise sitting.stopped()
-            for record in phase.end_epoch(epoch, meter):
-                run.log(record)
+                if stops:
+                    raise sitting.stopped()
+                if batch is None:
+                    break
+                pictures, labels = batch
+                seed_step(seed, phase.kind, epoch, sitting.batch)
+                step = epoch * phase.num_batches + sitting.batch
+                phase.step(step, pictures, labels, meter)
+                sitting.batch += 1
+                bar.advance(sizes[epoch], sizes[epoch] * len(labels) * ranks.place()[1])
+                sitting.look(bar)
+            sitting.log(phase.end_epoch(epoch, meter))
             sitting.next_epoch()
-            if stop.requested:
+            if _agree(stop.requested).stops:
                 raise sitting.stopped()
     return sitting.seconds
+
+
+class _Agreement(NamedTuple):
+    """What all ranks do next: whatever one of them wants."""
+
+    stops: bool
+    saves: bool
+
+
+def _agree(stops: bool = False, saves: bool = False, fails: bool = False) -> _Agreement:
+    """Agree with all ranks before a step, which either all of them take or none.
+
+    Args:
+        stops: this rank was asked to stop.
+        saves: a checkpoint is due here.
+        fails: this rank cannot go on.
+
+    Raises:
+        InterruptionError: another rank cannot.
+    """
+    any_stops, any_saves, any_fails = ranks.any_of(stops, saves, fails)
+    if any_fails and not fails:
+        raise ranks.lost()
+    return _Agreement(any_stops, any_saves)
+
+
+def _take(batches: Iterator[Batch], stop: Stop) -> Batch | None:
+    """The next batch; None where a stop was requested, which ends the wait for it.
+
+    Raises:
+        UserError: it cannot be read, of which the other ranks know then.
+    """
+    try:
+        with suppress(Interrupted):
+            return None if stop.requested else stop.take(batches)
+    except UserError:
+        _agree(fails=True)
+        raise
+    return None
+
+
+def seed_step(seed: int, kind: str, epoch: int, batch: int) -> None:
+    """Seed what a step draws from torch's own generator, such as dropout: on each rank another.
+
+    Args:
+        seed: of the run.
+        kind: of the phase.
+        epoch, batch: of the step.
+    """
+    rank, _ = ranks.place()
+    torch.manual_seed(derive_seed(seed, kind, epoch, batch, *([rank] if rank else [])))
 
 
 class Begun(NamedTuple):
@@ -157,7 +210,7 @@ class Begun(NamedTuple):
 
 def begin_phase(phase: Phase, run: Run, begun: Begun) -> None:
     """Let `run_phase` go on after these steps, unless the phase has got somewhere itself."""
-    if not run.checkpoint(phase.name).exists():
+    if not ranks.of_first(run.checkpoint(phase.name).exists):
         phase.load_state_dict(begun.state)
         _Sitting(phase, run, begun.steps, begun.seconds)
 
@@ -185,8 +238,8 @@ class _Sitting:
         self._saved = time.monotonic()
         self._started = self._saved - seconds
         self._looked = self._noted = -math.inf
-        if self._path.exists():
-            self._load()
+        if saved := ranks.of_first(self._read):
+            self._load(saved)
         else:
             self.save()
 
@@ -211,7 +264,7 @@ class _Sitting:
         self._looked = now
         if "loss" in (means := self.meter.means()):
             bar.note(f"loss {means['loss']:.3f}")
-        if now - self._noted >= POSITION_SECONDS:
+        if now - self._noted >= POSITION_SECONDS and ranks.is_first():
             self._noted = now
             self.run.write_position(
                 Position(
@@ -225,6 +278,15 @@ class _Sitting:
                 )
             )
 
+    def log(self, records: Sequence[Epoch]) -> None:
+        """Write the records of an epoch."""
+
+        def write() -> None:
+            for record in records:
+                self.run.log(record)
+
+        ranks.of_first(write)
+
     def next_epoch(self) -> None:
         """End an epoch."""
         self.epoch, self.batch, self.meter = self.epoch + 1, 0, Meter()
@@ -232,6 +294,10 @@ class _Sitting:
 
     def save(self) -> None:
         """Write the checkpoint, unless a step whose loss was finite led to weights that are not."""
+        ranks.of_first(self._write)
+        self._saved = time.monotonic()
+
+    def _write(self) -> None:
         self._check_loss()
         state = self.phase.state_dict()
         if not _is_finite(state):
@@ -245,10 +311,14 @@ class _Sitting:
             "records": self.run.num_records,
         }
         save_checkpoint(self._path, checkpoint)
-        self._saved = time.monotonic()
 
-    def _load(self) -> None:
-        saved = load_checkpoint(self._path)
+    def _read(self) -> dict[str, Any] | None:
+        saved: dict[str, Any] | None = None
+        if self._path.exists():
+            saved = load_checkpoint(self._path)
+        return saved
+
+    def _load(self, saved: dict[str, Any]) -> None:
         try:
             self.phase.load_state_dict(saved["phase"])
         except (KeyError, RuntimeError, ValueError) as error:
@@ -259,7 +329,7 @@ class _Sitting:
         self.epoch, self.batch, self.meter = saved["epoch"], saved["batch"], Meter(saved["meter"])
         self._started -= saved["seconds"]
         if self.epoch < self.phase.epochs:
-            self.run.rewind(saved["records"])
+            ranks.of_first(self.run.rewind, saved["records"])
 
     def _check_loss(self) -> None:
         if not _is_finite(self.meter.state):

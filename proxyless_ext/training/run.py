@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import ranks
 from ..config import Config
 from ..data import Pictures, load_pictures
 from ..errors import UserError
@@ -55,7 +56,8 @@ class TrainingTask:
         data = load_pictures(config.data, architecture.resolution, config.seed)
         if run:
             check_continuity(run, config, data)
-        check_batch(architecture, "train.batch_size", config.train.batch_size, len(data.train))
+        batch_size = config.train.batch_size
+        check_batch(architecture, "train.batch_size", batch_size, len(data.train), runtime)
         return cls(for_data(architecture, config, data), data, runtime)
 
 
@@ -65,18 +67,18 @@ def run_training(run: Run, config: Config, task: TrainingTask) -> Result:
     Raises:
         UserError: the training diverged, or the run was stopped.
     """
-    keep_settings(run, config)
     architecture, data, runtime = task.architecture, task.data, task.runtime
-    architecture.save(run.outcome.architecture_path)
+    ranks.of_first(keep_settings, run, config)
+    ranks.of_first(architecture.save, run.outcome.architecture_path)
     fresh = seeded_network(architecture, config, runtime, "train")
     network, seconds = train_network(fresh, run, config, runtime, data)
     result = Result(
         **validate_network(network, config, runtime, data.val).as_dict(),
         **network_size(network, architecture.resolution),
-        onnx_max_difference=publish_network(network, architecture, run.outcome),
+        onnx_max_difference=ranks.of_first(publish_network, network, architecture, run.outcome),
         seed=config.seed,
         seconds={"train": seconds},
         classes=data.classes,
     )
-    run.outcome.write_result(result)
+    ranks.of_first(run.outcome.write_result, result)
     return result

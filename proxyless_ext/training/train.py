@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .. import ranks
 from ..config import Config
 from ..data import Pictures
+from ..nn import synchronise
 from ..runs import TrainEpoch
 from ..runtime import Runtime
 from .ema import averaged
@@ -52,6 +54,8 @@ class Train(WeightPhase):
         )
         self.data = data
         self.average = averaged(network, config.train.ema_decay)
+        if runtime.sync_batch_norm:  # The average, which is judged, needs none.
+            synchronise(network)
 
     @property
     def result(self) -> nn.Module:
@@ -64,6 +68,7 @@ class Train(WeightPhase):
         self.average.update_parameters(self.model)
 
     def end_epoch(self, epoch: int, meter: Meter) -> tuple[TrainEpoch]:
+        ranks.take_from_first(self.result.buffers())
         scores = evaluate(
             self.result,
             self.data.val,

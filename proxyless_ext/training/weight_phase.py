@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from .. import ranks
 from ..config import Config, OptimizerConfig
 from ..data import PictureSet, batches, batches_per_epoch
+from ..nn import Slices
 from ..runtime import Runtime
+from .gradients import GradientMean
 from .meter import Meter
 from .optim import cosine_rate, load_optimizer_state, optimizer_state, set_rate, weight_optimizer
 from .phase import Batch, Phase
@@ -48,7 +52,9 @@ class WeightPhase(Phase):
         self.runtime = runtime
         self.epochs = schedule.epochs
         self.num_batches = batches_per_epoch(len(dataset), schedule.batch_size)
+        weights = list(weights)
         self.optimizer = weight_optimizer(schedule, weights, decay_norms)
+        self.gradients = GradientMean(weights)
         self.scaler = runtime.scaler()
         self.criterion = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
 
@@ -61,15 +67,26 @@ class WeightPhase(Phase):
             epoch,
             start,
             workers=self.config.data.workers,
-            pin=self.runtime.is_asynchronous,
+            **self.runtime.reading,
         )
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
-        loss, hits = self.train_on(step, pictures, labels)
-        meter.add(len(labels), loss=loss, accuracy=hits)
+        share = ranks.share(len(labels))
+        loss, hits = self.train_on(step, pictures, labels, share.weight)
+        meter.add(share.total, loss=loss, accuracy=hits)
+        if ranks.are_several():
+            meter.add(share.total, reduced_bytes=float(self.gradients.num_bytes))
 
-    def train_on(self, step: int, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One update of the weights: loss and accuracy of the batch, each []."""
+    def train_on(
+        self, step: int, pictures: Tensor, labels: Tensor, weight: float
+    ) -> tuple[Tensor, Tensor]:
+        """One update of the weights: loss and accuracy of the batch, each [].
+
+        Args:
+            step: of the phase.
+            pictures, labels: this rank's slice of the batch.
+            weight: of the slice, as `ranks.Share` has it.
+        """
         self.model.train()
         set_rate(self.optimizer, self._rate(step))
         self.optimizer.zero_grad(set_to_none=True)
@@ -77,10 +94,17 @@ class WeightPhase(Phase):
         with self.runtime.autocast():
             logits = self.model(self.runtime.put(pictures))
             loss = self.criterion(logits, labels)
-        self.scaler.scale(loss).backward()
+        hits = (logits.detach().argmax(dim=1) == labels).float().mean()
+        figures = weight * torch.stack([loss.detach().double(), hits.double()])
+        with self.gradients.over_ranks(figures, self.slices):
+            self.scaler.scale(weight * loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach(), (logits.argmax(dim=1) == labels).float().mean()
+        return figures[0], figures[1]
+
+    def slices(self) -> Mapping[nn.Parameter, Slices]:
+        """Outside of which parts of some weights a step's gradients are 0."""
+        return {}
 
     def measures(self, epoch: int, meter: Meter) -> dict[str, Any]:
         """What the record of every phase that trains weights holds."""

@@ -1,0 +1,53 @@
+"""Whether several ranks are about to do the same: with one code, one configuration, one data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import ranks
+from ..config import Config
+from ..data import Inventory, Pictures
+from ..environment import describe_code
+from ..errors import UserError
+from ..runs import Run
+from .continuity import differences, settings_of
+
+OWN = ("data.source", "data.root", "data.download", "data.workers", "runtime.threads", "plugins")
+"""Settings that each rank may have its own of: what lies where, and what its machine can do."""
+
+
+def check_ranks(run: Run | None, config: Config, data: Pictures) -> None:
+    """Refuse to begin or to go on where a rank would do something else than the first.
+
+    Args:
+        run: to go on with, if there is one.
+        config: of the run.
+        data: its pictures.
+
+    Raises:
+        UserError: on all ranks, naming the first difference.
+    """
+    if not ranks.are_several():
+        return
+    facts: dict[str, Any] = {
+        "code": describe_code(),
+        "settings": {"--resume": run is not None, **settings_of(config)},
+        "pictures": data.inventory.model_dump(),
+    }
+    first, *others = ranks.gathered(facts)
+    for rank, other in enumerate(others, start=1):
+        if difference := _difference(first, other):
+            raise UserError(
+                f"rank {rank} of torch.distributed differs from rank 0: {difference}; start all "
+                "with the same"
+            )
+
+
+def _difference(first: dict[str, Any], other: dict[str, Any]) -> str:
+    """The first difference, as a part of a sentence; empty if there is none."""
+    for kind in ("code", "settings"):
+        for key, expected, found in differences(first[kind], other[kind]):
+            if key not in OWN:
+                return f"{key} is {found!r} there and {expected!r} here"
+    before, found = (Inventory.model_validate(facts["pictures"]) for facts in (first, other))
+    return found.changes_since(before)
