@@ -23,6 +23,8 @@ from typer.testing import CliRunner
 
 from proxyless_ext import ranks
 from proxyless_ext.cli import app
+from proxyless_ext.cli.options import refuse_sizes
+from proxyless_ext.cli.planning import planned
 from proxyless_ext.config import load_config
 from proxyless_ext.data import Inventory, load_pictures
 from proxyless_ext.errors import UserError
@@ -244,6 +246,14 @@ def test_other_commands_are_one_process(
         "error on rank 1: this command is one process, and it was started as one of 2; start it "
         "without torchrun"
     )
+
+
+def test_what_several_ranks_cannot_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ranks, "are_several", lambda: True)
+    with pytest.raises(UserError, match="--budget measures what steps take in one process"):
+        planned(tiny_config(tmp_path), "1h")
+    with pytest.raises(UserError, match="several widths or resolutions is one process"):
+        refuse_sizes(["w0.5-r8", "w1-r8"])
 
 
 @pytest.mark.slow
