@@ -191,6 +191,7 @@ class SuperNet(nn.Module):
                 for mixed, edge in zip(self.mixed_ops, edges, strict=True)
             ),
         )
+        assert space.feature_mix is not None
         self.feature_mix = layer(edges[-1].out_channels, space.feature_mix, 1)
         self.classifier = nn.Sequential(
             OrderedDict(

@@ -25,7 +25,7 @@ from ..nn import Network
 from ..report import draw_comparison, draw_prediction
 from ..runs import check_output
 from ..spaces import BUILTIN, Space, load_plugins, validate
-from ..zoo import build, names
+from ..zoo import IMAGENET, YARDSTICKS, build, names
 from .app import SUMMARIES, commands
 from .command import command, console
 from .fit import fit
@@ -175,7 +175,8 @@ def count(
 @measures
 def compare_networks(
     networks: Annotated[
-        list[str] | None, typer.Argument(help="Of the zoo, or run folders; the whole zoo if none.")
+        list[str] | None,
+        typer.Argument(help="Of the zoo, or run folders; ImageNet's if none."),
     ] = None,
     resolution: Annotated[int, typer.Option(help="Pixels of the square pictures.")] = 224,
     figure: FigureOption = Path("latency.svg"),
@@ -196,7 +197,7 @@ def compare_networks(
     known = names()
     models = {
         name: build(name) if name in known else Network(read_architecture(name))
-        for name in networks or known
+        for name in networks or (*IMAGENET, *YARDSTICKS)
     }
     rows = compare(models, resolution, conditions)
     width = max(len(row.name) for row in rows)

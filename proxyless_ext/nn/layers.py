@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..spaces import Activation
 from .sliced import SlicedConv2d
 
-_ACTIVATIONS: dict[Activation, type[nn.ReLU6] | type[nn.ReLU] | type[nn.Hardswish]] = {
+ACTIVATIONS: dict[Activation, type[nn.ReLU6] | type[nn.ReLU] | type[nn.Hardswish]] = {
     "relu6": nn.ReLU6,
     "relu": nn.ReLU,
     "hswish": nn.Hardswish,
@@ -45,11 +45,11 @@ class ConvBNAct(nn.Sequential):
         bn_momentum: float = 0.1,
         bn_eps: float = 1e-3,
     ) -> None:
-        conv = _convolution(in_channels, out_channels, kernel_size, stride, groups, dilation)
+        conv = convolution(in_channels, out_channels, kernel_size, stride, groups, dilation)
         bn = nn.BatchNorm2d(out_channels, eps=bn_eps, momentum=bn_momentum)
         layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv, bn=bn)
         if activation is not None:
-            layers["act"] = _ACTIVATIONS[activation](inplace=True)
+            layers["act"] = ACTIVATIONS[activation](inplace=True)
         super().__init__(layers)
 
 
@@ -62,13 +62,13 @@ class PooledMix(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, activation: Activation) -> None:
         mix: OrderedDict[str, nn.Module] = OrderedDict(
-            conv=_convolution(in_channels, out_channels, 1),
-            act=_ACTIVATIONS[activation](inplace=True),
+            conv=convolution(in_channels, out_channels, 1),
+            act=ACTIVATIONS[activation](inplace=True),
         )
         super().__init__(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), mix=nn.Sequential(mix)))
 
 
-def _convolution(
+def convolution(
     in_channels: int,
     out_channels: int,
     kernel_size: int,

@@ -5,17 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 
 from torch import Tensor, nn
 
-from ..spaces import Architecture, BatchNorm, BlockConfig, Edge, Space, parse_operation
+from ..spaces import (
+    Architecture,
+    BatchNorm,
+    BlockConfig,
+    Edge,
+    SearchedBlock,
+    Space,
+    parse_operation,
+)
 from .derivation import derive
 from .edges import Edges
 from .fused import is_untouched
 from .layers import ConvBNAct, Identity, PooledMix
 from .mbconv import MBConv
 from .mixed_op import MixedOp
-from .operations import build_operation
+from .operations import build_operation, build_tree
+from .pre_activated import BNAct
+from .tree import Tree
 
 
 class Residual(nn.Module):
@@ -61,7 +72,7 @@ class Classifier(nn.Sequential):
 
 
 class Backbone(nn.Module):
-    """Stem, blocks in sequence, feature mix, perhaps a pooled mix, classifier.
+    """Stem, blocks in sequence, feature mix or BatchNorm, perhaps a pooled mix, classifier.
 
     Args:
         layout: what the layers that are no blocks are.
@@ -76,26 +87,34 @@ class Backbone(nn.Module):
         self, layout: Space | Architecture, blocks: Sequence[nn.Module], last_channels: int
     ) -> None:
         super().__init__()
-        layer = partial(
-            ConvBNAct,
-            activation=layout.activation,
-            bn_momentum=layout.batch_norm.momentum,
-            bn_eps=layout.batch_norm.eps,
+        momentum, eps = layout.batch_norm.momentum, layout.batch_norm.eps
+        layer = partial(ConvBNAct, bn_momentum=momentum, bn_eps=eps)
+        stem, channels, activation = layout.stem, last_channels, layout.activation
+        self.stem = layer(
+            stem.in_channels,
+            stem.out_channels,
+            3,
+            stem.stride,
+            activation=None if layout.pre_activation else activation,
         )
-        stem, channels = layout.stem, layout.feature_mix
-        self.stem = layer(stem.in_channels, stem.out_channels, 3, stem.stride)
         self.blocks = nn.Sequential(*blocks)
-        self.feature_mix = layer(last_channels, channels, 1)
+        self.feature_mix: nn.Module
+        if layout.feature_mix is None:
+            self.feature_mix = BNAct(channels, activation, momentum, eps)
+        else:
+            self.feature_mix = layer(channels, layout.feature_mix, 1, activation=activation)
+            channels = layout.feature_mix
         self.pooled_mix = nn.Sequential()
         if layout.pooled_mix is not None:
-            self.pooled_mix = PooledMix(channels, layout.pooled_mix, layout.activation)
+            self.pooled_mix = PooledMix(channels, layout.pooled_mix, activation)
             channels = layout.pooled_mix
         self.classifier = Classifier(channels, layout.num_classes, layout.dropout)
 
     @property
     def layers(self) -> list[nn.Module]:
         """The modules of `Architecture.layers`, in their order."""
-        return [self.stem, *self.blocks, self.feature_mix, *self.pooled_mix, self.classifier]
+        blocks = (layer for block in self.blocks for layer in _layers(block))
+        return [self.stem, *blocks, self.feature_mix, *self.pooled_mix, self.classifier]
 
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.pooled_mix(self.feature_mix(self._blocks_behind_stem(x)))
@@ -148,11 +167,12 @@ class SuperNet(Backbone):
             first, *others = (mixed_ops[index] for index in group.indices)
             for other in others:
                 other.alpha = first.alpha
+        given = iter(mixed_ops)
         searched = [
-            _with_shortcut(mixed, edge.shortcut)
-            for mixed, edge in zip(mixed_ops, space.edges, strict=True)
+            _build_searched(block, [*islice(given, len(block.edges))], space.batch_norm)
+            for block in space.searched_blocks
         ]
-        super().__init__(space, [*fixed, *searched], space.edges[-1].out_channels)
+        super().__init__(space, [*fixed, *searched], space.searched_blocks[-1].out_channels)
         self.space = space
         self.edges = Edges(self)
 
@@ -178,6 +198,21 @@ def _build_mixed_op(edge: Edge, space: Space) -> MixedOp:
     convolutions = sum(isinstance(candidate, MBConv) for candidate in candidates)
     share = space.weights == "shared" and convolutions > 1
     return MixedOp(candidates, share)
+
+
+def _build_searched(
+    block: SearchedBlock, mixed_ops: Sequence[MixedOp], batch_norm: BatchNorm
+) -> nn.Module:
+    if block.operation is None:
+        return _with_shortcut(mixed_ops[0], block.edges[0].shortcut)
+    shapes = block.block([edge.candidates[0] for edge in block.edges])
+    return Plain(build_tree(shapes, batch_norm, mixed_ops))
+
+
+def _layers(block: nn.Module) -> list[nn.Module]:
+    """The modules of `BlockConfig.layers`."""
+    operation = getattr(block, "operation", None)
+    return operation.layers if isinstance(operation, Tree) else [block]
 
 
 def _with_shortcut(operation: nn.Module, shortcut: bool) -> nn.Module:

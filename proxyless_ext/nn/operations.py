@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import singledispatch
 from typing import Any
 
@@ -17,12 +18,17 @@ from ..spaces import (
     IdentitySpec,
     MBConvSpec,
     Operation,
+    PoolSpec,
     ProjectionSpec,
+    SeparableSpec,
+    TreeSpec,
     ZeroSpec,
     parse_operation,
 )
 from .layers import ConvBNAct, Identity, Zero
 from .mbconv import MBConv
+from .pre_activated import Separable
+from .tree import Tree, Trunk
 
 _SIZE = 16
 """Of the pictures, in pixels, that a user's own operation is tried with."""
@@ -35,6 +41,13 @@ def build_operation(block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
         UserError: a user's own operation makes no module, or one that gives another shape.
     """
     return _build(parse_operation(block.operation), block, batch_norm)
+
+
+def build_tree(block: BlockConfig, batch_norm: BatchNorm, edges: Iterable[nn.Module]) -> Tree:
+    """A block with edges inside, which are given."""
+    spec = parse_operation(block.operation)
+    assert isinstance(spec, TreeSpec)
+    return Tree(Trunk(spec, block, batch_norm), edges)
 
 
 @singledispatch
@@ -62,6 +75,31 @@ def _(operation: MBConvSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn.Mo
 def _(operation: ConvSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
     settings = {"groups": operation.groups, "dilation": operation.dilation}
     return _convolution(block, batch_norm, operation.kernel_size, **settings)
+
+
+@_build.register
+def _(operation: SeparableSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
+    return Separable(
+        block.in_channels,
+        block.out_channels,
+        operation.kernel_size,
+        block.stride,
+        operation.dilation,
+        bn_momentum=batch_norm.momentum,
+        bn_eps=batch_norm.eps,
+    )
+
+
+@_build.register
+def _(operation: PoolSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
+    if operation.kind == "max":
+        return nn.MaxPool2d(3, block.stride, padding=1)
+    return nn.AvgPool2d(3, block.stride, padding=1, count_include_pad=False)
+
+
+@_build.register
+def _(operation: TreeSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
+    return build_tree(block, batch_norm, [build_operation(e, batch_norm) for e in block.inside])
 
 
 @_build.register

@@ -15,7 +15,9 @@ from .architecture import (
 from .builtin import (
     BUILTIN,
     MBCONV_CANDIDATES,
+    TREE_CANDIDATES,
     cifar_mbconv,
+    cifar_tree,
     imagenet,
     mobilenet_v3,
 )
@@ -28,11 +30,23 @@ from .operations import (
     Look,
     MBConvSpec,
     Operation,
+    PoolSpec,
     ProjectionSpec,
+    SeparableSpec,
     ZeroSpec,
 )
 from .registry import load_plugins, parse_operation
-from .space import Edge, EdgeGroup, FirstBlock, Resolutions, Space, Stage, WidthMults
+from .space import (
+    Edge,
+    EdgeGroup,
+    FirstBlock,
+    Resolutions,
+    SearchedBlock,
+    Space,
+    Stage,
+    WidthMults,
+)
+from .tree import TreeSpec
 from .validation import StrictModel, read_mapping, read_model, validate
 from .widths import make_divisible
 
@@ -40,6 +54,7 @@ __all__ = [
     "BUILTIN",
     "MBCONV_CANDIDATES",
     "SMALL",
+    "TREE_CANDIDATES",
     "Activation",
     "Architecture",
     "BatchNorm",
@@ -55,15 +70,20 @@ __all__ = [
     "MBConvSpec",
     "Normalisation",
     "Operation",
+    "PoolSpec",
     "ProjectionSpec",
     "Resolutions",
+    "SearchedBlock",
+    "SeparableSpec",
     "Space",
     "Stage",
     "Stem",
     "StrictModel",
+    "TreeSpec",
     "WidthMults",
     "ZeroSpec",
     "cifar_mbconv",
+    "cifar_tree",
     "imagenet",
     "load_plugins",
     "make_divisible",

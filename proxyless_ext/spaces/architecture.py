@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,13 +42,18 @@ class Normalisation(StrictModel):
 
 
 class BlockConfig(StrictModel):
-    """One block: an operation, and whether its input is added to its output."""
+    """One block: an operation, and whether its input is added to its output.
+
+    Attributes:
+        edges: the operations at the edges inside, if the operation has some.
+    """
 
     operation: str
     in_channels: Count
     out_channels: Count
     stride: Literal[1, 2] = 1
     shortcut: bool = False
+    edges: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> BlockConfig:
@@ -58,13 +64,51 @@ class BlockConfig(StrictModel):
         if not operation.fits(self.in_channels, self.out_channels, self.stride):
             raise UserError(
                 f"'{self.operation}' does not fit a block from {self.in_channels} to "
-                f"{self.out_channels} channels of stride {self.stride}; use an MBConv there"
+                f"{self.out_channels} channels of stride {self.stride}; {operation.advice}"
             )
         if operation.skips and not self.shortcut:
             raise UserError(
                 f"a block of operation '{self.operation}' needs a shortcut, or nothing would pass"
             )
+        if len(self.edges) != (number := len(operation.edges(self.out_channels))):
+            raise UserError(
+                f"'{self.operation}' has {number} edges inside, and 'edges' names {len(self.edges)}"
+            )
+        _ = self.inside  # Raises if one of them is impossible.
         return self
+
+    @cached_property
+    def inside(self) -> tuple[BlockConfig, ...]:
+        """Its edges, each as the block that it would be."""
+        if not self.edges:
+            return ()
+        widths = parse_operation(self.operation).edges(self.out_channels)
+        return tuple(
+            BlockConfig(operation=name, in_channels=width, out_channels=width)
+            for name, width in zip(self.edges, widths, strict=True)
+        )
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The operations that a search chooses: those inside, or else its own."""
+        return self.edges or (self.operation,)
+
+    def layers(self, in_size: int) -> list[Layer]:
+        """Its own layer, then those of its edges.
+
+        Args:
+            in_size: height and width of its input, in pixels.
+        """
+        own = Layer(
+            "trunk" if self.edges else "block",
+            self.operation,
+            self.in_channels,
+            self.out_channels,
+            in_size,
+            self.stride,
+            self.shortcut,
+        )
+        return [own, *(layer for edge in self.inside for layer in edge.layers(own.out_size))]
 
 
 SMALL = 64
@@ -88,6 +132,8 @@ class Architecture(StrictModel):
 
     Attributes:
         activation: of the layers that are no blocks.
+        pre_activation: whether blocks normalise and activate what they are given; then the stem has
+            no activation, and BatchNorm and the activation stand in place of the feature mix.
         feature_mix: channels of the 1x1 convolution before the pooling.
         pooled_mix: channels of one behind the pooling, without BatchNorm or bias, as MobileNetV3
             has it (Howard et al., 2019, section 5.1); None for none.
@@ -100,7 +146,8 @@ class Architecture(StrictModel):
     stem: Stem
     blocks: Annotated[tuple[BlockConfig, ...], Field(min_length=1)]
     activation: Activation = "relu6"
-    feature_mix: Count
+    pre_activation: bool = False
+    feature_mix: Count | None = None
     pooled_mix: Count | None = None
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: BatchNorm = BatchNorm()
@@ -116,12 +163,14 @@ class Architecture(StrictModel):
                     f"block {index} takes {block.in_channels} channels but is given {channels}"
                 )
             channels = block.out_channels
+        check_mixes(self.pre_activation, self.feature_mix, self.pooled_mix)
         if self.classes is not None and len(self.classes) != self.num_classes:
             raise UserError(f"{len(self.classes)} class names for {self.num_classes} classes")
         return self
 
     def layers(self) -> list[Layer]:
-        """Every layer in order: stem, blocks (skipped ones too), feature mix, classifier.
+        """Every layer in order: stem, blocks (skipped ones too), feature mix or BatchNorm,
+        classifier.
 
         Pooling is a layer where a pooled mix follows it, and else a part of the classifier.
         """
@@ -133,26 +182,19 @@ class Architecture(StrictModel):
             self.resolution,
             self.stem.stride,
         )
-        layers = [stem]
+        layers, size = [stem], stem.out_size
         for block in self.blocks:
-            size = layers[-1].out_size
-            layers.append(
-                Layer(
-                    "block",
-                    block.operation,
-                    block.in_channels,
-                    block.out_channels,
-                    size,
-                    block.stride,
-                    block.shortcut,
-                )
-            )
+            layers += block.layers(size)
+            size = -(-size // block.stride)
+        channels = self.blocks[-1].out_channels
+        if self.feature_mix is None:
+            layers.append(Layer("norm", "", channels, channels, size))
+        else:
+            layers.append(Layer("feature_mix", "", channels, self.feature_mix, size))
         last = layers[-1]
-        mix = Layer("feature_mix", "", last.out_channels, self.feature_mix, last.out_size)
-        layers.append(mix)
         if self.pooled_mix is not None:
-            layers.append(Layer("pool", "", mix.out_channels, mix.out_channels, mix.out_size))
-            layers.append(Layer("pooled_mix", "", mix.out_channels, self.pooled_mix, 1))
+            layers.append(Layer("pool", "", last.out_channels, last.out_channels, size))
+            layers.append(Layer("pooled_mix", "", last.out_channels, self.pooled_mix, 1))
         last = layers[-1]
         layers.append(Layer("classifier", "", last.out_channels, self.num_classes, last.out_size))
         return layers
@@ -176,7 +218,13 @@ class Architecture(StrictModel):
     def save(self, path: str | Path) -> None:
         """Write readable JSON: one line a block."""
         fields = self.model_dump(mode="json", exclude={"blocks"}, exclude_none=True)
-        write_atomically(path, _readable_json(fields, self.model_dump(mode="json")["blocks"]))
+        if not self.pre_activation:
+            del fields["pre_activation"]
+        blocks = [
+            block.model_dump(mode="json", exclude=None if block.edges else {"edges"})
+            for block in self.blocks
+        ]
+        write_atomically(path, _readable_json(fields, blocks))
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:
@@ -186,6 +234,18 @@ class Architecture(StrictModel):
             UserError: the file is missing, is no JSON, or describes no possible network.
         """
         return read_model(cls, path)
+
+
+def check_mixes(pre_activation: bool, feature_mix: int | None, pooled_mix: int | None) -> None:
+    """That a network has the mixes of its kind.
+
+    Raises:
+        UserError: it has not.
+    """
+    if pre_activation and (feature_mix or pooled_mix):
+        raise UserError("a network with pre_activation has neither feature_mix nor pooled_mix")
+    if not pre_activation and feature_mix is None:
+        raise UserError("the key 'feature_mix' is missing")
 
 
 def _readable_json(fields: dict[str, Any], blocks: list[dict[str, Any]]) -> str:

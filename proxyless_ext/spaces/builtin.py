@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
+from ..errors import UserError
 from .architecture import BatchNorm, Stem
 from .space import FirstBlock, Space, Stage
 from .validation import validate
 
 MBCONV_CANDIDATES = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "zero")
+TREE_CANDIDATES = ("identity", "sep3", "sep5", "sep7", "sep3d2", "avgpool3", "maxpool3")
 
 
 def imagenet(num_classes: int = 1000, width_mult: float = 1.0, resolution: int = 224) -> Space:
@@ -100,4 +103,67 @@ def mobilenet_v3(num_classes: int = 1000, width_mult: float = 1.0, resolution: i
     return validate(Space, fields, "space 'mobilenet_v3'").resized(width_mult)
 
 
-BUILTIN = {"imagenet": imagenet, "cifar_mbconv": cifar_mbconv, "mobilenet_v3": mobilenet_v3}
+def cifar_tree(
+    num_classes: int = 10,
+    width_mult: float = 1.0,
+    resolution: int = 32,
+    blocks: int = 18,
+    growth: float = 336,
+    tree: str = "tree_split2_copy2_copy2",
+    candidates: Sequence[str] = TREE_CANDIDATES,
+) -> Space:
+    """The paper's space for CIFAR-10 (appendix A): 54 blocks around trees, 756 edges, 7^756
+    networks.
+
+    Args:
+        num_classes: of the pictures.
+        width_mult: multiplies all widths.
+        resolution: of the pictures, in pixels.
+        blocks: of each of the three stages.
+        growth: channels that the last block has more than 64, those between growing evenly.
+        tree: the operation of every block: ``split`` or ``copy``, then ``copy`` for every other
+            level, each with its number of branches.
+        candidates: of every edge.
+
+    Raises:
+        UserError: a width or number cannot be, the tree is none, or a candidate does not fit.
+    """
+    if blocks < 1 or not (0 <= growth < math.inf):
+        raise UserError(
+            f"blocks is {blocks} and growth {growth}; give at least one block a stage, and a "
+            "growth that is not negative"
+        )
+    last = 3 * blocks
+    stages = [
+        Stage(
+            channels=_pyramid_width(64 + growth * number / last),
+            stride=2 if number in (blocks + 1, 2 * blocks + 1) else 1,
+        )
+        for number in range(1, last + 1)
+    ]
+    fields = {
+        "name": "cifar_tree",
+        "resolution": resolution,
+        "num_classes": num_classes,
+        "stem": Stem(out_channels=16, stride=1),
+        "candidates": tuple(candidates),
+        "block": tree,
+        "stages": stages,
+        "activation": "relu",
+        "pre_activation": True,
+        "batch_norm": BatchNorm(eps=1e-5),
+    }
+    return validate(Space, fields, "space 'cifar_tree'").resized(width_mult)
+
+
+def _pyramid_width(channels: float) -> int:
+    """By the rule of the published widths: a quarter of it is rounded, then made even."""
+    return round(channels / 4) // 2 * 8
+
+
+BUILTIN: dict[str, Callable[..., Space]] = {
+    "imagenet": imagenet,
+    "cifar_mbconv": cifar_mbconv,
+    "cifar_tree": cifar_tree,
+    "mobilenet_v3": mobilenet_v3,
+}

@@ -8,11 +8,14 @@ from typing import Literal
 from .operations import Operation
 from .registry import parse_operation
 
-LayerKind = Literal["stem", "block", "feature_mix", "pool", "pooled_mix", "classifier"]
+LayerKind = Literal[
+    "stem", "trunk", "block", "feature_mix", "norm", "pool", "pooled_mix", "classifier"
+]
 
 _KEYS = {
     "stem": "Conv",
     "feature_mix": "Conv_1",
+    "norm": "Norm",
     "pool": "AvgPool2D",
     "pooled_mix": "Conv_2",
     "classifier": "Logits",
@@ -25,11 +28,12 @@ class Layer:
     """One layer of a network.
 
     Attributes:
-        kind: which part of the network it is.
-        operation: the name of a block's operation; empty for the other kinds.
+        kind: which part of the network it is. A block with edges inside is several layers: the
+            trunk, which is what it would be with identities there, and a block for every edge.
+        operation: the name of a block's or trunk's operation; empty for the other kinds.
         in_channels, out_channels: channels; a classifier's out_channels are its classes.
         in_size: height and width of the square input, in pixels.
-        stride: of the stem or block.
+        stride: of the stem, trunk or block.
         shortcut: whether a block adds its input to its output.
     """
 
@@ -48,7 +52,7 @@ class Layer:
 
     @property
     def spec(self) -> Operation:
-        """The parsed operation of a block."""
+        """The parsed operation of a block or trunk."""
         return parse_operation(self.operation)
 
     @property
@@ -64,7 +68,7 @@ class Layer:
         target = f"output:{self.out_size}x{self.out_size}x{self.out_channels}"
         if self.kind == "classifier":
             target = f"output:{self.out_channels}"
-        if self.kind != "block":
+        if not self.operation:
             return f"{_KEYS[self.kind]}-{source}-{target}"
         placement = f"stride:{self.stride}-idskip:{int(self.shortcut)}"
         return self.spec.key(channels, f"{source}-{target}", placement)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 Activation = Literal["relu6", "relu", "hswish"]
+PoolKind = Literal["avg", "max"]
 
 
 class Look(NamedTuple):
@@ -37,9 +38,11 @@ class Operation(ABC):
 
     Attributes:
         skips: whether it makes nothing, so that beside a shortcut it leaves the layer out.
+        advice: what to do where it does not fit.
     """
 
     skips: ClassVar[bool] = False
+    advice: ClassVar[str] = "use an MBConv there"
 
     @property
     @abstractmethod
@@ -54,6 +57,13 @@ class Operation(ABC):
     def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
         """Whether a block of these shapes can have it."""
         return True
+
+    def edges(self, out_channels: int) -> tuple[int, ...]:
+        """Channels of the edges inside, of which most operations have none.
+
+        They take other operations, which keep these channels and the resolution of the output.
+        """
+        return ()
 
     def key(self, in_channels: int, shapes: str, placement: str) -> str:
         """Its key in a latency table.
@@ -147,6 +157,62 @@ class ConvSpec(Operation):
 
 
 @dataclass(frozen=True)
+class SeparableSpec(Operation):
+    """BatchNorm, ReLU, a depthwise and a 1x1 convolution, with nothing between the last two.
+
+    Attributes:
+        kernel_size, dilation: of the depthwise convolution.
+    """
+
+    kernel_size: int
+    dilation: int = 1
+
+    @property
+    def name(self) -> str:
+        dilation = f"d{self.dilation}" if self.dilation > 1 else ""
+        return f"sep{self.kernel_size}{dilation}"
+
+    @property
+    def look(self) -> Look:
+        dilation = f", dilation {self.dilation}" if self.dilation > 1 else ""
+        return Look(
+            f"separable convolution {_square(self.kernel_size)}{dilation}",
+            ("sep", self.name.removeprefix("sep")),
+            self.kernel_size,
+            colour=_SEPARABLE[self.name],
+        )
+
+
+@dataclass(frozen=True)
+class PoolSpec(Operation):
+    """Pooling 3x3, which averages over what lies within the picture.
+
+    Attributes:
+        kind: what is taken.
+    """
+
+    kind: PoolKind
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}pool3"
+
+    @property
+    def look(self) -> Look:
+        words = {"avg": "average", "max": "maximum"}
+        colours = {"avg": "#e0a92e", "max": "#c25b12"}
+        return Look(
+            f"{words[self.kind]} pooling {_square(3)}",
+            (self.kind, "3"),
+            3,
+            colour=colours[self.kind],
+        )
+
+    def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
+        return in_channels == out_channels
+
+
+@dataclass(frozen=True)
 class ProjectionSpec(Operation):
     """A 1x1 convolution with BatchNorm: as little as can be done where the shape changes, so that
     a layer can be left out there too.
@@ -190,6 +256,9 @@ class IdentitySpec(Operation):
     def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
         return _keeps_shape(in_channels, out_channels, stride)
 
+
+_SEPARABLE = {"sep3": "#8fc3e8", "sep5": "#3f8fc9", "sep7": "#0a4f86", "sep3d2": "#6a51a3"}
+"""Colours: darker for larger kernels, another for the dilated one."""
 
 _UNUSUAL: dict[Activation, dict[str, str]] = {
     "relu": {"re": "ReLU"},

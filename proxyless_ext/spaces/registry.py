@@ -18,9 +18,13 @@ from .operations import (
     IdentitySpec,
     MBConvSpec,
     Operation,
+    PoolKind,
+    PoolSpec,
     ProjectionSpec,
+    SeparableSpec,
     ZeroSpec,
 )
+from .tree import TreeSpec
 
 ENTRY_POINTS = "proxyless_ext.operations"
 """The group in which installed packages name modules that register operations."""
@@ -58,8 +62,9 @@ def parse_operation(name: str) -> Operation:
     if not found:
         raise UserError(
             f"'{name}' is not an operation; write k3, k5 or k7 with e1 to e6 (such as k5e6, or "
-            "k5e6_se, k5e6_relu, k5e6_se_hswish), conv3, 'projection', 'zero' or 'identity', or "
-            "give the file that registers it with --plugin"
+            "k5e6_se, k5e6_relu, k5e6_se_hswish), conv3, sep3, sep5, sep7, sep3d2, avgpool3, "
+            "maxpool3, 'projection', 'zero' or 'identity', or give the file that registers it with "
+            "--plugin"
         )
     if len(found) > 1:
         raise UserError(f"'{name}' is the name of {len(found)} operations; rename one of them")
@@ -126,6 +131,17 @@ register(
 register(
     r"conv([1357])(?:g([1-9]\d*))?(?:d([1-9]\d*))?",
     lambda match: ConvSpec(int(match[1]), int(match[2] or 1), int(match[3] or 1)),
+)
+register(
+    r"sep(?:([357])|3d(2))",
+    lambda match: SeparableSpec(int(match[1] or 3), int(match[2] or 1)),
+)
+register("(avg|max)pool3", lambda match: PoolSpec(cast(PoolKind, match[1])))
+register(
+    r"tree_(split|copy)([2-9])((?:_copy[2-9])*)",
+    lambda match: TreeSpec(
+        (int(match[2]), *map(int, re.findall(r"\d", match[3]))), match[1] == "split"
+    ),
 )
 register("projection", lambda _: ProjectionSpec())
 register("zero", lambda _: ZeroSpec())

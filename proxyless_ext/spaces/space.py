@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -13,7 +15,7 @@ from pydantic import Field, model_validator
 from ..documents import write_document
 from ..errors import UserError
 from ..files import write_atomically
-from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem
+from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem, check_mixes
 from .layers import Layer
 from .operations import Activation
 from .registry import parse_operation
@@ -37,32 +39,36 @@ class Stage(StrictModel):
 
     Attributes:
         channels: output channels of every block.
-        cells: number of blocks, each one searched edge.
+        cells: number of blocks, each one searched edge or, where `block` says so, with several.
         stride: of the first block.
         candidates: instead of the space's, for this stage.
-        group: a name; the edges of all stages that have it share one choice.
+        block: instead of the space's, for this stage.
+        group: a name; the edges of all stages that have it share one choice, and where blocks have
+            several edges inside, each of them with those in its place.
     """
 
     channels: Count
-    cells: Count
+    cells: Count = 1
     stride: Literal[1, 2] = 1
     candidates: Candidates | None = None
+    block: str | None = None
     group: Annotated[str, Field(min_length=1)] | None = None
 
 
 class Edge(StrictModel):
-    """One searched block: its shapes, its candidates, those that fit, in order, and its group."""
+    """A searched block, or an edge inside one: its shapes, candidates and group.
+
+    Attributes:
+        candidates: those that fit, in order.
+        shortcut: whether the input is added: to a block wherever it has the output's shape.
+    """
 
     in_channels: Count
     out_channels: Count
     stride: Literal[1, 2]
+    shortcut: bool
     candidates: tuple[str, ...]
     group: str | None = None
-
-    @property
-    def shortcut(self) -> bool:
-        """Whether the input is added: wherever its shape is that of the output."""
-        return self.stride == 1 and self.in_channels == self.out_channels
 
     def block(self, operation: str) -> BlockConfig:
         """The block that choosing `operation` gives."""
@@ -72,6 +78,33 @@ class Edge(StrictModel):
             out_channels=self.out_channels,
             stride=self.stride,
             shortcut=self.shortcut,
+        )
+
+
+class SearchedBlock(NamedTuple):
+    """A block of a space: one edge, or an operation with edges inside.
+
+    Attributes:
+        operation: around the edges; None where the only edge is the block.
+        edges: what is chosen.
+    """
+
+    in_channels: int
+    out_channels: int
+    stride: Literal[1, 2]
+    operation: str | None
+    edges: tuple[Edge, ...]
+
+    def block(self, chosen: Sequence[str]) -> BlockConfig:
+        """The block that choosing an operation for each edge gives."""
+        if self.operation is None:
+            return self.edges[0].block(chosen[0])
+        return BlockConfig(
+            operation=self.operation,
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            stride=self.stride,
+            edges=tuple(chosen),
         )
 
 
@@ -93,7 +126,8 @@ class EdgeGroup(NamedTuple):
 
 
 class Space(StrictModel):
-    """A search space of sequential networks (ProxylessNAS, arXiv 1812.00332, section 3).
+    """A search space of networks that are blocks in sequence (ProxylessNAS, arXiv 1812.00332,
+    section 3), each block being an edge or having several inside, such as a tree.
 
     A candidate of the list that cannot fit an edge (``zero`` or ``identity`` where shapes change)
     is left out there.
@@ -102,7 +136,9 @@ class Space(StrictModel):
 
     Attributes:
         candidates: of the stages that list none of their own.
-        activation, feature_mix, pooled_mix: as of an `Architecture`.
+        block: an operation with edges inside, such as ``tree_split2_copy2_copy2``, which all blocks
+            are of stages that name none of their own; the candidates are those of its edges.
+        activation, pre_activation, feature_mix, pooled_mix: as of an `Architecture`.
         weights: of a supernet's MBConvs: ``separate`` for each candidate, as published, or
             ``shared`` by those of an edge, as slices of the largest.
         width_mults, resolutions: of the sizes that ``proxyless specialise`` searches, in place of
@@ -115,9 +151,11 @@ class Space(StrictModel):
     stem: Stem = Stem()
     first_block: FirstBlock | None = None
     candidates: tuple[str, ...] = ()
+    block: str | None = None
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     activation: Activation = "relu6"
-    feature_mix: Count
+    pre_activation: bool = False
+    feature_mix: Count | None = None
     pooled_mix: Count | None = None
     dropout: float = Field(0.0, ge=0, lt=1)
     batch_norm: BatchNorm = BatchNorm()
@@ -130,7 +168,11 @@ class Space(StrictModel):
         for stage in self.stages:
             names = stage.candidates or self.candidates
             for name in names:
-                parse_operation(name)
+                if parse_operation(name).edges(stage.channels):
+                    raise UserError(f"'{name}' has edges inside; give it as 'block'")
+            around = stage.block or self.block
+            if around and not parse_operation(around).edges(stage.channels):
+                raise UserError(f"'{around}' has no edges inside; list it among the candidates")
             if len(set(names)) < len(names):
                 raise UserError(f"candidates {list(names)} repeat; list each of them once")
         _ = self.fixed_blocks  # Raises if the first block is impossible.
@@ -140,6 +182,12 @@ class Space(StrictModel):
                     f"edge {index} ({edge.in_channels} to {edge.out_channels} channels, stride "
                     f"{edge.stride}) has no candidate that fits; add an MBConv such as k3e6"
                 )
+        for number, block in enumerate(self.searched_blocks):
+            try:
+                block.block([edge.candidates[0] for edge in block.edges])
+            except UserError as error:
+                raise UserError(f"searched block {number}: {error}") from error
+        check_mixes(self.pre_activation, self.feature_mix, self.pooled_mix)
         for group in self.groups:
             for index in group.indices:
                 if (names := self.edges[index].candidates) != group.candidates:
@@ -151,29 +199,55 @@ class Space(StrictModel):
         return self
 
     @cached_property
-    def edges(self) -> tuple[Edge, ...]:
-        """The searched blocks in order."""
+    def searched_blocks(self) -> tuple[SearchedBlock, ...]:
+        """The blocks behind the fixed ones, in order."""
         channels = self.first_block.channels if self.first_block else self.stem.out_channels
-        edges = []
+        blocks = []
         for stage in self.stages:
+            around = stage.block or self.block
             for cell in range(stage.cells):
                 stride = stage.stride if cell == 0 else 1
-                candidates = tuple(
-                    name
-                    for name in stage.candidates or self.candidates
-                    if parse_operation(name).fits(channels, stage.channels, stride)
-                )
-                edges.append(
-                    Edge(
-                        in_channels=channels,
-                        out_channels=stage.channels,
-                        stride=stride,
-                        candidates=candidates,
-                        group=stage.group,
-                    )
-                )
+                if around is None:
+                    edges = [self._edge(stage, channels, stage.channels, stride, stage.group)]
+                else:
+                    widths = parse_operation(around).edges(stage.channels)
+                    edges = [
+                        self._edge(stage, width, width, 1, stage.group and f"{stage.group}.{place}")
+                        for place, width in enumerate(widths)
+                    ]
+                block = SearchedBlock(channels, stage.channels, stride, around, tuple(edges))
+                blocks.append(block)
                 channels = stage.channels
-        return tuple(edges)
+        return tuple(blocks)
+
+    def _edge(
+        self,
+        stage: Stage,
+        in_channels: int,
+        out_channels: int,
+        stride: Literal[1, 2],
+        group: str | None,
+    ) -> Edge:
+        is_block = (stage.block or self.block) is None
+        shortcut = is_block and stride == 1 and in_channels == out_channels
+        specs = [parse_operation(name) for name in stage.candidates or self.candidates]
+        return Edge(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            stride=stride,
+            shortcut=shortcut,
+            candidates=tuple(
+                spec.name
+                for spec in specs
+                if spec.fits(in_channels, out_channels, stride) and (shortcut or not spec.skips)
+            ),
+            group=group,
+        )
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """What is chosen, in order."""
+        return tuple(edge for block in self.searched_blocks for edge in block.edges)
 
     @cached_property
     def groups(self) -> tuple[EdgeGroup, ...]:
@@ -227,7 +301,10 @@ class Space(StrictModel):
             for group, choice in zip(self.groups, choices, strict=True)
             for index in group.indices
         }
-        searched = (edge.block(taken[index]) for index, edge in enumerate(self.edges))
+        names = (taken[index] for index in range(len(self.edges)))
+        searched = (
+            block.block([*islice(names, len(block.edges))]) for block in self.searched_blocks
+        )
         return Architecture(
             name=name or self.name,
             resolution=self.resolution,
@@ -235,6 +312,7 @@ class Space(StrictModel):
             stem=self.stem,
             blocks=(*self.fixed_blocks, *searched),
             activation=self.activation,
+            pre_activation=self.pre_activation,
             feature_mix=self.feature_mix,
             pooled_mix=self.pooled_mix,
             dropout=self.dropout,
@@ -243,34 +321,18 @@ class Space(StrictModel):
 
     def edge_layers(self) -> list[list[Layer]]:
         """For every edge, the layer that each of its candidates would be."""
-        shapes = self.architecture([0] * len(self.groups)).layers()[self._searched]
+        layers = self.architecture([0] * len(self.groups)).layers()
+        shapes = [layer for layer in layers if layer.kind == "block"][len(self.fixed_blocks) :]
         return [
-            [
-                Layer(
-                    "block",
-                    name,
-                    edge.in_channels,
-                    edge.out_channels,
-                    shape.in_size,
-                    edge.stride,
-                    edge.shortcut,
-                )
-                for name in edge.candidates
-            ]
+            [replace(shape, operation=name) for name in edge.candidates]
             for edge, shape in zip(self.edges, shapes, strict=True)
         ]
 
     def fixed_layers(self) -> list[Layer]:
-        """The layers every network of the space has: stem, first block, feature mix, classifier."""
+        """The layers that every network of the space has: all but those of the edges."""
         layers = self.architecture([0] * len(self.groups)).layers()
-        del layers[self._searched]
-        return layers
-
-    @property
-    def _searched(self) -> slice:
-        """Where the edges are among the layers of a network."""
         first = len(self.fixed_blocks) + 1
-        return slice(first, first + len(self.edges))
+        return [*layers[:first], *(layer for layer in layers[first:] if layer.kind != "block")]
 
     def with_classes(self, num_classes: int) -> Space:
         """The same space with a classifier for `num_classes`.
@@ -315,8 +377,9 @@ class Space(StrictModel):
                 )
             return product
 
-        first, pooled = self.first_block, self.pooled_mix
-        mix = self.feature_mix if pooled is None and width_mult < 1 else times(self.feature_mix)
+        first, mix, pooled = self.first_block, self.feature_mix, self.pooled_mix
+        if mix is not None and (pooled is not None or width_mult > 1):
+            mix = times(mix)
         return {
             "stem": self.stem.model_copy(update={"out_channels": times(self.stem.out_channels)}),
             "first_block": first and first.model_copy(update={"channels": times(first.channels)}),

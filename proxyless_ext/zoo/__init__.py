@@ -1,6 +1,7 @@
 """Networks to compare with: the published ProxylessNAS networks, and yardsticks beside them."""
 
 from .catalogue import (
+    IMAGENET,
     NETWORKS,
     WIDTHS,
     YARDSTICKS,
@@ -13,6 +14,7 @@ from .published import import_config
 from .results import RESULTS, PublishedResult
 
 __all__ = [
+    "IMAGENET",
     "NETWORKS",
     "RESULTS",
     "WIDTHS",

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from ..errors import UserError
 from ..spaces import Activation, Architecture, MBConvSpec, StrictModel, read_mapping, validate
+from . import pyramid
 
 RESOLUTION = 224
 """In pixels. The files do not say it; ProxylessNAS's networks were searched and trained for it."""
@@ -243,19 +244,17 @@ def import_config(path: str | Path) -> Architecture:
     """The architecture in a file of the ProxylessNAS or once-for-all release, named as the file is.
 
     Raises:
-        UserError: the file cannot be read, holds no mobile network, or asks for something that an
-            architecture cannot express.
+        UserError: the file cannot be read, holds none of their networks, or asks for something that
+            an architecture cannot express.
     """
     value = read_mapping(path)
-    if value.get("name") == "PyramidTreeNet":
-        raise UserError(
-            f"{path} is a network of the CIFAR tree space, which is not supported yet; "
-            "import a ProxylessNASNets"
-        )
+    if value.get("name") == pyramid.NAME:
+        return pyramid.import_pyramid(value, str(path), Path(path).stem)
     kind = _KINDS.get(str(value.get("name")))
     if kind is None:
         raise UserError(
-            f"{path}: 'name' is {value.get('name')!r}; import one of {', '.join(_KINDS)}"
+            f"{path}: 'name' is {value.get('name')!r}; import one of "
+            f"{', '.join([*_KINDS, pyramid.NAME])}"
         )
     config = validate(kind, value, str(path))
     return validate(Architecture, {"name": Path(path).stem, **config.fields()}, str(path))
