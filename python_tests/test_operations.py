@@ -13,6 +13,7 @@ import torch
 from pages import blocks
 from tiny_runs import SPACE, tiny_config
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models.mobilenetv3 import InvertedResidual, InvertedResidualConfig
 from typer.testing import CliRunner
 
@@ -61,6 +62,7 @@ def basic(in_channels, out_channels, stride, groups):
 NAMES = (
     *("k3e6", "k5e1_se", "k7e2_hswish", "k3e4_se_hswish", "k7e3_relu", "k5e2_se_relu"),
     *("conv3", "conv5g2", "conv3d2"),
+    *("sep3", "sep5", "sep7", "sep3d2"),
 )
 
 
@@ -94,7 +96,9 @@ def block(name: str, in_channels: int = 8, out_channels: int = 12, stride: int =
     )
 
 
-@pytest.mark.parametrize("name", [*NAMES, "conv7g4d3", "projection", "zero", "identity"])
+@pytest.mark.parametrize(
+    "name", [*NAMES, "conv7g4d3", "projection", "zero", "identity", "avgpool3", "maxpool3"]
+)
 def test_names_are_read_and_written(name: str) -> None:
     assert parse_operation(name).name == name
 
@@ -109,6 +113,10 @@ def test_names_are_read_and_written(name: str) -> None:
         "conv2",
         "conv3g0",
         "conv3d",
+        "sep1",
+        "sep5d2",
+        "sep3d3",
+        "avgpool5",
         "",
         "Zero",
     ],
@@ -157,6 +165,42 @@ def test_blocks_with_other_layers_are_not_fused() -> None:
             MBConv(8, 8, 3, fused=True, **settings)(x)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7, "3d2"])
+def test_separable_convolutions_are_pre_activated(kernel: int | str, stride: int) -> None:
+    module = build_operation(block(f"sep{kernel}", stride=stride), BatchNorm(eps=1e-5)).double()
+    depthwise, pointwise = (p for p in module.parameters() if p.dim() == 4)
+    scale, shift = (nn.init.normal_(p) for p in module.parameters() if p.dim() == 1)
+    x = torch.randn(3, 8, 9, 9, dtype=torch.float64)
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+    active = (x - mean) / (variance + 1e-5).sqrt() * scale[:, None, None] + shift[:, None, None]
+    size, dilation = depthwise.shape[-1], 2 if kernel == "3d2" else 1
+    padding = dilation * (size // 2)
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 8}
+    expected = F.conv2d(F.conv2d(active.relu(), depthwise, **settings), pointwise)
+    given = x.clone()
+    torch.testing.assert_close(module(given), expected)
+    assert torch.equal(given, x)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", ["avgpool3", "maxpool3"])
+def test_pooling_leaves_out_what_lies_beyond_the_picture(name: str, stride: int) -> None:
+    module = build_operation(block(name, 4, 4, stride), BatchNorm())
+    x = torch.randn(2, 4, 5, 6)
+    take = {"avgpool3": torch.mean, "maxpool3": torch.amax}[name]
+    expected = [
+        [
+            take(x[..., max(0, i - 1) : i + 2, max(0, j - 1) : j + 2], (2, 3))
+            for j in range(0, 6, stride)
+        ]
+        for i in range(0, 5, stride)
+    ]
+    found = module(x).permute(2, 3, 0, 1)
+    torch.testing.assert_close(found, torch.stack([torch.stack(row) for row in expected]))
+    assert not parse_operation(name).fits(4, 8, stride)
+
+
 @pytest.mark.parametrize(("name", "fits"), [("conv3g4", False), ("conv3g2", True)])
 def test_groups_have_to_divide_channels(name: str, fits: bool) -> None:
     assert parse_operation(name).fits(8, 6, 1) is fits
@@ -168,7 +212,7 @@ def test_projections_stand_where_the_shape_changes() -> None:
 
 
 def test_keys_and_colours_tell_operations_apart() -> None:
-    names = [*NAMES, "k5e1", "k7e2", "k3e4", "projection"]
+    names = [*NAMES, "k5e1", "k7e2", "k3e4", "projection", "avgpool3", "maxpool3"]
     keys = {Layer("block", name, 8, 12, 16, 2).key for name in names}
     assert len(keys) == len({operation_colour(name) for name in names}) == len(names)
     # Keys of published tables stay theirs.

@@ -382,14 +382,15 @@ def test_keys_of_layers_are_those_of_the_published_tables():
 def test_keys_tell_all_layers_apart():
     features = itertools.product(("", "_se"), ("", "_relu", "_hswish"))
     operations = [f"k3e3{squeeze}{activation}" for squeeze, activation in features]
+    names = {"block": operations, "trunk": ["tree_split2", "tree_copy2", "tree_copy2_copy2"]}
     layers = {
         Layer(kind, operation, channels, out, size, stride, shortcut)
         for kind in get_args(LayerKind)
-        for operation in (operations if kind == "block" else ("",))
+        for operation in names.get(kind, ("",))
         for channels in (8, 16)
         for out in (8, 16)
         for size in (7, 8)
-        for stride in ((1, 2) if kind in ("stem", "block") else (1,))
+        for stride in ((1, 2) if kind in ("stem", "block", "trunk") else (1,))
         for shortcut in ((False, True) if kind == "block" else (False,))
     }
     assert len({layer.key for layer in layers}) == len(layers)

@@ -6,6 +6,7 @@ from torchvision import models
 
 from proxyless_ext import Network, UserError, zoo
 from proxyless_ext.nn import count_macs, count_parameters
+from proxyless_ext.spaces import TREE_CANDIDATES, cifar_tree
 
 MOBILE = (
     "k5e3 k3e3 - -|k7e3 k3e3 k5e3 k5e3|k7e6 k5e3 k5e3 k5e3|"
@@ -41,7 +42,8 @@ PUBLISHED = {
 
 
 def test_names_lists_published_networks_then_yardsticks():
-    assert zoo.names() == [*PUBLISHED, "mobilenet_v2", "mnasnet1_0"]
+    assert list(zoo.IMAGENET) == list(PUBLISHED)
+    assert zoo.names() == [*PUBLISHED, "proxyless_cifar", "mobilenet_v2", "mnasnet1_0"]
     assert set(zoo.RESULTS) <= set(zoo.names())
 
 
@@ -93,6 +95,26 @@ def test_yardstick_has_the_size_torchvision_states(name, weights):
     assert count_macs(network, 224) / 1e9 == pytest.approx(weights.meta["_ops"], abs=1e-3)
 
 
+def test_the_network_for_cifar10_is_the_published_one():
+    architecture = zoo.architecture("proxyless_cifar")
+    assert (architecture.resolution, architecture.num_classes) == (32, 10)
+    assert architecture.classes[:2] == ("airplane", "automobile")
+    network = zoo.build("proxyless_cifar")
+    assert count_parameters(network) == 5_731_530
+    assert count_macs(network, 32) == 1_213_155_872
+    chosen = [name for block in architecture.blocks for name in block.chosen]
+    counts = [chosen.count(name) for name in TREE_CANDIDATES]
+    assert counts == [204, 83, 85, 116, 90, 89, 89]  # Of the 756 edges.
+
+
+def test_the_network_for_cifar10_is_one_of_its_space():
+    space, published = cifar_tree(), zoo.architecture("proxyless_cifar")
+    names = (name for block in published.blocks for name in block.chosen)
+    choices = [edge.candidates.index(name) for edge, name in zip(space.edges, names, strict=True)]
+    derived = space.architecture(choices, "proxyless_cifar")
+    assert derived == published.model_copy(update={"classes": None})
+
+
 @pytest.mark.parametrize("name", zoo.names())
 def test_network_takes_any_resolution_and_number_of_classes(name):
     network = zoo.build(name, num_classes=7).eval()
@@ -122,7 +144,7 @@ def test_weights_are_fresh(name):
 
 
 @pytest.mark.parametrize("make", [zoo.build, zoo.architecture])
-@pytest.mark.parametrize("name", ["proxyless", "", "../zoo/proxyless_gpu", "proxyless_cifar"])
+@pytest.mark.parametrize("name", ["proxyless", "", "../zoo/proxyless_gpu", "proxyless_cifar100"])
 def test_unknown_name_lists_the_known_ones(make, name):
     with pytest.raises(UserError) as error:
         make(name)

@@ -265,7 +265,7 @@ CONV = ("blocks", 1, "mobile_inverted_conv")
         (("blocks", 1, "shortcut", "name"), "ZeroLayer", "shortcut.name' is 'ZeroLayer'"),
         (("name",), "ResNet50D", "'name' is 'ResNet50D'; import one of ProxylessNASNets, Mob"),
         (("name",), "MobileNetV3", "'final_expand_layer' is missing"),
-        (("name",), "PyramidTreeNet", "CIFAR tree space, which is not supported yet"),
+        (("name",), "PyramidTreeNet", "'blocks.1.cell' is missing"),
     ],
 )
 def test_what_an_architecture_cannot_express_is_an_error(imported, path, value, message):
@@ -292,19 +292,13 @@ needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs the r
 
 
 @needs_reference
-@pytest.mark.parametrize("name", zoo.NETWORKS)
+@pytest.mark.parametrize("name", zoo.IMAGENET)
 def test_released_files_are_the_zoo(name):
     imported = zoo.import_config(REFERENCE / f"{name}.config")
     # The released files leave out the dropout that the networks were trained with.
     assert imported.dropout == 0
     published = zoo.architecture(name)
     assert imported == published.model_copy(update={"dropout": 0.0})
-
-
-@needs_reference
-def test_released_cifar_network_is_not_supported_yet():
-    with pytest.raises(UserError, match="CIFAR tree space, which is not supported yet"):
-        zoo.import_config(REFERENCE / "proxyless_cifar.config")
 
 
 def counted(config, resolution):

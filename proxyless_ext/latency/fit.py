@@ -179,7 +179,7 @@ def _check(predicted: Array, measured: Array) -> Check:
 def _check_network(space: Space, layers: Layers, network: Architecture) -> None:
     known = {*layers.keys, *(layer.key for layer in network.layers() if layer.is_skipped)}
     others = [layer.key for layer in network.layers() if layer.key not in known]
-    if others or len(network.blocks) != len(space.fixed_blocks) + len(space.edges):
+    if others or len(network.blocks) != len(space.fixed_blocks) + len(space.searched_blocks):
         found = f"has {', '.join(others)}" if others else f"has {len(network.blocks)} blocks"
         raise UserError(
             f"network '{network.name}' is none of space '{space.name}': it {found}; give the space "

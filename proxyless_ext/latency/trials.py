@@ -150,7 +150,7 @@ def name_of(key: Hashable) -> str:
         return str(key)
     layers = "\n".join(layer.key for layer in key.layers())
     number = hashlib.blake2b(layers.encode(), digest_size=4).hexdigest()
-    return f"network {number} of {' '.join(block.operation for block in key.blocks)}"
+    return f"network {number} of {' '.join(name for block in key.blocks for name in block.chosen)}"
 
 
 def _checked(value: float) -> float:

@@ -8,16 +8,21 @@ from xml.etree.ElementTree import Element
 from ..spaces import Layer
 from . import svg
 from .colours import FIXED, INK, operation_colour, text_colour
+from .parts import Part
 from .words import square
 
 FONT_SIZE = 11
 _LINE_HEIGHT = 12
 _NARROWEST = 20
+_LEVEL_GAP = 2
+_TREE_HEIGHT = 88
+"""Of all edges of a tree together, at most."""
 _CHARACTERS = 3
 """Of a line that fits into the narrowest box."""
 _FIXED_NAMES = {
     "stem": f"conv {square(3)}",
     "feature_mix": f"conv {square(1)}",
+    "norm": "norm",
     "pool": "pool",
     "pooled_mix": f"conv {square(1)}",
     "classifier": "pool, linear",
@@ -64,6 +69,50 @@ class Box:
             x = left + self.width / 2
             y = axis + _LINE_HEIGHT * (index - (len(self.lines) - 1) / 2)
             svg.add_text(parent, line, x, y, size=FONT_SIZE, fill=fill, turned=self.turned)
+
+
+@dataclass(frozen=True)
+class TreeBox:
+    """A column of the edges inside a block, the first level of its tree on top.
+
+    Attributes:
+        levels: the colours of their operations.
+        is_bold: whether the column has an outline.
+    """
+
+    levels: tuple[tuple[str, ...], ...]
+    is_bold: bool
+    width: float = 14
+
+    @property
+    def height(self) -> float:
+        """In pixels."""
+        edges = sum(map(len, self.levels)) * self._edge_height
+        return edges + (len(self.levels) + 1) * _LEVEL_GAP
+
+    @property
+    def _edge_height(self) -> float:
+        return min(6.0, _TREE_HEIGHT / sum(map(len, self.levels)))
+
+    def draw(self, parent: Element, left: float, axis: float) -> None:
+        """Add it to `parent`, its left edge at `left` and its middle at height `axis`."""
+        outline = "bold" if self.is_bold else None
+        Box(self.width, self.height, FIXED, outline).draw(parent, left, axis)
+        top = axis - self.height / 2
+        for level in self.levels:
+            top += _LEVEL_GAP
+            for colour in level:
+                inner = {"width": self.width - 4, "height": self._edge_height - 0.6}
+                svg.add(parent, "rect", x=left + 2, y=top, fill=colour, **inner)
+                top += self._edge_height
+
+
+def part_box(part: Part) -> Box | TreeBox:
+    """How a block or other layer of a network is drawn."""
+    if not part.inside:
+        return layer_box(part.layer)
+    colours = (tuple(operation_colour(edge.operation) for edge in level) for level in part.levels)
+    return TreeBox(tuple(colours), part.layer.stride == 2)
 
 
 def layer_box(layer: Layer) -> Box:

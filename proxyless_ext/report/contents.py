@@ -141,7 +141,7 @@ class Contents:
         if self.space is None or self.architecture is None:
             return []
         blocks = self.architecture.blocks[len(self.space.fixed_blocks) :]
-        return [block.operation for block in blocks]
+        return [name for block in blocks for name in block.chosen]
 
     def _check(self) -> None:
         """That records and network are of the space that lies beside them."""

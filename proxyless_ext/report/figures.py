@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -29,6 +30,7 @@ from .colours import (
     operation_colour,
 )
 from .compare import SearchedPoint, pareto_front
+from .parts import parts
 from .plot import add_legend, new_figure, styled, to_svg
 from .words import cost_name, layer_name, shapes
 
@@ -108,10 +110,16 @@ def edge_probabilities(rows: Sequence[Sequence[float]], group: EdgeGroup, label:
 
 @styled
 def layer_costs(layers: Sequence[Layer], costs: Sequence[float], unit: str) -> str:
-    """A bar for what each layer of a network costs."""
+    """A bar for what each layer of a network costs, or each block with the edges inside it."""
+    of_each = iter(costs)
+    drawn = parts(layers)
+    costs = [sum(islice(of_each, 1 + len(part.inside))) for part in drawn]
+    layers = [part.layer for part in drawn]
     figure = new_figure(400, 50 + 15 * len(layers))
     axes = figure.subplots()
-    colours = [operation_colour(layer.operation) if layer.operation else FIXED for layer in layers]
+    colours = [
+        operation_colour(layer.operation) if layer.kind == "block" else FIXED for layer in layers
+    ]
     bars = axes.barh(range(len(layers)), costs, height=0.76, color=colours, zorder=2)
     axes.bar_label(bars, [f"{value:.3g}" for value in costs], padding=4, size=9, color=MUTED)
     axes.set_yticks(

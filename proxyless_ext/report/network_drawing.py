@@ -1,9 +1,10 @@
 """Networks drawn block by block, so that a search's preferences show at a glance.
 
 Every block is a box on the line along which the data flows, as wide as its kernel and as high as
-its expansion ratio, which its colour says too. A skipped block is a dashed outline that the line
-passes through. Blocks of one width and resolution stand on one panel: above it the resolution,
-below it the channels. A network that is wider than the picture goes on in the next row.
+its expansion ratio, which its colour says too; one with edges inside is a column of them. A
+skipped block is a dashed outline that the line passes through. Blocks of one width and resolution,
+or columns of one resolution, stand on one panel: above it the resolution, below it the channels. A
+network that is wider than the picture goes on in the next row.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from xml.etree.ElementTree import Element
 
-from ..spaces import Architecture, Layer
+from ..spaces import Architecture
 from . import svg
-from .boxes import FONT_SIZE, layer_box
+from .boxes import FONT_SIZE, part_box
 from .colours import INK, MUTED, PANEL
 from .layout import into_rows
 from .network_legend import NetworkLegend
-from .words import describe_layer, square
+from .parts import Part, parts
+from .words import describe_part, square
 
 DRAWINGS = {"wide": 1160, "medium": 680, "narrow": 328}
 """Widths in pixels that a page has drawings for, of which a browser shows one."""
@@ -37,24 +39,25 @@ _CHARACTER = 6.8
 
 @dataclass(frozen=True)
 class _Panel:
-    """Layers drawn together: the blocks of a stage, or one layer that is not searched."""
+    """What is drawn together: the blocks of a stage, or one layer that is not searched."""
 
-    layers: tuple[Layer, ...]
+    parts: tuple[Part, ...]
 
     @property
     def resolution(self) -> str:
-        return square(self.layers[-1].out_size)
+        return square(self.parts[-1].layer.out_size)
 
     @property
     def channels(self) -> str:
-        last = self.layers[-1]
-        return (
-            f"{last.out_channels} classes" if last.kind == "classifier" else f"{last.out_channels}"
-        )
+        first, last = self.parts[0].layer, self.parts[-1].layer
+        if last.kind == "classifier":
+            return f"{last.out_channels} classes"
+        widths = dict.fromkeys((first.out_channels, last.out_channels))
+        return "\N{EN DASH}".join(map(str, widths))
 
     @property
     def blocks_width(self) -> float:
-        return sum(layer_box(layer).width + _BLOCK_GAP for layer in self.layers) - _BLOCK_GAP
+        return sum(part_box(part).width + _BLOCK_GAP for part in self.parts) - _BLOCK_GAP
 
     @property
     def width(self) -> float:
@@ -104,7 +107,8 @@ def _draw(architectures: Sequence[Architecture], width: int, title_height: float
 def _label(architectures: Sequence[Architecture]) -> str:
     """The networks in the field's shorthand, for who cannot see them."""
     return "; ".join(
-        f"network {network.name}: " + " ".join(block.operation for block in network.blocks)
+        f"network {network.name}: "
+        + " ".join(name for block in network.blocks for name in block.chosen)
         for network in architectures
     )
 
@@ -115,31 +119,35 @@ def _rows(architecture: Architecture, width: float) -> list[list[_Panel]]:
 
 
 def _panels(architecture: Architecture) -> Iterator[_Panel]:
-    """Consecutive blocks of one width and resolution share a panel."""
-    stage: list[Layer] = []
-    for layer in architecture.layers():
+    """Consecutive blocks of one width, or with edges inside, and of one resolution share one."""
+    stage: list[Part] = []
+    for part in parts(architecture.layers()):
+        layer = part.layer
         continues = (
             bool(stage)
-            and layer.kind == stage[-1].kind == "block"
+            and layer.kind == stage[-1].layer.kind
             and layer.stride == 1
-            and layer.out_channels == stage[-1].out_channels
+            and (
+                layer.kind == "trunk"
+                or (layer.kind == "block" and layer.out_channels == stage[-1].layer.out_channels)
+            )
         )
         if stage and not continues:
             yield _Panel(tuple(stage))
             stage = []
-        stage.append(layer)
+        stage.append(part)
     yield _Panel(tuple(stage))
 
 
 def _split(panel: _Panel, width: float) -> Iterator[_Panel]:
     """A panel in parts that are no wider than a row."""
-    part: tuple[Layer, ...] = ()
-    for layer in panel.layers:
-        if part and _Panel((*part, layer)).width > width:
-            yield _Panel(part)
-            part = ()
-        part = (*part, layer)
-    yield _Panel(part)
+    taken: tuple[Part, ...] = ()
+    for part in panel.parts:
+        if taken and _Panel((*taken, part)).width > width:
+            yield _Panel(taken)
+            taken = ()
+        taken = (*taken, part)
+    yield _Panel(taken)
 
 
 def _draw_row(picture: Element, row: Sequence[_Panel], top: float) -> None:
@@ -160,11 +168,11 @@ def _draw_panel(group: Element, panel: _Panel, left: float) -> None:
     svg.add_text(group, panel.resolution, middle, 10, size=FONT_SIZE, fill=MUTED)
     svg.add_text(group, panel.channels, middle, _PANEL_HEIGHT - 11, size=FONT_SIZE, fill=INK)
     x = middle - panel.blocks_width / 2
-    for layer in panel.layers:
+    for part in panel.parts:
         block = svg.add(group, "g")
-        svg.add_title(block, describe_layer(layer))
-        box = layer_box(layer)
+        svg.add_title(block, describe_part(part))
+        box = part_box(part)
         box.draw(block, x, _AXIS)
-        if layer.stride == 2:
+        if part.layer.stride == 2:
             svg.add_text(block, "↓2", x + box.width / 2, 27, size=FONT_SIZE, fill=INK, bold=True)
         x += box.width + _BLOCK_GAP

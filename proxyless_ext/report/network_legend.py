@@ -34,7 +34,7 @@ class _Entry:
 
 
 class NetworkLegend:
-    """Says what width, height, colour and outline of a box mean, for the ratios that occur.
+    """Says what width, height, colour and outline of a box mean, for what occurs.
 
     Args:
         architectures: the networks it stands under.
@@ -45,7 +45,11 @@ class NetworkLegend:
     """
 
     def __init__(self, architectures: Sequence[Architecture], width: float) -> None:
-        entries = _entries(_expansion_ratios(architectures))
+        inside = _inside(architectures)
+        ratios = _expansion_ratios(architectures)
+        boxes = [] if inside and not ratios else _box_entries(ratios or [6])
+        columns = [_Entry((Box(14, 14, operation_colour(name)),), name) for name in inside]
+        entries = [*columns, *boxes, *_marks()]
         self._rows = into_rows(entries, width, _ENTRY_GAP)
         self.height = len(self._rows) * _ROW_HEIGHT
 
@@ -64,7 +68,7 @@ class NetworkLegend:
                 x = end
 
 
-def _entries(ratios: Sequence[int]) -> list[_Entry]:
+def _box_entries(ratios: Sequence[int]) -> list[_Entry]:
     kernels = tuple(
         Box(kernel_width(size), 24, operation_colour(f"k{size}e{ratios[-1]}"), lines=(f"k{size}",))
         for size in (3, 5, 7)
@@ -77,6 +81,11 @@ def _entries(ratios: Sequence[int]) -> list[_Entry]:
         _Entry(kernels, "width: kernel size"),
         _Entry(heights, "height and colour: expansion ratio"),
         _Entry((Box(20, 24, outline="dashed"),), "skipped"),
+    ]
+
+
+def _marks() -> list[_Entry]:
+    return [
         _Entry((Box(20, 24, outline="bold", lines=("↓2",)),), "stride 2"),
         _Entry((Box(20, 24, FIXED),), "not searched"),
         _Entry((), "above: resolution, below: channels"),
@@ -84,6 +93,11 @@ def _entries(ratios: Sequence[int]) -> list[_Entry]:
 
 
 def _expansion_ratios(architectures: Sequence[Architecture]) -> list[int]:
-    """Those that occur; 6 where there are none."""
+    """Those that occur."""
     looks = [parse_operation(b.operation).look for each in architectures for b in each.blocks]
-    return sorted({look.expand_ratio for look in looks if look.expand_ratio is not None}) or [6]
+    return sorted({look.expand_ratio for look in looks if look.expand_ratio is not None})
+
+
+def _inside(architectures: Sequence[Architecture]) -> list[str]:
+    """The operations that occur at edges inside blocks."""
+    return sorted({name for each in architectures for block in each.blocks for name in block.edges})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -13,7 +15,7 @@ from markupsafe import Markup
 from ..errors import UserError
 from ..files import make_folder, write_atomically
 from ..runs import Competitor, Run
-from ..spaces import Layer, parse_operation
+from ..spaces import Layer, Space, parse_operation
 from . import figures, words
 from .colours import operation_colour
 from .contents import Contents
@@ -32,7 +34,7 @@ _PHASES = (
 @dataclass(frozen=True)
 class EdgePanel:
     """One choice in the figure of probabilities: its edges, what was chosen, and how probable that
-    is, and the chart.
+    is, and the chart. The edges inside a block have one for all, with means of probabilities.
     """
 
     label: str
@@ -148,13 +150,18 @@ def _candidates(contents: Contents) -> list[str]:
 
 
 def _operations(contents: Contents, choices: Sequence[int]) -> str:
-    """A network as what it chose at the searched edges: k3e3 - k5e6, with - for a skipped layer."""
+    """A network as what it chose at the searched edges: k3e3 - k5e6, with - for a skipped layer.
+
+    Where blocks have several edges, how often it chose what.
+    """
     groups = contents.space.groups if contents.space else ()
     names = (
         group.candidates[choice]
         for group, choice in zip(groups, choices, strict=True)
         if group.is_searched
     )
+    if contents.space and any(len(block.edges) > 1 for block in contents.space.searched_blocks):
+        return ", ".join(f"{name} {number}" for name, number in Counter(names).most_common())
     return " ".join("-" if parse_operation(name).skips else name for name in names)
 
 
@@ -164,21 +171,38 @@ def _edge_panels(contents: Contents) -> Iterator[EdgePanel]:
         return
     choices = contents.derived_operations
     layers = contents.space.edge_layers()
-    for number, group in enumerate(contents.space.groups):
-        if not group.is_searched:
-            continue
-        rows = [probabilities[number] for probabilities in records]
-        last = dict(zip(group.candidates, rows[-1], strict=True))
-        choice = choices[group.indices[0]] if choices else max(last, key=last.__getitem__)
-        label = ", ".join(str(index + 1) for index in group.indices)
-        shapes = dict.fromkeys(words.shapes(layers[index][0]) for index in group.indices)
+    groups = contents.space.groups
+    for numbers in _drawn_together(contents.space):
+        candidates = groups[numbers[0]].candidates
+        rows = [
+            [statistics.fmean(each) for each in zip(*(row[n] for n in numbers), strict=True)]
+            for row in records
+        ]
+        last = dict(zip(candidates, rows[-1], strict=True))
+        indices = [index for number in numbers for index in groups[number].indices]
+        taken = Counter(choices[index] for index in indices) if choices else last
+        choice = max(taken, key=taken.__getitem__)
+        label = ", ".join(str(index + 1) for index in indices)
+        if len(numbers) > 1:
+            label = f"{min(indices) + 1} to {max(indices) + 1}"
+        shapes = dict.fromkeys(words.shapes(layers[index][0]) for index in indices)
         yield EdgePanel(
             label=label,
             shapes="; ".join(shapes),
             choice=choice,
             probability=last[choice],
-            chart=Markup(figures.edge_probabilities(rows, group, label)),
+            chart=Markup(figures.edge_probabilities(rows, groups[numbers[0]], label)),
         )
+
+
+def _drawn_together(space: Space) -> list[tuple[int, ...]]:
+    """The searched groups of edges, by their numbers: those inside one block together."""
+    group_of = {
+        index: number for number, group in enumerate(space.groups) for index in group.indices
+    }
+    numbers = (group_of[index] for index in range(len(space.edges)))
+    blocks = [tuple(islice(numbers, len(block.edges))) for block in space.searched_blocks]
+    return [each for each in dict.fromkeys(blocks) if space.groups[each[0]].is_searched]
 
 
 def _cost_chart(contents: Contents) -> Markup | None:

@@ -184,7 +184,7 @@ def _found(architecture: Architecture, contents: Contents) -> str:
     """The preferences of the derived network, which its drawing shows too."""
     first = len(contents.space.fixed_blocks) if contents.space else 0
     blocks = architecture.blocks[first:]
-    operations = [parse_operation(block.operation) for block in blocks]
+    operations = [parse_operation(name) for block in blocks for name in block.chosen]
     done = [operation for operation in operations if not operation.skips]
     looks = [operation.look for operation in done]
     tallies = {
@@ -193,9 +193,12 @@ def _found(architecture: Architecture, contents: Contents) -> str:
         "others": Counter(each.name for each in done if each.look.kernel_size is None),
     }
     told = "; ".join(f"{what}: {_tally(counter)}" for what, counter in tallies.items() if counter)
-    halving = [block.operation for block in blocks if block.stride == 2]
+    halving = [block.operation for block in blocks if block.stride == 2 and not block.edges]
     skipped = len(operations) - len(done)
-    sentences = [f"Of {plural(len(blocks), 'block')}, {skipped or 'none'} skipped"]
+    places = plural(len(blocks), "block")
+    if len(operations) > len(blocks):
+        places += f" with {plural(len(operations), 'edge')}"
+    sentences = [f"Of {places}, {skipped or 'none'} skipped"]
     if told:
         sentences.append(told[0].upper() + told[1:])
     if halving:

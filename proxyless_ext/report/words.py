@@ -8,11 +8,13 @@ from decimal import Decimal
 from ..quantities import COUNTED, scaled
 from ..runs import LimitFigures
 from ..spaces import Layer, parse_operation
+from .parts import Part
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _FIXED_LAYERS = {
     "stem": f"stem, convolution 3{_TIMES}3",
     "feature_mix": f"feature mix, convolution 1{_TIMES}1",
+    "norm": "BatchNorm and activation",
     "pool": "average pooling",
     "pooled_mix": f"convolution 1{_TIMES}1 behind the pooling",
 }
@@ -100,10 +102,14 @@ def describe_layer(layer: Layer) -> str:
     if layer.kind == "classifier":
         pooling = "average pooling and " if layer.in_size > 1 else ""
         return f"{pooling}linear classifier, {channels} classes"
-    what = (
-        describe_operation(layer.operation) if layer.kind == "block" else _FIXED_LAYERS[layer.kind]
-    )
+    what = describe_operation(layer.operation) if layer.operation else _FIXED_LAYERS[layer.kind]
     return f"{what}, {channels} channels, {resolution(layer)}"
+
+
+def describe_part(part: Part) -> str:
+    """A layer in full, and the operations inside it level by level."""
+    levels = [" ".join(edge.operation for edge in level) for level in part.levels]
+    return ": ".join([describe_layer(part.layer), *([", ".join(levels)] if levels else [])])
 
 
 def layer_name(layer: Layer) -> str:

@@ -137,6 +137,7 @@ def cifar_tree(
     stages = [
         Stage(
             channels=_pyramid_width(64 + growth * number / last),
+            cells=1,
             stride=2 if number in (blocks + 1, 2 * blocks + 1) else 1,
         )
         for number in range(1, last + 1)

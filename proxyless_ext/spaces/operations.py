@@ -199,14 +199,8 @@ class PoolSpec(Operation):
 
     @property
     def look(self) -> Look:
-        words = {"avg": "average", "max": "maximum"}
-        colours = {"avg": "#e0a92e", "max": "#c25b12"}
-        return Look(
-            f"{words[self.kind]} pooling {_square(3)}",
-            (self.kind, "3"),
-            3,
-            colour=colours[self.kind],
-        )
+        description, colour = _POOLING[self.kind]
+        return Look(f"{description} {_square(3)}", (self.kind,), colour=colour)
 
     def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
         return in_channels == out_channels
@@ -256,6 +250,12 @@ class IdentitySpec(Operation):
     def fits(self, in_channels: int, out_channels: int, stride: int) -> bool:
         return _keeps_shape(in_channels, out_channels, stride)
 
+
+_POOLING: dict[PoolKind, tuple[str, str]] = {
+    "avg": ("average pooling", "#e0a92e"),
+    "max": ("maximum pooling", "#c25b12"),
+}
+"""In full, and the colour."""
 
 _SEPARABLE = {"sep3": "#8fc3e8", "sep5": "#3f8fc9", "sep7": "#0a4f86", "sep3d2": "#6a51a3"}
 """Colours: darker for larger kernels, another for the dilated one."""

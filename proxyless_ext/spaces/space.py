@@ -48,7 +48,7 @@ class Stage(StrictModel):
     """
 
     channels: Count
-    cells: Count = 1
+    cells: Count
     stride: Literal[1, 2] = 1
     candidates: Candidates | None = None
     block: str | None = None
