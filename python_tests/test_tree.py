@@ -13,12 +13,16 @@ import torch
 from explicit_gates import explicit_gates
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_runs import tiny_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
+from typer.testing import CliRunner
 
 from proxyless_ext import Architecture, Network, Space, SuperNet, UserError
+from proxyless_ext.cli import app
 from proxyless_ext.export import export_onnx
+from proxyless_ext.latency import Conditions, measure_table
 from proxyless_ext.latency.counting import count_layers, count_table
 from proxyless_ext.nn import count_macs, count_parameters
 from proxyless_ext.nn.operations import build_operation
@@ -162,6 +166,13 @@ def test_costs_of_a_space_are_those_of_its_networks() -> None:
         network = Network(TINY.architecture(choices))
         chosen = costs.edges[range(18), choices].sum()
         assert costs.fixed + chosen == count_parameters(network)
+
+
+def test_all_layers_of_a_space_are_measured() -> None:
+    table = measure_table(TINY, Conditions(backend="eager", repetitions=1))
+    keys = {layer.key for row in TINY.edge_layers() for layer in row}
+    assert table.entries.keys() == keys | {layer.key for layer in TINY.fixed_layers()}
+    assert 0 < table.bounds(TINY)[0] < table.bounds(TINY)[1]
 
 
 def test_an_architecture_is_readable_json(tmp_path: Path) -> None:
@@ -327,3 +338,23 @@ def test_onnx_runtime_computes_the_same(tmp_path: Path) -> None:
             module.momentum = 1.0
     network(torch.randn(16, 3, 5, 5))  # One step of momentum 1: statistics of real inputs.
     assert export_onnx(network, 5, tmp_path / "network.onnx") < 1e-5
+
+
+@pytest.mark.slow
+def test_a_search_from_end_to_end(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, {"train.epochs": 1}, TINY.with_classes(10))
+    (tmp_path / "settings.yaml").write_text(config.model_dump_json())
+    run = tmp_path / "run"
+
+    def proxyless(*arguments: object) -> None:
+        found = CliRunner().invoke(app, [*map(str, arguments)])
+        assert found.exit_code == 0, found.output
+
+    proxyless("search", "--config", tmp_path / "settings.yaml", "--out", run)
+    architecture = Architecture.load(run / "architecture.json")
+    assert all(len(block.edges) == 6 for block in architecture.blocks)
+    proxyless("evaluate", run)
+    proxyless("verify", run)
+    page = (run / "report.html").read_text()
+    assert "1 to 6" in page
+    assert len(page) < 1e6

@@ -82,7 +82,7 @@ class TreeBox:
 
     levels: tuple[tuple[str, ...], ...]
     is_bold: bool
-    width: float = 14
+    width: float = 12
 
     @property
     def height(self) -> float:
