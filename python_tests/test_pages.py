@@ -72,7 +72,7 @@ def test_yaml_is_a_space_or_a_device() -> None:
         else:
             spaces.append(Space.model_validate({**LEFT_OUT, **tree}))
     assert [device.batch_size for device in devices] == [1, 1, 32]
-    assert [len(space.edges) for space in spaces] == [5, 5]
+    assert [len(space.edges) for space in spaces] == [5, 5, 18]
 
 
 @pytest.mark.filterwarnings("ignore:whole models deviate", "ignore:other programs kept")
