@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxyless_ext import zoo
 from proxyless_ext.report import draw_network, draw_networks
 from proxyless_ext.report.colours import INK, operation_colour, text_colour
 from proxyless_ext.spaces import (
@@ -112,6 +113,30 @@ def test_size_of_a_box_says_kernel_and_expansion():
     for kernel in (3, 5, 7):
         assert rects[f"k{kernel}e3"][1] < rects[f"k{kernel}e6"][1]
         assert rects[f"k{kernel}e3"][0] == rects[f"k{kernel}e6"][0]
+
+
+@pytest.mark.parametrize("width", [1160, 328])
+def test_trees_are_columns_of_their_edges(width):
+    architecture = zoo.architecture("proxyless_cifar")
+    drawing = draw_network(architecture, width)
+    assert len(drawing) < 100_000
+    picture = parse(drawing)
+    columns = [group for group in picture.iter(f"{SVG}g") if group.find(f"{SVG}title") is not None]
+    assert len(columns) == 54 + 3
+    for column, block in zip(columns[1:55], architecture.blocks, strict=True):
+        trunk, *edges = column.findall(f"{SVG}rect")
+        assert [edge.get("fill") for edge in edges] == [operation_colour(e) for e in block.edges]
+        edge = edges[0]
+        assert float(trunk.get("x")) < float(edge.get("x"))
+        assert float(trunk.get("x")) + size(trunk)[0] > float(edge.get("x")) + size(edge)[0]
+        tops = [float(each.get("y")) for each in (trunk, *edges)]
+        assert tops == sorted(set(tops))
+        assert tops[-1] + size(edges[-1])[1] < tops[0] + size(trunk)[1]
+        text = column.find(f"{SVG}title").text
+        assert text.replace(",", "").endswith(" ".join(block.edges))
+    drawn = {text.text for text in picture.iter(f"{SVG}text")}
+    assert {"sep3d2", "maxpool3", "stride 2"} <= drawn
+    assert "width: kernel size" not in drawn
 
 
 def test_skipped_and_halving_layers_are_marked():
