@@ -206,7 +206,7 @@ def test_large_pictures_are_read_as_they_are_needed(here: Path) -> None:
         ("data.limit=5", "data.limit is 5, but 10 classes need at least 20 training pictures"),
         (
             "space.name=mobile",
-            r"'mobile' is neither a space \(imagenet, cifar_mbconv, cifar_tree, mobilenet_v3\) nor a YAML",
+            r"'mobile' is neither a space \(imagenet, cifar_mbconv, cifar_tree, mobilenet_v3\) nor",
         ),
         ("space.name=.", r"'\.' is neither a space"),
     ],
