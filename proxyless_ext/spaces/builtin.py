@@ -112,7 +112,7 @@ def cifar_tree(
     tree: str = "tree_split2_copy2_copy2",
     candidates: Sequence[str] = TREE_CANDIDATES,
 ) -> Space:
-    """The paper's space for CIFAR-10 (appendix A): 54 blocks around trees, 756 edges, 7^756
+    """The paper's space for CIFAR-10 (section 4.1): 54 blocks around trees, 756 edges, 7^756
     networks.
 
     Args:
