@@ -377,7 +377,9 @@ class Config(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> Config:
         if self.targets and not self.devices:
-            raise UserError("targets are of devices, and there are none; set latency.target")
+            raise UserError(
+                "targets are of devices, and there are none; give --device, or set latency.target"
+            )
         for device, latency in self.devices.items():
             if not re.fullmatch(r"[\w+-][\w.+ -]*", device):
                 raise UserError(

@@ -58,6 +58,7 @@ def conditions(command: str | None, backend: str = "command", **remote: Any) -> 
     ("text", "readout", "expected"),
     [
         ("12.5\n", {}, 12.5),
+        ("12.5 per Batch", {}, 12.5),
         ("loading k3e6 for conv2d\nmean: 12.5\n\n", {}, 12.5),
         ("latency 250us", {}, 0.25),  # It says so itself.
         ("latency 2.5e-1 s", {}, 250.0),
@@ -88,6 +89,9 @@ def test_the_number_is_found(text: str, readout: dict[str, str], expected: float
         ("0", {}, "0, which cannot be"),
         ("nan", {}, "nan, which cannot be"),
         ("1e999", {}, "1e999, which cannot be"),
+        ("1e300", {}, "1e300, which cannot be"),
+        ("drew 3 mJ", {}, "printed 3 mJ, where ms are asked for; give --unit mJ"),
+        ("drew 3mJ", {"unit": "J"}, "printed 3 mJ, where J are asked for"),
         ("mean 5 ms", {"unit": "mJ"}, "a time, 5 ms, where mJ are asked for"),
         ("mean 5", {"pattern": "median (.*)"}, "no number in what matches 'median .*mean 5"),
         ("mean 5e-05 s", {"pattern": r"mean ([\d.]+)"}, "printed 5e-05, of which .* only a part"),

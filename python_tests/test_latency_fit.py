@@ -123,7 +123,7 @@ def test_any_measurements_give_a_table(values: list[float], seed: int) -> None:
         SPACE.architecture([int(rng.integers(count)) for count in SPACE.counts]): value
         for value in values
     }
-    if len(networks) >= 10:
+    if len(networks) >= 10 and len(set(networks.values())) > 1:
         fit = fit_networks(SPACE, networks)
         assert all(0 <= entry.mean < float("inf") for entry in fit.entries.values())
 
@@ -254,6 +254,10 @@ def test_a_plan_that_somebody_else_measures(here: Path) -> None:
     fitted = LatencyTable.load("latency.yaml")
     assert fitted.costs(SPACE).unit == "ms"
     assert "networks.csv is there; fit" in invoke("--plan", "plan", "--networks", "12")
+    assert "001.onnx is for 16 px and 10 classes, and the space for 16 px and 7 classes" in invoke(
+        "--from", str(table), "--classes", "7"
+    )
+    assert "and the space for 32 px" in invoke("--from", str(table), "--resolution", "32")
 
 
 def test_rows_of_json_and_of_architectures(here: Path) -> None:
@@ -283,6 +287,11 @@ NAMES = "k3e3 k3e6 k3e6 k5e6 zero k3e3"
         (f"network,ms\n{NAMES},fast\n", "row 1: 'fast' is no number"),
         (f"network,ms\n{NAMES},-1\n", "row 1: -1 ms cannot be"),
         (f"network,ms\n{NAMES},nan\n", "row 1: nan ms cannot be"),
+        (f"network,ms\n{NAMES},1e300\n", "row 1: 1e300 ms cannot be"),
+        (
+            f"network,ms\n{NAMES},3\n{NAMES},99\n{NAMES},2.9\n",
+            "rows 3 and 2 are about one network, which takes 2.9 by the one and 99 by the other",
+        ),
         ("network,ms\nk3e3 k3e6,1\n", "row 1 has no .json file, and 'k3e3 k3e6' does not name one"),
         (f"network,ms\n{NAMES.replace('k3', 'k7')},1\n", "does not name one candidate"),
         ("network,ms\nmine.json,1\n", "cannot read .*mine.json"),
@@ -316,6 +325,12 @@ def test_options_that_contradict_each_other(
     assert said.startswith("error: ")
     assert message in said
     assert [path.name for path in here.iterdir()] == ["space.yaml"]
+
+
+def test_networks_that_all_cost_the_same_tell_nothing() -> None:
+    planned = [SPACE.architecture(each) for each in plan_networks(SPACE, 12)]
+    with pytest.raises(UserError, match="all 12 networks were measured to be 3, which tells"):
+        fit_networks(SPACE, dict.fromkeys(planned, 3.0))
 
 
 def test_networks_of_another_space_are_refused() -> None:

@@ -69,9 +69,23 @@ def configuration(config: Path | None, assignments: list[str] | None, **values: 
     return load_config(config, {**overrides, **dict(map(parse_override, assignments or []))})
 
 
-def limits(given: list[str] | None) -> dict[str, Any] | None:
-    """What ``--limit`` says, in place of the configuration's limits; None without it."""
-    return dict(map(parse_override, given)) if given else None
+def limits(given: list[str] | None) -> dict[str, str] | None:
+    """What ``--limit`` says, in place of the configuration's limits; None without it.
+
+    Raises:
+        UserError: it says no amount, or two.
+    """
+    if not given:
+        return None
+    found: dict[str, str] = {}
+    for text in given:
+        name, separator, most = text.partition("=")
+        if not separator or not name:
+            raise UserError(f"--limit {text} says no amount; write for example parameters=5.7M")
+        if name in found:
+            raise UserError(f"--limit {name} is given twice; leave out one of them")
+        found[name] = most
+    return found
 
 
 def check_count(option: str, value: int) -> None:

@@ -34,6 +34,9 @@ FOLDS = 10
 STEPS = (10, 15, 20, 30, 45, 60, 90, 120, 180, 240)
 """Numbers of networks for which the error is told."""
 
+SAME = 1e-9
+"""Relative difference of numbers that are the same but for rounding."""
+
 NORMAL_95 = 1.96
 """Standard deviations on either side that hold 95 % of a normal distribution."""
 
@@ -80,7 +83,7 @@ def fit_networks(space: Space, measured: Mapping[Architecture, float]) -> Fit:
         measured: cost of each network, in one unit, such as ms.
 
     Raises:
-        UserError: a network is not one of the space, or there are too few.
+        UserError: a network is not one of the space, there are too few, or all cost the same.
     """
     layers = Layers.of(space)
     for network in measured:
@@ -88,6 +91,11 @@ def fit_networks(space: Space, measured: Mapping[Architecture, float]) -> Fit:
     check_number(len(measured))
     counts = layers.count(measured)
     values = np.array(list(measured.values()), dtype=np.float64)
+    if np.ptp(values) <= SAME * values.max():
+        raise UserError(
+            f"all {len(values)} networks were measured to be {values[0]:g}, which tells nothing of "
+            "their layers; see that the number is what a network takes"
+        )
     posterior = layers.posterior(counts, values)
     seen = np.maximum((counts > 0).sum(axis=0), 1)
     entries = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import reprlib
 from typing import Any
@@ -27,6 +26,15 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _TIME = re.compile(rf"[ \t]*({'|'.join(MILLISECONDS)})\b")
+_NO_TIME = re.compile(r"[ \t]*([GMkmunp]?(?:J|Wh|W|B|MACs|params))\b")
+
+_MOST = 1e100
+"""Of whatever is measured: its square is a number, too."""
+
+
+def is_possible(value: float) -> bool:
+    """Whether something can have been measured to be so much."""
+    return 0 < value < _MOST
 
 
 def in_table(unit: str) -> str:
@@ -41,7 +49,7 @@ class Readout(StrictModel):
         pattern: a regular expression whose one group is the number.
         json_path: of the number in JSON, as names and indices, such as ``results.0.mean_ms``.
         unit: of the number. A unit of time right behind it counts instead, since programs change
-            theirs with the size of the number.
+            theirs with the size of the number; another one is refused.
     """
 
     pattern: str | None = None
@@ -80,11 +88,17 @@ class Readout(StrictModel):
             value = float(number)
         except ValueError as error:
             raise UserError(f"printed {reprlib.repr(number)}, which is no number") from error
-        if not (math.isfinite(value) and value > 0):
+        if not is_possible(value):
             raise UserError(f"printed {number}, which cannot be")
         said = _TIME.match(behind)
         if said and self.unit not in MILLISECONDS:
             raise UserError(f"printed a time, {number} {said[1]}, where {self.unit} are asked for")
+        other = _NO_TIME.match(behind)
+        if other and other[1] != self.unit:
+            raise UserError(
+                f"printed {number} {other[1]}, where {self.unit} are asked for; give --unit "
+                f"{other[1]}, or say which number is meant"
+            )
         return value * MILLISECONDS.get(said[1] if said else self.unit, 1.0)
 
     def _find(self, text: str) -> tuple[str, str]:
@@ -104,8 +118,8 @@ class Readout(StrictModel):
         if len(matches) > 1:
             found = ", ".join(str(match[group]) for match in matches[:4])
             raise UserError(
-                f"printed {len(matches)} numbers in {place} ({found}); say which one is meant by a "
-                "pattern or a JSON path"
+                f"printed {len(matches)} numbers in {place} ({found}); say which one is meant by "
+                "--pattern or --json"
             )
         (match,) = matches
         for whole in _NUMBER.finditer(area):

@@ -193,8 +193,9 @@ def front(
     _draw_front(axes, [point for points in groups.values() for point in points])
     looks = (("o", ORANGE, 1.0), ("D", BLUE, 0.8), ("o", GREY, 0.6))
     for (label, points), (marker, colour, alpha) in zip(groups.items(), looks, strict=True):
-        if points:
-            axes.plot(*_places(points), marker, color=colour, alpha=alpha, label=label)
+        if points:  # The first lies on top, since a network may be for several devices.
+            look: dict[str, Any] = {"alpha": alpha, "zorder": 2 + alpha}
+            axes.plot(*_places(points), marker, color=colour, label=label, **look)
     first, *_ = groups.values()
     _name_points(axes, first)
     for yardstick in yardsticks:
