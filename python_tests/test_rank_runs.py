@@ -75,18 +75,9 @@ def test_a_search_on_two_ranks_leaves_what_one_does(
     assert all(record["reduced_bytes"] is None for record in alone)
 
 
-@pytest.mark.parametrize(
-    ("phase", "killed"),
-    [
-        ("search", 1),
-        *(
-            pytest.param(phase, killed, marks=pytest.mark.slow)
-            for phase in PHASES
-            for killed in (0, 1)
-            if (phase, killed) != ("search", 1)
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("phase", PHASES)
 def test_killed_and_resumed_it_ends_with_the_same_bits(
     undisturbed: dict[str, Any], tmp_path: Path, phase: str, killed: int
 ) -> None:

@@ -68,7 +68,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[s
 
 Expected = Callable[[str], dict[str, Any]]
 SOME_SEARCHES = [
-    name if name in ("target", "shared", "fp16") else pytest.param(name, marks=pytest.mark.slow)
+    name if name in ("target", "shared") else pytest.param(name, marks=pytest.mark.slow)
     for name in SEARCHES
 ]
 """What all others have in common with these need not be killed every time."""

@@ -27,7 +27,10 @@ def test_no_neighbour_of_the_planted_network_is_as_good() -> None:
             assert trained_objective(paths) > planted + 0.02
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode",
+    [mode if mode == "full" else pytest.param(mode, marks=pytest.mark.slow) for mode in MODES],
+)
 def test_the_search_finds_every_planted_candidate(mode: SearchMode) -> None:
     found = [PlantedSearch(seed).run(mode) == PLANTED for seed in SEEDS]
     assert sum(found) >= 9

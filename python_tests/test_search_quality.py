@@ -78,6 +78,7 @@ def test_every_network_is_in_it_twice(folder: Path) -> None:
     assert trainer.train(NETWORKS[7], 1) == truth[NETWORKS[7]].trainings[1]
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, truth = load(folder)
     journal = folder / "truth.jsonl"
@@ -213,6 +214,7 @@ def finished_run(folder: Path, space: Space, choices: tuple[int, ...] | None) ->
     return folder
 
 
+@pytest.mark.slow
 def test_found_and_random_networks_beside_each_other(
     folder: Path,
     tmp_path: Path,

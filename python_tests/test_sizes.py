@@ -174,6 +174,7 @@ def test_the_page_says_which_size_is_best(two: tuple[Run, str]) -> None:
     assert "out of reach" not in told[1]
 
 
+@pytest.mark.slow
 def test_status_and_verify_are_of_all_sizes(
     two: tuple[Run, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
