@@ -231,7 +231,7 @@ def test_killed_at_every_size(tmp_path: Path) -> None:
     whole = begun_run(tmp_path / "whole", checkpoint_seconds=1e9)
     run = begun_run(tmp_path / "killed")
     proxyless("specialise", "--resume", str(whole.folder))
-    for phase in 2 * ("search", "train@phone-40%"):
+    for phase in 2 * ("warmup", "search"):
         code, errors = sit(run, Blow(phase, 1, 0.01))
         assert code == -signal.SIGKILL, errors
     code, errors = sit(run)
