@@ -221,6 +221,7 @@ def test_keys_and_colours_tell_operations_apart() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:.* network of .mine. is within")  # As latencies come.
 def test_a_users_operations_take_part_in_everything(tmp_path: Path, plugin: Path) -> None:
     load_plugins([plugin])
     names = ("counting", "basic2", "k3e1")
