@@ -68,8 +68,8 @@ def test_prices_are_those_of_the_nearest_distribution(
             spread = each.costs.edges.amax().item()
             left = (each.most - each.costs.expected(found).item()) / spread
             assert price >= 0
-            assert left > -1e-3  # Of costs that hardly differ, the dual is flat.
-            assert price * spread * left < 1e-2  # What is not reached costs nothing.
+            assert left > -1e-5
+            assert price * spread * left < 1e-4  # What is not reached costs nothing.
 
 
 def test_a_price_falls_again_where_the_limit_would_be_kept_without() -> None:

@@ -15,6 +15,12 @@ from .costs import Costs
 DEAREST = 100.0
 """The highest price, in log-odds between the candidates that differ most in what is paid for."""
 
+NEWTON_STEPS = 20
+"""At most, after the quasi-Newton ones."""
+
+REGULAR = 1e-13
+"""Of the curvature's trace: added where costs are the same up to rounding."""
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -69,7 +75,7 @@ def solve_prices(
     Returns:
         The prices of the limits, in log-odds per unit.
     """
-    from scipy.optimize import minimize  # Here, because it takes long to import.
+    from scipy.optimize import lsq_linear, minimize  # Here, because it takes long to import.
 
     logits = logits.double()
     absent = logits == -torch.inf
@@ -95,6 +101,13 @@ def solve_prices(
         slope = aims - (costs * priced.softmax(1)).sum((1, 2))
         return value.item(), slope.numpy()
 
+    def curvature(prices: np.ndarray) -> np.ndarray:
+        """The covariance of what networks cost under prices."""
+        p = (logits - torch.tensordot(torch.from_numpy(prices), costs, 1)).softmax(1)
+        centred = (costs - (costs * p).sum(2, keepdim=True)) * p.sqrt()
+        covariance = torch.einsum("ien,jen->ij", centred, centred).numpy()
+        return covariance + REGULAR * max(covariance.trace(), REGULAR) * np.eye(len(prices))
+
     guess = np.zeros(len(bounds))
     if start is not None:
         guess[: len(limits)] = np.array(start) * spread[: len(limits)].numpy()
@@ -106,4 +119,21 @@ def solve_prices(
         bounds=bounds,
         options={"ftol": 0.0, "gtol": 1e-10},
     )
-    return (torch.from_numpy(found.x) / spread)[: len(limits)].tolist()
+    least, most = np.array(bounds).T
+    x, slope = found.x, dual(found.x)[1]
+    # Where costs hardly differ, the dual is too flat for L-BFGS to find which limits are reached.
+    for _ in range(NEWTON_STEPS):
+        root = np.linalg.cholesky(curvature(x))
+        within = (least - x, most - x)
+        step = lsq_linear(root.T, -np.linalg.solve(root, slope), within, method="bvls").x
+        new = np.clip(x + step, least, most)
+        new_slope = dual(new)[1]
+        if _missed(new, new_slope, least, most) >= _missed(x, slope, least, most):
+            break
+        x, slope = new, new_slope
+    return (torch.from_numpy(x) / spread)[: len(limits)].tolist()
+
+
+def _missed(x: np.ndarray, slope: np.ndarray, least: np.ndarray, most: np.ndarray) -> float:
+    """How far prices are from where they would stay: 0 at the maximum of the dual."""
+    return float(np.abs(x - np.clip(x - slope, least, most)).max())
