@@ -1,11 +1,12 @@
 """Import of the released configuration format: faithful, or refused."""
 
-import copy
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
+from published_configs import import_values, leaves, value_at, with_value
 from torchvision.models._utils import _make_divisible
 
 from proxyless_ext import Network, UserError, spaces, zoo
@@ -110,38 +111,11 @@ MOBILENET_V3 = {
 
 @pytest.fixture
 def imported(tmp_path):
-    """Import a configuration given as a dictionary."""
-
-    def run(config):
-        path = tmp_path / "my_net.config"
-        path.write_text(json.dumps(config))
-        return zoo.import_config(path)
-
-    return run
-
-
-def leaves(value, path=()):
-    """All paths to values that are neither dictionaries nor lists."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return [leaf for key, child in pairs for leaf in leaves(child, (*path, key))]
-    return [path]
+    return partial(import_values, tmp_path)
 
 
 def changed(path, value, config=CONFIG):
-    """A configuration with another value at `path`."""
-    config = copy.deepcopy(config)
-    parent = config
-    for key in path[:-1]:
-        parent = parent[key]
-    parent[path[-1]] = value
-    return config
-
-
-def value_at(config, path):
-    for key in path:
-        config = config[key]
-    return config
+    return with_value(config, path, value)
 
 
 def test_import_gives_what_the_file_says(imported):

@@ -1,10 +1,11 @@
 """Import of the released network for CIFAR-10: faithful, or refused with the place."""
 
-import copy
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
+from published_configs import import_values, leaves, value_at, with_value
 
 from proxyless_ext import Network, UserError, zoo
 from proxyless_ext.nn import count_macs, count_parameters
@@ -132,35 +133,11 @@ CONFIG = {
 
 @pytest.fixture
 def imported(tmp_path):
-    """Import a configuration given as a dictionary."""
-
-    def run(config):
-        path = tmp_path / "my_net.config"
-        path.write_text(json.dumps(config))
-        return zoo.import_config(path)
-
-    return run
-
-
-def leaves(value, path=()):
-    """All paths to values that are neither dictionaries nor lists."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return [leaf for key, child in pairs for leaf in leaves(child, (*path, key))]
-    return [path]
-
-
-def parent_of(config, path):
-    for key in path[:-1]:
-        config = config[key]
-    return config
+    return partial(import_values, tmp_path)
 
 
 def changed(path, value):
-    """The configuration with another value at `path`."""
-    config = copy.deepcopy(CONFIG)
-    parent_of(config, path)[path[-1]] = value
-    return config
+    return with_value(CONFIG, path, value)
 
 
 def test_import_gives_what_the_file_says(imported):
@@ -213,7 +190,7 @@ def test_no_value_is_ignored(imported):
     """Another value gives another network or an error; so does one too many or too few."""
     original = imported(CONFIG)
     for path in leaves(CONFIG):
-        parent = parent_of(CONFIG, path)
+        parent = value_at(CONFIG, path[:-1])
         for other in other_values(parent[path[-1]]):
             try:
                 assert imported(changed(path, other)) != original, (path, other)
@@ -221,7 +198,7 @@ def test_no_value_is_ignored(imported):
                 assert_is_sentence(error)
         if isinstance(parent, dict):
             config = changed(path, None)
-            del parent_of(config, path)[path[-1]]
+            del value_at(config, path[:-1])[path[-1]]
             with pytest.raises(UserError) as caught:
                 imported(config)
             assert_is_sentence(caught.value)
