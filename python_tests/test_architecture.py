@@ -26,6 +26,7 @@ LAYERS = [
     {"runtime"},
     {"training"},
     {"search"},
+    {"scaling"},
     {"cli"},
     {"__main__"},
 ]

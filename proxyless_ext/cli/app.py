@@ -19,6 +19,9 @@ SUMMARIES = {
         "status": "Where a run stands, and its curves so far.",
         "report": "Write the report of a run again.",
     },
+    "plan": {
+        "plan": "What a search takes on one device or many: time, memory, bytes sent, hours, cost.",
+    },
     "specialise": {
         "specialise": "Search a network for every device, target and size, and report.",
     },

@@ -5,6 +5,7 @@ from .batches import batches, batches_per_epoch, endless
 from .config import DataConfig
 from .inventory import Inventory
 from .pictures import Pictures, PictureSet, load_pictures, load_test_pictures
+from .random_pictures import random_pictures
 from .sources import is_named_source, take_inventory
 from .workers import WorkerError, worker_failures
 
@@ -21,6 +22,7 @@ __all__ = [
     "is_named_source",
     "load_pictures",
     "load_test_pictures",
+    "random_pictures",
     "take_inventory",
     "worker_failures",
 ]

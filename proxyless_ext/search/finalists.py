@@ -240,6 +240,24 @@ def rounds(finalists: int, part: float) -> list[Round]:
     return found
 
 
+def race(finalists: int, part: float) -> float:
+    """What the rounds cost, in trainings.
+
+    Args:
+        finalists, part: as of `rounds`.
+    """
+    return sum(part * (each.end - each.start) * each.finalists for each in rounds(finalists, part))
+
+
+def begun(finalists: int, part: float) -> float:
+    """The part of the winner's training that it has had in the rounds.
+
+    Args:
+        finalists, part: as of `rounds`.
+    """
+    return part * max((each.end for each in rounds(finalists, part)), default=0)
+
+
 def round_steps(config: Config, pictures: int) -> int:
     """Steps of the first round.
 

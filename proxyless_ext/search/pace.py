@@ -49,13 +49,16 @@ class Pace:
         return cls(*map(sum, zip(*map(astuple, paces), strict=True)))
 
     @classmethod
-    def measure(cls, config: Config, task: Task, band: Sequence[Choices]) -> Pace:
+    def measure(
+        cls, config: Config, task: Task, band: Sequence[Choices], reading: bool = True
+    ) -> Pace:
         """Take some steps with networks that are thrown away.
 
         Args:
             config: its batch sizes are those of the search.
             task: of the search.
             band: networks of the latency of a target, at least one.
+            reading: whether every step reads a batch of its own.
         """
         runtime, data = task.runtime, task.data
         torch.manual_seed(derive_seed(config.seed, "pace"))
@@ -76,22 +79,24 @@ class Pace:
             with batch_statistics(supernet), runtime.autocast():
                 supernet(pictures).cpu()
 
-        trainings = []
+        trainings: list[WeightPhase] = []
         for choices in band:
             architecture = for_data(task.space.architecture(choices), config, data)
             network = seeded_network(architecture, config, runtime, "pace")
             trainings.append(Train(network, config, runtime, data, "pace"))
+        train = _weight_steps(trainings, reading)
         return cls(
-            weight=_per_picture(_weight_steps([warm_up]), config.warmup.batch_size),
+            weight=_per_picture(_weight_steps([warm_up], reading), config.warmup.batch_size),
             gate=_per_picture(gate, len(labels)),
             score=_per_picture(score, len(labels)),
-            train=_per_picture(_weight_steps(trainings), config.train.batch_size, len(trainings)),
+            train=_per_picture(train, config.train.batch_size, len(trainings)),
         )
 
 
-def _weight_steps(phases: Sequence[WeightPhase]) -> Callable[[], None]:
-    """Takes the next step of one of the phases, in turn, on its next batch."""
-    streams = itertools.cycle([(phase, _endless(phase)) for phase in phases])
+def _weight_steps(phases: Sequence[WeightPhase], reading: bool) -> Callable[[], None]:
+    """Takes the next step of one of the phases, in turn, on its next batch or always the same."""
+    batches = _endless if reading else _same
+    streams = itertools.cycle([(phase, batches(phase)) for phase in phases])
 
     def step() -> None:
         phase, stream = next(streams)
@@ -105,6 +110,10 @@ def _weight_steps(phases: Sequence[WeightPhase]) -> Callable[[], None]:
 def _endless(phase: WeightPhase) -> Iterator[Batch]:
     while True:
         yield from phase.batches(0, 0)
+
+
+def _same(phase: WeightPhase) -> Iterator[Batch]:
+    return itertools.repeat(next(phase.batches(0, 0)))
 
 
 def _per_picture(step: Callable[[], None], batch_size: int, phases: int = 1) -> float:

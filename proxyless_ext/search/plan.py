@@ -20,7 +20,7 @@ from ..config import Config
 from ..data import batches_per_epoch
 from ..errors import UserError
 from .candidates import Band, Choices
-from .finalists import rounds
+from .finalists import begun, race
 from .goals import objective_of
 from .pace import Pace
 from .sizes import Size, within_reach
@@ -217,7 +217,7 @@ class Planner:
             finalists: of it.
             train_epochs: of a network found.
         """
-        warm_up = _warm_up(epochs)
+        warm_up, first_round = _warm_up(epochs), _round(finalists)
         settings = {name: dict(values) for name, values in self.batches.items()}
         settings["warmup"]["epochs"] = warm_up
         settings["search"]["epochs"] = epochs - warm_up
@@ -226,12 +226,11 @@ class Planner:
             "generations": GENERATIONS,
             "pictures": self.pictures,
             "finalists": finalists,
-            "round": _round(finalists),
+            "round": first_round,
         }
         steps = train_epochs * len(self.task.data.train) / settings["train"]["batch_size"]
         settings["train"] |= {"epochs": train_epochs, "ema_decay": _ema_decay(steps)}
         training = self.goals * train_epochs * self._epoch
-        begun = _begun(finalists)
         seconds = {
             f"warm-up, {warm_up} epochs": warm_up * self._weight_epoch,
             f"search, {epochs - warm_up} epochs": self._supernet(epochs)
@@ -239,8 +238,9 @@ class Planner:
             self._each(f"short list, {networks * (1 + GENERATIONS)} networks"): self._short_list(
                 networks
             ),
-            self._each(f"finalists, {finalists} networks"): _race(finalists) * training,
-            self._each(f"training, {train_epochs} epochs"): (1 - begun) * training,
+            self._each(f"finalists, {finalists} networks"): race(finalists, first_round) * training,
+            self._each(f"training, {train_epochs} epochs"): (1 - begun(finalists, first_round))
+            * training,
             self._each(f"comparison, {self.rivals} networks"): self.rivals * training,
         }
         seconds["figures and files"] = OTHERS * sum(seconds.values())
@@ -306,18 +306,6 @@ def _round(finalists: int) -> float:
     tell.
     """
     return 0.125 if finalists > 4 else 0.25
-
-
-def _race(finalists: int) -> float:
-    """What finalists cost, in trainings."""
-    part = _round(finalists)
-    return sum(part * (each.end - each.start) * each.finalists for each in rounds(finalists, part))
-
-
-def _begun(finalists: int) -> float:
-    """The part of the winner's training that it has had as a finalist."""
-    part = _round(finalists)
-    return part * max((each.end for each in rounds(finalists, part)), default=0)
 
 
 def _ema_decay(steps: float) -> float:
