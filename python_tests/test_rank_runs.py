@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rank_processes import on_ranks
 from sittings import Blow, sit_on_ranks
 from test_phase import Walk, strike
@@ -32,6 +33,7 @@ from proxyless_ext.runs import Run, load_checkpoint, read_metrics, save_checkpoi
 from proxyless_ext.training import agreement
 from proxyless_ext.training import phase as phases
 from proxyless_ext.training.agreement import check_ranks
+from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.phase import run_phase
 
 SETTINGS = {"train.dropout": 0.2, "train.weights": "inherit"}
@@ -130,6 +132,10 @@ class Trek(Walk):
                 self.happens()
             yield batch
 
+    def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
+        torch.manual_seed(step)  # All ranks walk alike.
+        super().step(step, pictures, labels, meter)
+
 
 def fail() -> None:
     raise UserError("this picture cannot be read")
@@ -148,11 +154,15 @@ def treks(folder: Path) -> dict[str, tuple[list[int], str]]:
         ("stop", lambda: strike(signal.SIGTERM)),
         ("failure", fail),
         ("full disk", lambda: None),
+        ("drift", lambda: None),
     ):
         run = Run.create(folder / name, {}, 0, {})
         walk = Trek(folder, happens, step=4)
         if name == "full disk":
             phases.save_checkpoint = full_disk
+        if name == "drift":
+            phases.save_checkpoint = save_checkpoint
+            walk.happens = lambda walk=walk: walk.position.add_(2**-20)
         with pytest.raises(UserError) as error:
             run_phase(walk, run, seed=3, checkpoint_seconds=0.0)
         found[name] = (walk.taken, str(error.value))
@@ -170,6 +180,10 @@ def test_what_happens_to_one_rank_happens_to_all(tmp_path: Path) -> None:
     assert first["failure"][1].startswith("rank 0 has lost the others: one has ended or does not")
     assert second["failure"][1] == "this picture cannot be read"
     assert first["full disk"] == second["full disk"] == ([0, 1], "the disk is full")
+    assert first["drift"] == second["drift"]
+    steps, sentence = first["drift"]
+    assert steps == [0, 1, 2, 3]
+    assert sentence.startswith("rank 1 of torch.distributed has drifted: its weights or alphas in")
 
 
 # Ranks that would do something else are refused before anything is written.

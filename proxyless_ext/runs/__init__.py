@@ -1,6 +1,6 @@
 """Run folders: what a search or a training leaves behind, whole and exact after any kill."""
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import digest, load_checkpoint, save_checkpoint
 from .metrics import read_metrics
 from .outcome import Outcome
 from .records import (
@@ -50,6 +50,7 @@ __all__ = [
     "TrainEpoch",
     "check_free",
     "check_output",
+    "digest",
     "load_checkpoint",
     "network_name",
     "new_folder",

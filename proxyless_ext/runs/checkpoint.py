@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,21 @@ def save_checkpoint(path: str | Path, state: Any) -> None:
     tree = json.dumps(_encode(state, "", tensors))
     metadata = {"format": _FORMAT, "state": tree, "checksum": _checksum(tree, tensors)}
     write_atomically(path, _in_order(save(tensors, metadata)))
+
+
+def digest(state: Any, leave_out: Container[str] = ()) -> str:
+    """A checksum of a state, as `save_checkpoint` takes it: equal where all bits are.
+
+    Args:
+        state: of modules, optimizers and loops.
+        leave_out: last names of tensors that do not count, such as ``running_mean``.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = json.dumps(_encode(state, "", tensors))
+    counting = {
+        name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in leave_out
+    }
+    return _checksum(tree, counting)
 
 
 def load_checkpoint(path: str | Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from .. import ranks
@@ -9,7 +10,7 @@ from ..config import Config
 from ..data import Inventory, Pictures
 from ..environment import describe_code
 from ..errors import UserError
-from ..runs import Run
+from ..runs import Run, digest
 from .continuity import differences, settings_of
 
 OWN = ("data.source", "data.root", "data.download", "data.workers", "runtime.threads", "plugins")
@@ -41,6 +42,30 @@ def check_ranks(run: Run | None, config: Config, data: Pictures) -> None:
                 f"rank {rank} of torch.distributed differs from rank 0: {difference}; start all "
                 "with the same"
             )
+
+
+def check_drift(phase: str, state: Any) -> None:
+    """Refuse to go on where a rank has not come to the same bits as the others.
+
+    Running statistics of BatchNorms are each rank's own.
+
+    Args:
+        phase: its name.
+        state: of the phase, on this rank.
+
+    Raises:
+        UserError: on all ranks, naming the first that differs from most.
+    """
+    if not ranks.are_several():
+        return
+    digests = ranks.gathered(digest(state, leave_out=("running_mean", "running_var")))
+    ((usual, _),) = Counter(digests).most_common(1)
+    if drifted := [rank for rank, each in enumerate(digests) if each != usual]:
+        raise UserError(
+            f"rank {drifted[0]} of torch.distributed has drifted: its weights or alphas in {phase} "
+            "are not those of the others; the last checkpoint is intact, so see to that machine "
+            "and go on with it"
+        )
 
 
 def _difference(first: dict[str, Any], other: dict[str, Any]) -> str:

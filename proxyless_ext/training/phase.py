@@ -27,6 +27,7 @@ from ..errors import UserError
 from ..progress import Bar, progress_bar
 from ..runs import Epoch, Position, Run, load_checkpoint, phase_kind, save_checkpoint
 from ..seeding import derive_seed
+from .agreement import check_drift
 from .meter import Meter
 from .stopping import Interrupted, Stop, stop_requests
 
@@ -294,12 +295,13 @@ class _Sitting:
 
     def save(self) -> None:
         """Write the checkpoint, unless a step whose loss was finite led to weights that are not."""
-        ranks.of_first(self._write)
+        state = self.phase.state_dict()
+        check_drift(self.phase.name, state)
+        ranks.of_first(self._write, state)
         self._saved = time.monotonic()
 
-    def _write(self) -> None:
+    def _write(self, state: dict[str, Any]) -> None:
         self._check_loss()
-        state = self.phase.state_dict()
         if not _is_finite(state):
             raise self._diverged("weights")
         checkpoint = {
