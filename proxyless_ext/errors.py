@@ -11,3 +11,7 @@ class OutOfReachError(UserError):
 
 class InterruptionError(UserError):
     """What ended work that was all right so far: once mended, it can go on where it stood."""
+
+
+class DiskFullError(InterruptionError):
+    """A file that found no room; what was there before is intact."""

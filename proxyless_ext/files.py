@@ -10,7 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import InterruptionError, UserError
+from .errors import DiskFullError, UserError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part")
@@ -84,7 +84,7 @@ def write_error(path: str | Path, error: OSError) -> UserError:
     problem = f"cannot write {path}: {error.strerror}"
     if error.errno in _NO_SPACE:
         remedy = "what was there before is intact, so free some disk space"
-        return InterruptionError(f"{problem}; {remedy}")
+        return DiskFullError(f"{problem}; {remedy}")
     return UserError(f"{problem}; choose another place, or make this one writable")
 
 

@@ -18,13 +18,21 @@ from torch import Tensor, nn
 
 from proxyless_ext import SuperNet
 from proxyless_ext.config import OptimizerConfig
-from proxyless_ext.errors import UserError
+from proxyless_ext.errors import DiskFullError, UserError
 from proxyless_ext.nn import Network
-from proxyless_ext.runs import Epoch, Run, TrainEpoch, load_checkpoint, read_metrics
+from proxyless_ext.runs import (
+    Epoch,
+    Run,
+    TrainEpoch,
+    load_checkpoint,
+    read_metrics,
+    save_checkpoint,
+)
 from proxyless_ext.search import Task
 from proxyless_ext.search.goals import make_goals
 from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.phases import Search, WarmUp, first_gate_step
+from proxyless_ext.training import phase as phases
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.optim import cosine_rate, optimizer_state, weight_optimizer
 from proxyless_ext.training.phase import Phase, run_phase
@@ -432,6 +440,28 @@ def test_nor_when_the_loss_has_not_noticed_yet(run: Run, step: int) -> None:
     saved = load_checkpoint(run.checkpoint("walk"))
     assert saved["phase"]["position"].isfinite()
     assert saved["epoch"] * 3 + saved["batch"] == step
+
+
+def test_a_full_disk_costs_checkpoints_and_nothing_else(
+    run: Run, expected: list[Epoch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(path: Path, state: Any) -> None:
+        if is_full and state["batch"] + 3 * state["epoch"] >= 2:
+            raise DiskFullError("cannot write it; free some disk space")
+        save_checkpoint(path, state)
+
+    monkeypatch.setattr(phases, "save_checkpoint", save)
+    is_full, walk = True, Walk()
+    with (
+        pytest.warns(UserWarning, match="free some disk space; until then a kill costs more"),
+        pytest.raises(DiskFullError),  # Of the last checkpoint, which is the result.
+    ):
+        run_phase(walk, run, seed=3, checkpoint_seconds=0)
+    assert walk.taken == [0, 1, 2, 3, 4, 5]
+    is_full, resumed = False, Walk()
+    run_phase(resumed, run, seed=3, checkpoint_seconds=0)
+    assert resumed.taken == [1, 2, 3, 4, 5]
+    assert records(run) == expected
 
 
 def test_a_checkpoint_of_something_else_is_one_sentence(run: Run) -> None:

@@ -324,7 +324,9 @@ torch.set_num_threads(1)
 random.seed(0)
 folder = Path(sys.argv[1])
 path = folder / "state"
+started = time.monotonic()
 save_checkpoint(path, {"count": 0, "weight": torch.zeros(300_000)})
+took = time.monotonic() - started
 last = in_the_middle = 0
 for _ in range(40):
     child = os.fork()
@@ -333,7 +335,7 @@ for _ in range(40):
         while True:
             count += 1
             save_checkpoint(path, {"count": count, "weight": torch.full((300_000,), float(count))})
-    time.sleep(random.uniform(0.0, 0.04))
+    time.sleep(random.uniform(0.0, 4 * took))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     state = load_checkpoint(path)

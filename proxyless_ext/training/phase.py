@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from .. import ranks
 from ..data import worker_failures
-from ..errors import UserError
+from ..errors import DiskFullError, UserError
 from ..progress import Bar, progress_bar
 from ..runs import Epoch, Position, Run, load_checkpoint, phase_kind, save_checkpoint
 from ..seeding import derive_seed
@@ -124,10 +125,11 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
             while True:
                 batch = _take(batches, stop) if sitting.batch < phase.num_batches else None
                 stops, saves = _agree(stop.requested, sitting.unsaved_seconds > checkpoint_seconds)
-                if stops or saves:
-                    sitting.save()
                 if stops:
+                    sitting.save()
                     raise sitting.stopped()
+                if saves:
+                    sitting.save_if_there_is_room()
                 if batch is None:
                     break
                 pictures, labels = batch
@@ -291,7 +293,10 @@ class _Sitting:
     def next_epoch(self) -> None:
         """End an epoch."""
         self.epoch, self.batch, self.meter = self.epoch + 1, 0, Meter()
-        self.save()
+        if self.epoch < self.phase.epochs:
+            self.save_if_there_is_room()
+        else:
+            self.save()
 
     def save(self) -> None:
         """Write the checkpoint, unless a step whose loss was finite led to weights that are not."""
@@ -299,6 +304,15 @@ class _Sitting:
         check_drift(self.phase.name, state)
         ranks.of_first(self._write, state)
         self._saved = time.monotonic()
+
+    def save_if_there_is_room(self) -> None:
+        """Write the checkpoint; where the disk is full, warn and go on with the one before."""
+        try:
+            self.save()
+        except DiskFullError as error:
+            if ranks.is_first():
+                warnings.warn(f"{error}; until then a kill costs more", stacklevel=2)
+            self._saved = time.monotonic()
 
     def _write(self, state: dict[str, Any]) -> None:
         self._check_loss()
