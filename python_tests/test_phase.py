@@ -442,6 +442,24 @@ def test_nor_when_the_loss_has_not_noticed_yet(run: Run, step: int) -> None:
     assert saved["epoch"] * 3 + saved["batch"] == step
 
 
+@pytest.mark.parametrize(
+    ("room", "says"), [(40, "25 would fit"), (5, "3 would fit"), (0, "fewer may fit")]
+)
+def test_too_little_memory_is_a_sentence(run: Run, room: int, says: str) -> None:
+    class Large(Walk):
+        def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for pictures, _ in super().batches(epoch, start):
+                yield pictures.expand(50, 2), torch.zeros(50)
+
+        def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
+            if len(pictures) > room:
+                torch.empty(2**60)
+
+    with pytest.raises(UserError, match=rf"of walk with 50 pictures .*; {says}, so lower train\."):
+        run_phase(Large(), run, seed=3, checkpoint_seconds=1e9)
+    assert load_checkpoint(run.checkpoint("walk"))["batch"] == 0
+
+
 def test_a_full_disk_costs_checkpoints_and_nothing_else(
     run: Run, expected: list[Epoch], monkeypatch: pytest.MonkeyPatch
 ) -> None:

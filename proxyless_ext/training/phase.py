@@ -16,7 +16,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -135,7 +135,8 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
                 pictures, labels = batch
                 seed_step(seed, phase.kind, epoch, sitting.batch)
                 step = epoch * phase.num_batches + sitting.batch
-                phase.step(step, pictures, labels, meter)
+                with _memory_suffices(phase, step, batch):
+                    phase.step(step, pictures, labels, meter)
                 sitting.batch += 1
                 bar.advance(sizes[epoch], sizes[epoch] * len(labels) * ranks.place()[1])
                 sitting.look(bar)
@@ -183,6 +184,54 @@ def _take(batches: Iterator[Batch], stop: Stop) -> Batch | None:
         _agree(fails=True)
         raise
     return None
+
+
+@contextmanager
+def _memory_suffices(phase: Phase, step: int, batch: Batch) -> Iterator[None]:
+    """Around a step.
+
+    Raises:
+        UserError: it found too little memory; says what would fit, where one process can try.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _tells_of_memory(error):
+            raise
+    else:
+        return
+    # Not above, where the error keeps alive what the step has made.
+    pictures = len(batch[1])
+    fitting = None if ranks.are_several() else _largest_half(phase, step, batch)
+    advice = f"{fitting} would fit" if fitting else "fewer may fit"
+    raise UserError(
+        f"there is not enough memory for a step of {phase.name} with {pictures} pictures on a "
+        f"device; {advice}, so lower {phase.section}.batch_size or take more devices"
+    )
+
+
+def _largest_half(phase: Phase, step: int, batch: Batch) -> int | None:
+    """The largest of a half, a quarter and so on of a batch that a step has room for, if any.
+
+    The phase is of no use afterwards.
+    """
+    pictures, labels = batch
+    size = len(labels)
+    while size := size // 2:
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        try:
+            phase.step(step, pictures[:size], labels[:size], Meter())
+            return size
+        except RuntimeError as error:
+            if not _tells_of_memory(error):
+                return None
+    return None
+
+
+def _tells_of_memory(error: RuntimeError) -> bool:
+    """Whether it is that of a GPU's or of the CPU's allocator, which has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def seed_step(seed: int, kind: str, epoch: int, batch: int) -> None:
