@@ -87,7 +87,8 @@ def convolution(
         groups=groups,
         bias=False,
     )
-    nn.init.normal_(conv.weight, std=math.sqrt(2 / (kernel_size**2 * out_channels)))
+    if not conv.weight.is_meta:  # There it changes nothing and takes longer than all else.
+        nn.init.normal_(conv.weight, std=math.sqrt(2 / (kernel_size**2 * out_channels)))
     return conv
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
@@ -56,9 +56,9 @@ def parse_operation(name: str) -> Operation:
     Raises:
         UserError: it is the name of none, or of several.
     """
-    if not (found := _matching(name)):
+    if not (found := _matching(name, tuple(_makers.items()))):
         _load_installed()
-        found = _matching(name)
+        found = _matching(name, tuple(_makers.items()))
     if not found:
         raise UserError(
             f"'{name}' is not an operation; write k3, k5 or k7 with e1 to e6 (such as k5e6, or "
@@ -94,9 +94,10 @@ def load_plugins(paths: Iterable[str | Path]) -> None:
         _plugins[file] = None
 
 
-def _matching(name: str) -> list[Operation]:
-    matches = ((re.fullmatch(pattern, name), make) for pattern, make in _makers.items())
-    return [make(match) for match, make in matches if match]
+@lru_cache(maxsize=1024)  # Large spaces ask for the same few names very often.
+def _matching(name: str, makers: tuple[tuple[str, Make], ...]) -> tuple[Operation, ...]:
+    matches = ((re.fullmatch(pattern, name), make) for pattern, make in makers)
+    return tuple(make(match) for match, make in matches if match)
 
 
 def _import(file: Path) -> None:
