@@ -16,8 +16,10 @@ from pydantic import Field, model_validator
 from .data import DataConfig, is_named_source
 from .documents import parse_document
 from .errors import UserError
-from .latency import COUNTS, Conditions, Costs, CountName
+from .latency import COUNTS, Conditions, Costs, CountName, Remote
 from .latency.conditions import BackendName, BlocksName, DeviceName, DtypeName, usual_blocks
+from .latency.fit import FEWEST
+from .latency.remote import REMOTE_REPETITIONS
 from .quantities import amount_within, parse_amount, split_unit
 from .runs import network_name, size_name
 from .spaces import (
@@ -136,6 +138,10 @@ class LatencyConfig(StrictModel):
             sizes, each can have its own, as in ``phone-{size}.yaml``.
         backend: what runs the layers when they are measured; `dtype`, `blocks`, `device`,
             `batch_size`, `threads`, `warmup` and `repetitions` say how.
+        remote: of a device elsewhere, the command that measures on it and how its output is read,
+            as a table's conditions record it. So many `networks` are measured and a table is fitted
+            to them, at `batch_size` and `threads`.
+        processor: what the remote device is called, such as ``Pixel 8, big cores``.
         target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
             space's cheapest to its dearest network, such as ``40%``. One of ``MACs`` or ``params``,
             such as ``5.7Mparams``, is counted if there is no table.
@@ -150,7 +156,13 @@ class LatencyConfig(StrictModel):
         *("batch_size", "threads", "warmup", "repetitions"),
     )
 
+    REMOTE: ClassVar = ("processor", "remote", "networks")
+    OF_DEVICE: ClassVar = ("table", *MEASURING, *REMOTE)
+
     table: Path | None = None
+    processor: str | None = Field(None, min_length=1)
+    remote: Remote | None = None
+    networks: Annotated[int, Field(ge=FEWEST)] = 60
     backend: BackendName = "onnxruntime"
     dtype: DtypeName = "float32"
     blocks: BlocksName = Field(
@@ -160,7 +172,9 @@ class LatencyConfig(StrictModel):
     batch_size: Count = 1
     threads: Count = 1
     warmup: Annotated[int, Field(ge=0)] = 1
-    repetitions: Count = 100
+    repetitions: Count = Field(
+        default_factory=lambda fields: REMOTE_REPETITIONS if fields.get("remote") else 100
+    )
     regularizer: Literal["target", "add#linear", "mul#log", "none"] = "target"
     target: str = Field("40%", coerce_numbers_to_str=True)
     limits: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field(
@@ -175,6 +189,7 @@ class LatencyConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> LatencyConfig:
         self.check_target()
+        self._check_remote()
         for name, most in self.limits.items():
             if name not in COUNTS and not Path(name).suffix:
                 raise UserError(
@@ -184,9 +199,38 @@ class LatencyConfig(StrictModel):
             parse_amount(most, f"the limit of {name}")
         return self
 
+    def _check_remote(self) -> None:
+        if self.remote is None:
+            if self.processor is not None:
+                raise UserError(
+                    f"processor '{self.processor}' names a device elsewhere; say by which "
+                    "remote.command it measures, or leave the name out"
+                )
+            return
+        if self.remote.command is None or self.processor is None:
+            raise UserError(
+                "a device elsewhere needs both a remote.command, which measures an ONNX file, and "
+                "a processor, which is its name; give both, or a table"
+            )
+        here = LatencyConfig.model_construct()
+        unused = [
+            name
+            for name in ("table", "backend", "dtype", "blocks", "device", "warmup")
+            if getattr(self, name) != getattr(here, name)
+        ]
+        if unused:
+            raise UserError(
+                f"{self.remote.what} measures, which has no {', '.join(unused)}; leave out these, "
+                "or remote"
+            )
+        self.conditions()
+
     def conditions(self) -> Conditions:
         """How to measure: here and now."""
-        return Conditions(**{name: getattr(self, name) for name in self.MEASURING})
+        if self.remote is None:
+            return Conditions(**{name: getattr(self, name) for name in self.MEASURING})
+        told = ("processor", "remote", "batch_size", "threads", "repetitions")
+        return Conditions(backend="command", **{name: getattr(self, name) for name in told})
 
     def check_target(self) -> None:
         """Refuse a target that is no amount of anything.
@@ -475,8 +519,7 @@ def _fill_devices(tree: dict[str, Any]) -> None:
     general, devices = tree.get("latency"), tree.get("devices")
     if not isinstance(general, dict) or not isinstance(devices, dict):
         return
-    of_devices = {"table", *LatencyConfig.MEASURING}
-    shared = {name: value for name, value in general.items() if name not in of_devices}
+    shared = {name: value for name, value in general.items() if name not in LatencyConfig.OF_DEVICE}
     for name, settings in devices.items():
         if isinstance(settings, dict):
             devices[name] = {**shared, **settings}

@@ -34,9 +34,10 @@ from tiny_runs import (
 from typer.testing import CliRunner
 
 from proxyless_ext.cli import app
-from proxyless_ext.config import load_config, read_devices
+from proxyless_ext.config import Config, LatencyConfig, load_config, read_devices
 from proxyless_ext.errors import UserError
 from proxyless_ext.latency import Conditions, Entry, LatencyTable
+from proxyless_ext.nn import count_parameters
 from proxyless_ext.report import describe_status, write_report
 from proxyless_ext.report.preferences import describe_preferences
 from proxyless_ext.runs import (
@@ -49,10 +50,11 @@ from proxyless_ext.runs import (
     read_metrics,
     save_checkpoint,
 )
-from proxyless_ext.search import Task
+from proxyless_ext.search import Task, check_plannable
 from proxyless_ext.search.finalists import Finalists
 from proxyless_ext.search.short_list import ShortList
-from proxyless_ext.spaces import Architecture, Layer
+from proxyless_ext.search.stages import Stages
+from proxyless_ext.spaces import Architecture, Layer, validate
 from proxyless_ext.training.train import Train
 
 NAMES = ["cpu-40%", "cpu-60%", "phone-40%", "phone-60%"]
@@ -541,3 +543,85 @@ def test_the_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
     assert "stopped; go on with" in next(describe_status(run))
     run.outcome_of("cpu-40%").result_path.write_text(json.dumps({}))
     assert "stopped; go on with" in next(describe_status(run))
+
+
+# A device that a command measures on.
+
+
+def write_remote(folder: Path) -> None:
+    """A device whose latency in ms is a file's length, and which fails in the last but two of 20
+    runs.
+    """
+    script = folder / "measure.sh"
+    script.write_text(f"echo >> {folder}/runs\ntest $(wc -l < {folder}/runs) != 18 && wc -c < $1\n")
+    settings = {
+        "processor": "the length",
+        "remote": {"command": f"sh {script} {{onnx}}", "retries": 0},
+        "networks": 10,
+        "repetitions": 2,
+        "tolerance": 0.3,
+    }
+    (folder / "phone.yaml").write_text(yaml.safe_dump(settings))
+
+
+def test_a_device_that_a_command_measures_on_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "proxyless_ext.latency.backends.command.to_onnx",
+        lambda module, _: bytes(100 + count_parameters(module)),
+    )
+    write_remote(tmp_path)
+    config = tiny_config(
+        tmp_path,
+        {
+            "devices": read_devices([tmp_path / "phone.yaml"]),
+            "targets": ["50%"],
+            "latency.table": None,
+        },
+    )
+    run = begin(tmp_path / "run", config)
+    task = Task.load(config, run)
+    with pytest.raises(UserError, match="failed with exit status 1") as error:
+        Stages.prepare(run, config, task)
+    assert f"go on with --resume {run.folder}" in str(error.value)
+    assert len((tmp_path / "runs").read_text()) == 18
+    stages = Stages.prepare(run, config, task)
+    Stages.prepare(run, config, Task.load(config, run))
+    assert len((tmp_path / "runs").read_text()) == 18 + 3
+    (device,) = stages.devices
+    assert device.table.conditions is not None
+    assert device.table.conditions.processor == "the length"
+    changed = config.model_dump(mode="json")
+    changed["devices"]["phone"]["remote"]["command"] = "sh other.sh {onnx}"
+    with pytest.raises(UserError, match=r"devices\.phone\.remote was .*restore it"):
+        Task.load(Config.model_validate(changed), run)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"processor": "Pixel"}, "say by which remote.command it measures"),
+        ({"remote": {"command": "a {onnx}"}}, "needs both a remote.command"),
+        ({"remote": {}, "processor": "Pixel"}, "needs both a remote.command"),
+        ({"remote": {"command": "a"}, "processor": "Pixel"}, "where the network goes"),
+        (
+            {"remote": {"command": "a {onnx}"}, "processor": "Pixel", "backend": "eager"},
+            "'a {onnx}' measures, which has no backend, blocks; leave out these",
+        ),
+        (
+            {"remote": {"command": "a {onnx}"}, "processor": "Pixel", "threads": 2},
+            "does not say where the number of threads goes",
+        ),
+    ],
+)
+def test_remote_devices_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        validate(LatencyConfig, settings, "phone.yaml")
+
+
+def test_a_budget_measures_no_remote_device(tmp_path: Path) -> None:
+    write_remote(tmp_path)
+    devices = read_devices([tmp_path / "phone.yaml"])
+    with pytest.raises(UserError, match="what the length measures; make its table by proxyless"):
+        check_plannable(load_config(None, {"devices": devices}))

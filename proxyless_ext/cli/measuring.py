@@ -15,6 +15,8 @@ import typer
 from ..errors import UserError
 from ..latency import Conditions, Journal, open_journal
 from ..latency.conditions import BUILT_IN, DeviceName, DtypeName
+from ..latency.remote import REMOTE_REPETITIONS
+from ..latency.trials import journal_path
 from ..runs import check_output
 from ..spaces import validate
 from .command import console
@@ -70,8 +72,8 @@ PauseOption = Annotated[
     float | None, typer.Option(help="Seconds before every run, for the device to cool; 0.")
 ]
 
-HERE, REMOTE = 100, 3
-"""Repetitions of a backend of this machine, and of a command, since most programs repeat."""
+HERE = 100
+"""Repetitions of a backend of this machine."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Measuring:
                 raise UserError(
                     "say which device this measures on: --name 'Pixel 8, big cores', say"
                 )
-            found["processor"], repetitions = self.name, REMOTE
+            found["processor"], repetitions = self.name, REMOTE_REPETITIONS
             readout = self._given(_READOUT)
             found["remote"] = {**_renamed(self._given(_REMOTE)), "readout": readout}
         found["repetitions"] = repetitions if self.repetitions is None else self.repetitions
@@ -202,7 +204,7 @@ def journal_beside(out: Path, conditions: Conditions) -> Iterator[Journal | None
     if not conditions.is_remote:
         yield None
         return
-    path = out.with_suffix(".measurements.jsonl")
+    path = journal_path(out)
     check_output(path)
     with open_journal(path, conditions) as journal:
         console.print(

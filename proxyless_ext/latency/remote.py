@@ -12,6 +12,9 @@ from ..errors import UserError
 from ..spaces import StrictModel
 from .readout import Readout
 
+REMOTE_REPETITIONS = 3
+"""Of what a remote device measures: most of their programs repeat by themselves."""
+
 NotNegative = Annotated[float, Field(ge=0)]
 
 

@@ -26,6 +26,11 @@ SETTINGS = ("backend", "blocks", "batch_size", "threads", "processor")
 """Conditions that change what comes out; the others say how patiently it is measured."""
 
 
+def journal_path(table: Path) -> Path:
+    """Where what was measured for a table is kept."""
+    return table.with_suffix(".measurements.jsonl")
+
+
 def open_journal(path: Path, conditions: Conditions) -> Journal:
     """The journal at a path for what is measured under conditions."""
     settings = conditions.model_dump(mode="json", include=set(SETTINGS))

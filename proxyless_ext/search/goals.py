@@ -126,12 +126,13 @@ def check_unmeasured(aim: Aim, space: Space) -> None:
     """Refuse what is impossible whatever latencies will be measured.
 
     Raises:
-        UserError: the target is no latency, or no network keeps the limits.
+        UserError: the target is in another unit than what will be measured, or no network keeps
+            the limits.
     """
     config = aim.latency
     try:
         if config.regularizer == "target":
-            amount_within(config.target, "target", (0.0, 0.0), "ms")
+            amount_within(config.target, "target", (0.0, 0.0), config.conditions().unit)
         if limits := read_limits(space, config):
             free = config.model_copy(update={"regularizer": "none"})
             check_limits(Objective.build(space.name, limits[0].costs, free, limits))

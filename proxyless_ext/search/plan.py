@@ -94,10 +94,10 @@ class Plan:
 
 
 def check_plannable(config: Config) -> None:
-    """Refuse a budget beside settings that it would overrule.
+    """Refuse a budget beside settings that it would overrule, or a device yet to be measured.
 
     Raises:
-        UserError: names them.
+        UserError: names it.
     """
     given = [
         f"{section}.{name}"
@@ -106,6 +106,12 @@ def check_plannable(config: Config) -> None:
     ]
     if given:
         raise UserError(f"a budget plans {', '.join(given)}; leave these out, or the budget")
+    elsewhere = [aim.latency.processor for aim in config.aims if aim.latency.remote]
+    if elsewhere:
+        raise UserError(
+            f"a budget is planned before there is a folder to keep what {elsewhere[0]} measures; "
+            "make its table by proxyless latency fit first, or leave out the budget"
+        )
 
 
 def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -> tuple[Plan, Task]:

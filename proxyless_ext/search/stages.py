@@ -74,8 +74,8 @@ class Stages:
         Raises:
             UserError: the measured latencies and a target do not fit.
         """
-        tables = ranks.of_first(_write_inputs, run, config, task)
         try:
+            tables = ranks.of_first(_write_inputs, run, config, task)
             goals = make_goals(run, config, task.space, tables)
         except UserError as error:
             raise run.correctable(error) from error

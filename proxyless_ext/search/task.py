@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from ..config import Config
+from ..config import Config, LatencyConfig
 from ..data import Pictures, load_pictures
 from ..errors import UserError
 from ..files import make_folder
-from ..latency import LatencyTable, count_table, measure_table
+from ..latency import (
+    LatencyTable,
+    count_table,
+    measure_and_fit,
+    measure_table,
+    open_journal,
+)
 from ..latency.backends import make_backend
+from ..latency.trials import journal_path
 from ..runs import Run
 from ..runtime import Runtime
 from ..spaces import Space
@@ -85,11 +94,12 @@ class Task:
         """
         tables = dict(self.tables)
         for device, latency in {aim.device: aim.latency for aim in config.aims}.items():
-            if device not in tables:
-                tables[device] = measure_table(self.space, latency.conditions())
-            if run:
-                path = run.table_path(device)
+            path = run.table_path(device) if run else None
+            if path:
                 make_folder(path.parent)
+            if device not in tables:
+                tables[device] = _measure(self.space, latency, path)
+            if path:
                 tables[device].save(path)
                 tables[device] = LatencyTable.load(path)
         return replace(self, tables=tables)
@@ -128,6 +138,24 @@ def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, Lat
                 make_backend(aim.latency.conditions())
                 check_unmeasured(aim, space)
     return tables
+
+
+def _measure(space: Space, latency: LatencyConfig, path: Path | None) -> LatencyTable:
+    """Measure a device; what a remote one measures is kept beside the table, whatever happens."""
+    conditions = latency.conditions()
+    if not conditions.is_remote:
+        return measure_table(space, conditions)
+    assert path is not None, "plans refuse remote devices"
+    with open_journal(journal_path(path), conditions) as journal:
+        fit, table = measure_and_fit(space, conditions, latency.networks, journal=journal)
+    if (error := fit.held_out.median_error) > latency.tolerance:
+        warnings.warn(
+            f"the table fitted to {latency.networks} networks on {conditions.processor} misses "
+            f"others by {error:.1%}, more than the tolerance of {latency.tolerance:.1%}; measure "
+            "more networks, or quieten the device",
+            stacklevel=2,
+        )
+    return table
 
 
 def _check_classes(config: Config, data: Pictures) -> None:

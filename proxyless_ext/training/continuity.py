@@ -56,7 +56,7 @@ USED_BY = {
 HOLDING_OUT = ("seed", "data.val_fraction")
 """Settings that decide which pictures are held out for validation."""
 
-MEASURED = {"table", *LatencyConfig.MEASURING}
+MEASURED = set(LatencyConfig.OF_DEVICE)
 """Settings of a device that its own latency table in the run has used."""
 
 
@@ -152,7 +152,8 @@ def differences(
     """Dotted keys of the settings that differ, with their old and new values."""
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
+        # The way to a remote device is one setting, whatever it consists of.
+        if isinstance(old, dict) and isinstance(new, dict) and key != "remote":
             yield from differences(old, new, f"{prefix}{key}.")
         elif old != new:
             yield f"{prefix}{key}", old, new
