@@ -266,6 +266,8 @@ def test_a_search_for_parameters_measures_nothing_and_keeps_its_limits(
         for row, values in zip(p, record.probabilities, strict=True):
             row[: len(values)] = torch.tensor(values)
         assert costs.expected(p).item() <= most * (1 + 1e-5)
+    (tmp_path / "energy.yaml").unlink()  # The run has a copy.
+    assert search(run).choices == result.choices
     said = CliRunner().invoke(app, ["report", str(run.folder)])
     assert said.exit_code == 0, said.output
     page = run.report_path.read_text()

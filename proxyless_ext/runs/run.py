@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import shlex
@@ -118,6 +119,11 @@ class Run:
     def table_path(self, device: str) -> Path:
         """The latency table of a device, whose name is empty in a run for one network."""
         return self.folder / "devices" / f"{device}.yaml" if device else self.latency_path
+
+    def limit_path(self, name: str) -> Path:
+        """The run's copy of the table that the configuration calls `name` and limits costs by."""
+        digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+        return self.folder / "limits" / f"{Path(name).stem}-{digest}.yaml"
 
     def outcome_of(self, name: str) -> Outcome:
         """The files about the network called `name`, which is empty in a run for one."""

@@ -101,29 +101,29 @@ def make_goals(
     devices: dict[str, Device] = {}
     for aim in config.aims:
         table = tables[aim.device]
-        objective = objective_of(aim, space, table)
+        objective = objective_of(aim, space, table, run)
         device = devices.setdefault(aim.device, Device(aim.device, table, objective.costs))
         goals.append(Goal(aim.name, device, objective, run.outcome_of(aim.name)))
     return goals
 
 
-def objective_of(aim: Aim, space: Space, table: LatencyTable) -> Objective:
-    """The objective of a search.
+def objective_of(aim: Aim, space: Space, table: LatencyTable, run: Run | None = None) -> Objective:
+    """The objective of a search; `run` is as of `read_limits`.
 
     Raises:
         UserError: a table lacks layers or is of another unit than the target or a limit, or these
             are out of reach or conflict.
     """
     try:
-        objective = Objective.of_space(space, table, aim.latency)
+        objective = Objective.of_space(space, table, aim.latency, run)
         check_limits(objective)
     except UserError as error:
         raise _of_device(aim.device, error) from error
     return objective
 
 
-def check_unmeasured(aim: Aim, space: Space) -> None:
-    """Refuse what is impossible whatever latencies will be measured.
+def check_unmeasured(aim: Aim, space: Space, run: Run | None = None) -> None:
+    """Refuse what is impossible whatever latencies will be measured; `run` is as of `read_limits`.
 
     Raises:
         UserError: the target is in another unit than what will be measured, or no network keeps
@@ -133,7 +133,7 @@ def check_unmeasured(aim: Aim, space: Space) -> None:
     try:
         if config.regularizer == "target":
             amount_within(config.target, "target", (0.0, 0.0), config.conditions().unit)
-        if limits := read_limits(space, config):
+        if limits := read_limits(space, config, run):
             free = config.model_copy(update={"regularizer": "none"})
             check_limits(Objective.build(space.name, limits[0].costs, free, limits))
     except UserError as error:

@@ -8,24 +8,47 @@ from pathlib import Path
 from torch import Tensor
 
 from ..config import LatencyConfig
+from ..files import make_folder
 from ..latency import COUNTS, LatencyTable, Limit, count_table, solve_prices
 from ..quantities import amount_within
+from ..runs import Run
 from ..spaces import Space
 from .target import LatencyTarget
 
 
-def read_limits(space: Space, config: LatencyConfig) -> tuple[Limit, ...]:
+def read_limits(space: Space, config: LatencyConfig, run: Run | None = None) -> tuple[Limit, ...]:
     """What the networks of a space may cost at most.
+
+    Args:
+        space: of the networks.
+        config: names the limits.
+        run: whose copies of tables are taken before the tables themselves.
 
     Raises:
         UserError: a table cannot be read or lacks layers, or an amount is of another unit.
     """
-    return tuple(_read_limit(space, name, most) for name, most in config.limits.items())
+    return tuple(_read_limit(space, name, most, run) for name, most in config.limits.items())
 
 
-def _read_limit(space: Space, name: str, most: str) -> Limit:
+def keep_limits(config: LatencyConfig, run: Run) -> None:
+    """Copy the tables of limits into a run, unless it has them.
+
+    Raises:
+        UserError: a table cannot be read.
+    """
+    for name in config.limits:
+        if name not in COUNTS and not (own := run.limit_path(name)).exists():
+            make_folder(own.parent)
+            LatencyTable.load(name).save(own)
+
+
+def _read_limit(space: Space, name: str, most: str, run: Run | None) -> Limit:
     counts = {each: each for each in COUNTS}
-    table = count_table(space, counts[name]) if name in counts else LatencyTable.load(name)
+    if name in counts:
+        table = count_table(space, counts[name])
+    else:
+        own = run.limit_path(name) if run else None
+        table = LatencyTable.load(own if own and own.exists() else name)
     costs = table.costs(space)
     amount = amount_within(most, f"the limit of {name}", costs.bounds, costs.unit)
     return Limit(Path(name).name, costs, amount)

@@ -12,6 +12,7 @@ from ..config import LatencyConfig
 from ..errors import OutOfReachError, UserError
 from ..latency import Costs, LatencyTable, Limit, add_linear, mul_log
 from ..quantities import show, show_range
+from ..runs import Run
 from ..spaces import Space
 from .limits import LimitPrices, read_limits
 from .target import LatencyTarget
@@ -73,13 +74,15 @@ class Objective:
         return cls(name, costs, config, pricing, aim, limits, limiting)
 
     @classmethod
-    def of_space(cls, space: Space, table: LatencyTable, config: LatencyConfig) -> Objective:
-        """The objective of a search in a space.
+    def of_space(
+        cls, space: Space, table: LatencyTable, config: LatencyConfig, run: Run | None = None
+    ) -> Objective:
+        """The objective of a search in a space; `run` is as of `read_limits`.
 
         Raises:
             UserError: a table lacks a layer of the space, or what `build` or `read_limits` raise.
         """
-        return cls.build(space.name, table.costs(space), config, read_limits(space, config))
+        return cls.build(space.name, table.costs(space), config, read_limits(space, config, run))
 
     def correct(self, costs: Costs) -> None:
         """Take other costs of the same networks; a target stays what it is."""

@@ -101,7 +101,7 @@ def derive_again(run: Run, config: Config) -> tuple[Architecture, float, str]:
     supernet.load_state_dict(state["model"])
     table = LatencyTable.load(run.latency_path)
     (aim,) = config.aims
-    objective = objective_of(aim, supernet.space, table)
+    objective = objective_of(aim, supernet.space, table, run)
     choices = derive_choices(supernet, objective)
     derived = Architecture.load(run.outcome.architecture_path)
     own = {name: getattr(derived, name) for name in ("classes", "normalisation", "dropout")}

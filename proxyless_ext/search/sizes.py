@@ -74,7 +74,7 @@ def read_sizes(config: Config, run: Run | None) -> list[Size]:
                 "leave out one of them"
             )
         sizes.append(Size(name, own, task))
-    return within_reach(sizes)
+    return within_reach(sizes, run)
 
 
 def check_sizes(sizes: Sequence[Size], run: Run | None = None) -> None:
@@ -90,12 +90,17 @@ def check_sizes(sizes: Sequence[Size], run: Run | None = None) -> None:
                 size.task.check(size.config, begun.get(size.name))
 
 
-def within_reach(sizes: Sequence[Size]) -> list[Size]:
+def within_reach(sizes: Sequence[Size], run: Run | None = None) -> list[Size]:
     """The sizes without the networks whose targets are out of reach by the tables there are.
+
+    Args:
+        sizes: all.
+        run: of all sizes, if it has begun.
 
     Raises:
         UserError: a target is out of reach at every size.
     """
+    begun = _begun(run)
     beyond: dict[str, dict[str, OutOfReachError]] = {}
     for size in sizes:
         for aim in size.config.aims:
@@ -103,7 +108,7 @@ def within_reach(sizes: Sequence[Size]) -> list[Size]:
                 continue
             with _at(size.name):
                 try:
-                    objective_of(aim, size.task.space, table)
+                    objective_of(aim, size.task.space, table, begun.get(size.name))
                 except OutOfReachError as error:
                     beyond.setdefault(aim.name, {})[size.name] = error
     reached = [
@@ -150,7 +155,7 @@ def begin_sizes(run: Run, sizes: Sequence[Size]) -> list[tuple[Run, Size]]:
             task = size.task.measured(size.config, part)
         measured.append(replace(size, task=task))
     try:
-        reached = within_reach(measured)
+        reached = within_reach(measured, run)
     except UserError as error:
         raise run.correctable(error) from error
     for part, size in zip(runs, reached, strict=True):

@@ -26,6 +26,7 @@ from ..spaces import Space
 from ..training.batch_norm import check_batch
 from ..training.continuity import check_continuity
 from .goals import check_table, check_unmeasured, objective_of
+from .limits import keep_limits
 from .phases import first_gate_step
 
 
@@ -87,13 +88,15 @@ class Task:
 
         Args:
             config: of the run.
-            run: keeps all tables.
+            run: keeps all tables, those of limits, too.
 
         Raises:
             UserError: a backend cannot run here.
         """
         tables = dict(self.tables)
         for device, latency in {aim.device: aim.latency for aim in config.aims}.items():
+            if run:
+                keep_limits(latency, run)
             path = run.table_path(device) if run else None
             if path:
                 make_folder(path.parent)
@@ -115,7 +118,7 @@ class Task:
             check_continuity(run, config, self.data)
         for aim in config.aims:
             if aim.device in self.tables:
-                objective_of(aim, self.space, self.tables[aim.device])
+                objective_of(aim, self.space, self.tables[aim.device], run)
         first_gate_step(config, len(self.data.train_weights))
         _check_batches(config, self)
 
@@ -136,7 +139,7 @@ def _load_tables(config: Config, run: Run | None, space: Space) -> dict[str, Lat
                 tables[name] = count_table(space, counted)
             else:
                 make_backend(aim.latency.conditions())
-                check_unmeasured(aim, space)
+                check_unmeasured(aim, space, run)
     return tables
 
 
