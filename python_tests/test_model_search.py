@@ -104,6 +104,60 @@ def test_slices_of_shared_weights_become_weights() -> None:
         }
 
 
+def test_limits_are_kept_beside_the_target() -> None:
+    """By all networks' costs, of which `choices` is the most probable that keeps both."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(MixedOp([nn.Conv2d(4, 4, 3, padding=1, groups=g) for g in (1, 2, 4)]) for _ in range(4)),
+        *(MixedOp([nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)]) for _ in range(2)),
+    )
+    x = torch.randn(2, 4, 8, 8)
+    limits: dict[str, str | float] = {"parameters": "45%", "macs": 90_000}
+    search = Search(model, x, target="40%", cost="macs", limits=limits, tolerance=0.2)
+    parameters = Search(model, x, cost="parameters")
+    kept = {each.name: each.most for each in search.objective.limits}
+    assert kept["macs"] == 90_000
+    for _ in range(3):
+        search.gate_step(lambda: model(x).square().mean())
+    expected = [
+        each.costs.expected(search.edges.probabilities()) for each in search.objective.limits
+    ]
+    assert all(cost <= 1.0001 * most for cost, most in zip(expected, kept.values(), strict=True))
+
+    def score(choices: tuple[int, ...]) -> float:
+        log_probabilities = search.edges.log_probabilities()
+        return log_probabilities[range(len(choices)), choices].sum().item()
+
+    target = search.objective.target
+    assert target is not None
+    near = [each for each in all_choices(model) if abs(search.cost(each) / target - 1) <= 0.2]
+    members = [
+        choices
+        for choices in near
+        if search.cost(choices) <= kept["macs"] and parameters.cost(choices) <= kept["parameters"]
+    ]
+    assert 1 < len(members) < len(near)
+    assert score(search.choices) == pytest.approx(max(map(score, members)), abs=1e-6)
+    again = Search(model, x, target="40%", cost="macs", limits=limits, tolerance=0.2)
+    again.load_state_dict(search.state_dict())
+    with pytest.raises(UserError, match="limited parameters, limited macs"):
+        Search(model, x, target="40%", cost="macs").load_state_dict(search.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"latency": "5ms"}, "'latency' cannot be limited here; limit macs or parameters"),
+        ({"parameters": 1}, r"limit of 1 params \(parameters\) is out of reach"),
+        ({"macs": "1%"}, "and the target conflict"),
+        ({"macs": "5ms"}, "is in ms, and networks here cost MACs"),
+    ],
+)
+def test_limits_that_cannot_be_kept(limits: dict[str, str | float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Search(Branching(), INPUTS, target="90%", cost="macs", limits=limits)
+
+
 @pytest.mark.filterwarnings("ignore:whole models deviate", "ignore:other programs kept")
 def test_latencies_are_measured_where_candidates_stand() -> None:
     class Slow(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from .. import ranks
 from ..config import GatesConfig, LatencyConfig
 from ..errors import UserError
-from ..latency import Conditions, CostName, Costs, MeasuredCosts, StandingCandidates
+from ..latency import Conditions, CostName, Costs, Limit, MeasuredCosts, StandingCandidates
 from ..nn import Edges, derive
+from ..quantities import amount_within
 from ..runtime import Runtime
 from ..seeding import generator
 from ..spaces import validate
-from .candidates import Band, Choices, warn_of_narrow_band
+from .candidates import Band, Choices, check_limits, warn_of_narrow_band
 from .gate_steps import gate_learner
 from .objective import Objective
 
@@ -29,6 +30,10 @@ MEASURED = 6
 
 MARGIN = 0.6
 """The part of the tolerance that is enough: measured again, a network takes something else."""
+
+
+COUNTED: dict[str, CostName] = {"macs": "macs", "parameters": "parameters"}
+"""What can be limited."""
 
 
 class Search:
@@ -51,6 +56,8 @@ class Search:
         cost: what the target is of: ``latency`` on this machine, ``macs`` of the example input, or
             ``parameters``.
         costs: what networks cost, instead of finding that out here.
+        limits: what they may have at most beside, of ``macs`` and ``parameters``: such as
+            ``{"parameters": "300k", "macs": "60%"}``, amounts as of the target.
         mode: of gate steps: ``full``, ``two_path`` or ``reinforce``.
         lr: of the architecture parameters.
         networks: sampled by each step of REINFORCE.
@@ -64,8 +71,8 @@ class Search:
 
     Raises:
         UserError: the model has no MixedOp, cannot take the example input or does not reach all
-            MixedOps with it, candidates of one give different shapes, or the target is out of
-            reach.
+            MixedOps with it, candidates of one give different shapes, the target or a limit is out
+            of reach, or no network keeps all of them.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class Search:
         *,
         cost: CostName = "latency",
         costs: Costs | None = None,
+        limits: Mapping[str, str | float] | None = None,
         mode: Literal["full", "two_path", "reinforce"] = "full",
         lr: float = 0.01,
         networks: int = 10,
@@ -111,8 +119,12 @@ class Search:
         gates = {"mode": mode, "lr": lr, "networks": networks}
         self.config = validate(GatesConfig, gates, "Search")
         self.objective = Objective.build(
-            type(model).__name__, known, validate(LatencyConfig, latency, "Search")
+            type(model).__name__,
+            known,
+            validate(LatencyConfig, latency, "Search"),
+            tuple(_limit(candidates, name, most) for name, most in (limits or {}).items()),
         )
+        check_limits(self.objective)
         warn_of_narrow_band(self.objective)
         runtime = Runtime(self.edges.alphas[0].device)
         self._learner = gate_learner(self.edges, self.objective, self.config, runtime)
@@ -152,7 +164,9 @@ class Search:
 
     @property
     def choices(self) -> Choices:
-        """The most probable network within the tolerance of the target, by candidate indices."""
+        """The most probable network within the tolerance of the target that keeps all limits, by
+        candidate indices.
+        """
         (choices,) = Band.of(self.objective).likeliest(self.edges.log_probabilities(), 1)
         return choices
 
@@ -174,7 +188,8 @@ class Search:
         return derive(self.model, self.settle() if choices is None else choices)
 
     def settle(self) -> Choices:
-        """The most probable network that is within the tolerance of the target.
+        """The most probable network that is within the tolerance of the target, and keeps all
+        limits.
 
         A latency target is one that networks meet as a whole: where latencies were measured here,
         the network is, too. If it misses, what it takes corrects the costs, and the next one is
@@ -237,11 +252,24 @@ class Search:
 
     @property
     def _searched(self) -> str:
-        return f"{list(self.costs.counts)} candidates by {self.costs.unit}, mode {self.config.mode}"
+        limits = "".join(f", limited {each.name}" for each in self.objective.limits)
+        return (
+            f"{list(self.costs.counts)} candidates by {self.costs.unit}{limits}, mode "
+            f"{self.config.mode}"
+        )
 
     def _next_generator(self) -> torch.Generator:
         self._draws += 1
         return generator(self._seed, "paths", self._draws)
+
+
+def _limit(candidates: StandingCandidates, name: str, most: str | float) -> Limit:
+    """Raises UserError where it cannot be counted, or the amount is none."""
+    if name not in COUNTED:
+        raise UserError(f"'{name}' cannot be limited here; limit {' or '.join(COUNTED)}")
+    costs = ranks.of_first(candidates.counted, COUNTED[name])
+    amount = amount_within(str(most), f"the limit of {name}", costs.bounds, costs.unit)
+    return Limit(name, costs, amount)
 
 
 def _checked_loss(value: Any) -> Tensor:
