@@ -90,6 +90,7 @@ def make_run(
             "onnx_max_difference": 1e-06,
             "classes": list(classes),
             "choices": choices,
+            "pictures": 10_000,
         },
     )
     rivals = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import statistics
+from collections import Counter
 
 import pytest
 
@@ -17,10 +18,14 @@ def competitors(accuracies: list[float]) -> tuple[Competitor, ...]:
 
 
 def say(
-    found: float, others: list[float], listed: list[float] | None = None, cost: float | None = None
+    found: float,
+    others: list[float],
+    listed: list[float] | None = None,
+    cost: float | None = None,
+    pictures: int | None = None,
 ) -> str:
     comparison = Comparison(random=competitors(others), short_list=competitors(listed or []))
-    text = verdict(Competitor(name="derived", accuracy=found), comparison, cost)
+    text = verdict(Competitor(name="derived", accuracy=found), comparison, cost, pictures)
     assert text is not None
     return text
 
@@ -75,6 +80,32 @@ def test_the_interval_holds_what_it_promises() -> None:
         margin = float(re.search(r"± ([\d.]+) points", text)[1])  # type: ignore[index]
         inside += 100 * difference <= margin
     assert 0.93 < inside / 2000 < 0.97
+
+
+@pytest.mark.parametrize("has_learnt", [False, True])
+def test_networks_of_equal_worth_are_seldom_praised(has_learnt: bool) -> None:
+    """Some that call all pictures one class, the network found another than the rest, and some that
+    err independently: neither on the pictures nor elsewhere is one better.
+    """
+    rng = random.Random(1)
+    pictures, praised = 200, 0
+    for _ in range(400):
+        if has_learnt:
+            accuracies = [sum(rng.random() < 0.8 for _ in range(pictures)) for _ in range(6)]
+        else:
+            labels = Counter(rng.choices(range(10), k=pictures))
+            accuracies = [labels[0], *[labels[1]] * 5]
+        found, *others = (each / pictures for each in accuracies)
+        praised += "not shown" not in say(found, others, listed=[found, found], pictures=pictures)
+    assert praised / 400 < 0.05
+
+
+def test_few_pictures_widen_the_interval() -> None:
+    text = say(0.74, OTHERS, [0.73, 0.725, 0.735], pictures=900)
+    margin = 196 * ((0.74 * 0.26 + 0.7 * 0.3) / 900) ** 0.5
+    assert f"± {margin:.1f} points" in text
+    assert text.endswith("not shown to be better than chance.")
+    assert say(0.74, OTHERS, pictures=10**6) == say(0.74, OTHERS)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 20, 100])

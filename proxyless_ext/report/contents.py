@@ -133,7 +133,7 @@ class Contents:
     @property
     def verdict(self) -> str | None:
         """Whether the search was worth it, in words; None before random networks were trained."""
-        return verdict(self.derived, self.comparison, self.search_trainings)
+        return verdict(self.derived, self.comparison, self.search_trainings, self.result.pictures)
 
     @property
     def derived_operations(self) -> list[str]:

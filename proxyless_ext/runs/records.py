@@ -211,6 +211,7 @@ class Result(Figures):
             share, this one's part. What the network was trained as a finalist counts as training.
         onnx_max_difference: between the logits of PyTorch and ONNX Runtime.
         classes: names.
+        pictures: that the accuracy is of.
     """
 
     target: float | None = None
@@ -220,6 +221,7 @@ class Result(Figures):
     seconds: dict[str, float] = Field(default_factory=dict)
     onnx_max_difference: float | None = None
     classes: tuple[str, ...] = ()
+    pictures: int | None = None
 
 
 class Competitor(Figures):

@@ -181,6 +181,7 @@ class Stages:
             seed=self.config.seed,
             seconds=self._seconds_of(training),
             classes=self.data.classes,
+            pictures=len(self.data.val),
         )
         ranks.of_first(goal.outcome.write_result, result)
         return result

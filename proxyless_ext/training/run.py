@@ -79,6 +79,7 @@ def run_training(run: Run, config: Config, task: TrainingTask) -> Result:
         seed=config.seed,
         seconds={"train": seconds},
         classes=data.classes,
+        pictures=len(data.val),
     )
     ranks.of_first(run.outcome.write_result, result)
     return result
