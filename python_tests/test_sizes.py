@@ -19,6 +19,7 @@ from proxyless_ext.config import SpaceConfig, load_config
 from proxyless_ext.errors import UserError
 from proxyless_ext.latency import Entry, LatencyTable
 from proxyless_ext.report import describe_status, write_report
+from proxyless_ext.report.sizes import Sizes
 from proxyless_ext.runs import Run
 from proxyless_ext.search import Task, begin_sizes, load_sizes, plan_sizes, run_search
 from proxyless_ext.search.pace import Pace
@@ -268,6 +269,17 @@ def test_where_a_run_that_was_stopped_stands(
         rf"size w0\.5-r8: targets was \['40%'\] .* restore it in {run.config_path}, or",
         result.stderr,
     )
+
+
+def test_a_size_that_reaches_no_target_says_so(tmp_path: Path) -> None:
+    run = begun_run(tmp_path / "begun", targets=["3ms"])
+    settings = yaml.safe_load(run.config_path.read_text())
+    del settings["devices"]["phone"]
+    run.config_path.write_text(yaml.safe_dump(settings))
+    begin_sizes(run, load_sizes(load_config(run.config_path, {}), run))
+    page = Sizes(run)
+    assert [page.state(size) for size in SIZES] == ["begun", "no target within reach"]
+    assert list(describe_status(run))[1:] == ["w0.5-r8: waits", "w1-r8: no target within reach"]
 
 
 def test_devices_are_measured_at_every_size_before_anything_is_trained(

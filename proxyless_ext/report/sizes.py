@@ -161,6 +161,8 @@ class Sizes:
         part = self.parts[size]
         if not part.has_begun:
             return "not begun"
+        if not part.networks:
+            return words.BEYOND
         return "finished" if part.has_ended else "begun"
 
     def reach(self, size: str, device: str) -> str | None:

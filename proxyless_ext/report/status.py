@@ -9,7 +9,7 @@ from ..progress import describe
 from ..quantities import show
 from ..runs import Epoch, Position, Run, read_metrics
 from ..spaces import read_model
-from .words import plural
+from .words import BEYOND, plural
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60
@@ -43,8 +43,15 @@ def describe_status(run: Run) -> Iterator[str]:
             yield f"{size}:"
             yield from _describe_progress(part, worker)
         else:
-            yield f"{size}: {'finished' if part.has_begun and part.has_ended else 'waits'}"
+            yield f"{size}: {_describe_state(part)}"
     yield from _describe_progress(run, worker)
+
+
+def _describe_state(part: Run) -> str:
+    """Of a size that nothing is trained for, before, after or at all."""
+    if not (part.has_begun and part.has_ended):
+        return "waits"
+    return "finished" if part.networks else BEYOND
 
 
 def _describe_progress(run: Run, worker: str | None) -> Iterator[str]:

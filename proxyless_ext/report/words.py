@@ -10,6 +10,9 @@ from ..runs import LimitFigures
 from ..spaces import Layer, parse_operation
 from .parts import Part
 
+BEYOND = "no target within reach"
+"""Of a size that nothing is searched at."""
+
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _FIXED_LAYERS = {
     "stem": f"stem, convolution 3{_TIMES}3",
