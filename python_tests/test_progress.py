@@ -103,6 +103,16 @@ def test_the_status_says_where_a_run_stands(run: Run) -> None:
     assert lines[2].split() == ["loss", f"█{BARS[round(3.5)]}▁", "1"]
     assert lines[3].split() == ["accuracy", "▁▄█", "0.8"]
     assert lines[-2:] == ["train, 1 epoch:", "  val_accuracy  ▁  0.75"]
+    for index, accuracy in enumerate([0.5, 0.7, 0.6]):
+        for kind in ("random", "shortlist"):
+            run.log(
+                TrainEpoch(phase=f"{kind}-{index}@a-40%", step=1, epoch=0, val_accuracy=accuracy)
+            )
+    assert list(describe_status(run)) == [
+        *lines,
+        "random@a-40%: 3 networks trained to compare with, val_accuracy 0.5 to 0.7",
+        "shortlist@a-40%: 3 networks trained to compare with, val_accuracy 0.5 to 0.7",
+    ]
     run.outcome.result_path.write_text("{}")
     assert next(describe_status(run)) == f"{run.folder}: finished"
 

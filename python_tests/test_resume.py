@@ -301,3 +301,30 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert list(run.checkpoints_path.glob(".*")) == []
     search(run)
     assert remains(run) == expected("full")
+
+
+def test_a_finished_run_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(_: Any, resolution: int, path: Path, *others: Any) -> float:
+        path.touch()
+        return 0.0
+
+    monkeypatch.setattr("proxyless_ext.training.networks.export_onnx", export)
+    run = begin(tmp_path / "run", tiny_config(tmp_path, {"comparison.random_networks": 1}))
+    result = search(run)
+    before = remains(run)
+
+    def refuse(*_: Any) -> Stages:
+        raise AssertionError
+
+    monkeypatch.setattr(Stages, "prepare", refuse)
+    done = {"runtime.threads": 2, "comparison.random_networks": 0}
+    assert search(run, **done) == result
+    assert remains(run) == before
+    with pytest.raises(UserError, match=r"search\.momentum was 0\.9"):
+        search(run, **{"search.momentum": 0.5})
+    for undone in ({"comparison.random_networks": 2}, {"train.epochs": 3}):
+        with pytest.raises(AssertionError):
+            search(run, **undone)
+    run.outcome.onnx_path.unlink()
+    with pytest.raises(AssertionError):
+        search(run)

@@ -40,6 +40,7 @@ from proxyless_ext.latency import Conditions, Entry, LatencyTable
 from proxyless_ext.nn import count_parameters
 from proxyless_ext.report import describe_status, write_report
 from proxyless_ext.report.preferences import describe_preferences
+from proxyless_ext.report.specialised import Specialised
 from proxyless_ext.runs import (
     Competitor,
     FinalistsEpoch,
@@ -495,6 +496,36 @@ def test_the_page_shows_all_networks(four: tuple[Run, Work]) -> None:
     assert next(describe_status(run)) == f"{run.folder}: finished"
 
 
+def test_the_cross_table_has_random_and_published_networks_beside(four: tuple[Run, Work]) -> None:
+    run, _ = four
+    for name in NAMES:
+        outcome = run.outcome_of(name)
+        before = outcome.comparison
+        widths = tuple(
+            Competitor(name=f"mobilenet_v2 x {width}", measured=len(name) * width)
+            for width in (0.5, 1.0)
+        )
+        outcome.write_comparison(before.model_copy(update={"yardsticks": widths}))
+    try:
+        rows = {each.name: each for each in Specialised(run).beside}
+    finally:
+        for name in NAMES:
+            outcome = run.outcome_of(name)
+            outcome.write_comparison(outcome.comparison.model_copy(update={"yardsticks": ()}))
+    random_rows = [f"1 random network like {name}, mean" for name in NAMES]
+    assert list(rows) == [*random_rows, "mobilenet_v2 x 0.5", "mobilenet_v2 x 1.0"]
+    tables = {"cpu": table_of(SPACE), "phone": phone_table()}
+    for name, row in zip(NAMES, random_rows, strict=True):
+        (rival,) = run.outcome_of(name).comparison.random
+        assert rival.choices is not None
+        assert rows[row].accuracy == rival.accuracy
+        for device, table in tables.items():
+            predicted = table.predict(SPACE.architecture(rival.choices))
+            assert rows[row].on(device).predicted == pytest.approx(predicted)
+    assert rows["mobilenet_v2 x 0.5"].on("cpu").measured == len("cpu-60%") * 0.5
+    assert rows["mobilenet_v2 x 1.0"].on("phone").measured == len("phone-60%")
+
+
 def test_yardsticks_that_are_far_slower_are_told_in_words(four: tuple[Run, Work]) -> None:
     run, _ = four
     outcome = run.outcome_of("phone-40%")
@@ -506,6 +537,7 @@ def test_yardsticks_that_are_far_slower_are_told_in_words(four: tuple[Run, Work]
     assert text.count("Slower than all that is shown: far (99.0 ms).") == 1
     assert "Published networks were not trained" in text
     assert text.count("Lines: near (7.00 ms).") == 1
+    assert "<td>1 random network like cpu-40%, mean</td>" in text
 
 
 def blocks(*operations: str) -> list[Layer]:

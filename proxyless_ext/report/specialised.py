@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
+from statistics import fmean
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -79,6 +80,25 @@ class Front:
     chart: Markup | None
     lines: str = ""
     beyond: str = ""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside the networks found: a published network, or the mean of random ones.
+
+    Attributes:
+        name: what it is.
+        accuracy: if it was trained.
+        costs: by the names of devices.
+    """
+
+    name: str
+    accuracy: float | None
+    costs: dict[str, DeviceCosts]
+
+    def on(self, device: str) -> DeviceCosts:
+        """What it takes on a device."""
+        return self.costs.get(device, DeviceCosts())
 
 
 class Specialised:
@@ -185,6 +205,34 @@ class Specialised:
         )
 
     @property
+    def beside(self) -> list[Beside]:
+        """Random networks of the latency of each, as their mean, and the yardsticks."""
+        random = [self._mean_of_random(each) for each in self.finished]
+        yardsticks: dict[str, dict[str, DeviceCosts]] = {}
+        for each in self.found:
+            for network in each.contents.comparison.yardsticks:
+                costs = DeviceCosts(measured=network.measured, unit=network.unit)
+                yardsticks.setdefault(network.name, {})[each.device] = costs
+        named = [Beside(name, None, costs) for name, costs in yardsticks.items()]
+        return [*(each for each in random if each is not None), *named]
+
+    def _mean_of_random(self, each: Found) -> Beside | None:
+        rivals = each.contents.comparison.random
+        if not rivals:
+            return None
+        costs = {
+            device: DeviceCosts(
+                predicted=_mean(_predict(table, self.any.space, rival) for rival in rivals),
+                measured=_mean(r.measured for r in rivals) if device == each.device else None,
+                unit=each.on(device).unit,
+            )
+            for device, table in self.tables.items()
+        }
+        many = words.plural(len(rivals), "random network")
+        accuracy = _mean(rival.accuracy for rival in rivals)
+        return Beside(f"{many} like {each.name}, mean", accuracy, costs)
+
+    @property
     def has_yardsticks(self) -> bool:
         """Whether published networks were measured beside them."""
         return any(each.contents.comparison.yardsticks for each in self.found)
@@ -234,6 +282,12 @@ class Specialised:
         chart = Markup(figures.front(device, table.unit if table else "ms", groups, near))
         lines = [each for each in near if each.accuracy is None]
         return Front(device, chart, _listed(lines), _listed(beyond))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None where one is not known."""
+    known = list(values)
+    return None if None in known else fmean(value for value in known if value is not None)
 
 
 def _listed(networks: Iterable[Competitor]) -> str:

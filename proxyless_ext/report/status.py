@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 
 from ..progress import describe
@@ -23,6 +24,10 @@ _CURVES = (
     "entropy",
     "reduced_bytes",
 )
+
+
+_COMPARED = re.compile(r"(random|shortlist)-\d+((?:@.*)?)")
+"""Phases that train networks to compare with."""
 
 
 def describe_status(run: Run) -> Iterator[str]:
@@ -60,8 +65,15 @@ def _describe_progress(run: Run, worker: str | None) -> Iterator[str]:
         position = read_model(Position, run.position_path)
         yield describe(**position.model_dump(exclude={"time"}))
     records = read_metrics(run.metrics_path)
+    compared: dict[str, list[Sequence[Epoch]]] = {}
     for phase in dict.fromkeys(record.phase for record in records):
-        yield from _describe_phase([record for record in records if record.phase == phase])
+        own = [record for record in records if record.phase == phase]
+        if match := _COMPARED.fullmatch(phase):
+            compared.setdefault("".join(match.groups()), []).append(own)
+        else:
+            yield from _describe_phase(own)
+    for kind, trainings in compared.items():
+        yield _describe_compared(kind, trainings)
 
 
 def _describe_phase(records: Sequence[Epoch]) -> Iterator[str]:
@@ -73,6 +85,15 @@ def _describe_phase(records: Sequence[Epoch]) -> Iterator[str]:
             if name == "derived":
                 last = show(values[-1], getattr(records[-1], "unit", ""))
             yield f"  {name:<14}{sparkline(values)}  {last}"
+
+
+def _describe_compared(kind: str, trainings: Sequence[Sequence[Epoch]]) -> str:
+    """Networks beside the derived one, of which there are many."""
+    told = f"{kind}: {plural(len(trainings), 'network')} trained to compare with"
+    ends = [getattr(records[-1], "val_accuracy", None) for records in trainings]
+    if known := [accuracy for accuracy in ends if accuracy is not None]:
+        told = f"{told}, val_accuracy {min(known):.4g} to {max(known):.4g}"
+    return told
 
 
 def sparkline(values: Sequence[float]) -> str:

@@ -38,6 +38,12 @@ class Outcome:
         self.result_path = folder / "result.json"
         self.comparison_path = folder / "comparison.json"
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all is there that a search leaves whatever its settings."""
+        paths = (self.architecture_path, self.weights_path, self.onnx_path)
+        return all(path.exists() for path in (*paths, self.result_path, self.comparison_path))
+
     def write_result(self, result: Result) -> None:
         """Write the figures at the end."""
         write_atomically(self.result_path, result.model_dump_json(indent=2) + "\n")

@@ -250,10 +250,12 @@ class Beginning(_Written):
     Attributes:
         pictures: which they were, as `data.Inventory` has it.
         settings: of the whole configuration, as they were last used.
+        ended: whether all that these settings ask for is done.
     """
 
     pictures: dict[str, Any]
     settings: dict[str, Any]
+    ended: bool = False
 
 
 class Position(_Written):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import ranks
 from ..config import Config
 from ..errors import UserError
 from ..latency import LatencyTable
 from ..nn import SuperNet
 from ..runs import Result, Run, load_checkpoint
 from ..spaces import Architecture, Space
+from ..training.continuity import is_done, keep_end
 from .comparison import compare, draw_random
 from .derivation import choose
 from .derive import derive_choices
@@ -28,6 +30,8 @@ def run_search(run: Run, config: Config, task: Task) -> list[Result]:
     Raises:
         UserError: a target is out of reach, a training diverged, or the run was stopped.
     """
+    if ranks.of_first(is_done, run, config):
+        return [ranks.of_first(getattr, run.outcome_of(aim.name), "result") for aim in config.aims]
     stages = Stages.prepare(run, config, task)
     supernet = stages.search()
     chosen = choose(stages, supernet)
@@ -39,6 +43,7 @@ def run_search(run: Run, config: Config, task: Task) -> list[Result]:
         network = stages.train(supernet, choices, training)
         results.append(stages.finish(goal, network, choices, training))
     compare(stages, supernet, chosen)
+    ranks.of_first(keep_end, run)
     return results
 
 
@@ -62,6 +67,7 @@ def compare_again(run: Run, config: Config, task: Task) -> None:
             )
         chosen.append(choices)
     compare(stages, stages.search(), chosen)
+    ranks.of_first(keep_end, run)
 
 
 def check_ended(run: Run, *files: Path) -> None:

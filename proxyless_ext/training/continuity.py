@@ -123,6 +123,30 @@ def keep_settings(run: Run, config: Config) -> None:
         run.write_beginning(beginning)
 
 
+def keep_end(run: Run) -> None:
+    """Remember that all is done that the settings of a run ask for."""
+    run.write_beginning(run.beginning.model_copy(update={"ended": True}))
+
+
+def is_done(run: Run, config: Config) -> bool:
+    """Whether a search has left all that a configuration asks for, which `check_continuity` passed.
+
+    Networks of a comparison stay, so that it may ask for fewer of them.
+    """
+    beginning = run.beginning
+    outcomes = [run.outcome_of(aim.name) for aim in config.aims]
+    return (
+        beginning.ended
+        and all(outcome.is_complete for outcome in outcomes)
+        and all(
+            old is not None and new <= old
+            if key.startswith("comparison.")
+            else key in FREE or key.partition(".")[0] in FREE
+            for key, old, new in differences(beginning.settings, settings_of(config))
+        )
+    )
+
+
 def _check_pictures(run: Run, config: Config, data: Pictures) -> None:
     before = Inventory.model_validate(run.beginning.pictures)
     if changes := data.inventory.changes_since(before):
