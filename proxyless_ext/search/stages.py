@@ -72,7 +72,8 @@ class Stages:
         """Measure latencies, of devices that have no table already.
 
         Raises:
-            UserError: the measured latencies and a target do not fit.
+            UserError: a device could not be measured, or the measured latencies and a target do
+                not fit.
         """
         try:
             tables = ranks.of_first(_write_inputs, run, config, task)
