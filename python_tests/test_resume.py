@@ -309,7 +309,8 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Mo
         return 0.0
 
     monkeypatch.setattr("proxyless_ext.training.networks.export_onnx", export)
-    run = begin(tmp_path / "run", tiny_config(tmp_path, {"comparison.random_networks": 1}))
+    settings = {"comparison.random_networks": 1, "checkpoint_seconds": 1e9}
+    run = begin(tmp_path / "run", tiny_config(tmp_path, settings))
     result = search(run)
     before = remains(run)
 
