@@ -152,11 +152,12 @@ def test_wheel_holds_everything_that_is_needed(tmp_path):
         shutil.copy(ROOT / name, source)
     ignore = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(ROOT / "csrc", source / "csrc")
+    for path in source.rglob("*.cpp"):
+        path.write_text("")  # Only names are looked at, and what is empty is quick to compile.
     shutil.copytree(ROOT / "proxyless_ext", source / "proxyless_ext", ignore=ignore)
 
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    unoptimised = {**os.environ, "CMAKE_ARGS": "-DCMAKE_CXX_FLAGS_RELEASE=-O0"}  # It is not run.
-    subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True, env=unoptimised)
+    subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True)
 
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

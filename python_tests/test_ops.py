@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from mbconv_cases import (
 )
 from mbconv_checks import TOLERANCES, assert_same, check_against_twin, grad_of, run_all
 from operator_calls import OperatorCalls
+from rank_processes import on_ranks
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,6 +40,7 @@ native = torch.ops.proxyless
 
 BLOCK, NO_EXPAND, STEM, RESIDUAL = CASES[0], CASES[8], CASES[4], CASES[1]
 KINDS = [BLOCK, NO_EXPAND, STEM, RESIDUAL]
+ALL_CASES = [*CASES, *EMPTY_CASES]
 LARGE_CASES = [
     Case((4, 16, 16), (16, 96, 24), kernel=5),
     Case((4, 16, 16), (32, 32, 16), expand_kernel=0),
@@ -53,7 +57,7 @@ for_all_kinds = pytest.mark.parametrize("case", KINDS, ids=str)
 
 @in_both_modes
 @for_all_types
-@pytest.mark.parametrize("case", [*CASES, *EMPTY_CASES], ids=str)
+@pytest.mark.parametrize("case", ALL_CASES, ids=str)
 def test_matches_the_twin(case: Case, dtype: torch.dtype, frozen: bool) -> None:
     check_against_twin(native, case, dtype, frozen)
 
@@ -96,7 +100,7 @@ def test_matches_16_bits_as_plain_layers_do(case: Case, dtype: torch.dtype, froz
 
 
 @in_both_modes
-@pytest.mark.parametrize("case", [*CASES, *EMPTY_CASES], ids=str)
+@pytest.mark.parametrize("case", ALL_CASES, ids=str)
 def test_matches_plain_layers(case: Case, frozen: bool) -> None:
     block = case.block().leaves()
     statistics = case.statistics() if frozen else None
@@ -342,25 +346,36 @@ def test_every_run_gives_the_same_bits(case: Case, dtype: torch.dtype, frozen: b
 OTHER_ISAS = _library.supported_isas()[1:]
 
 
-@pytest.mark.skipif("PROXYLESS_CPU_ISA" in os.environ, reason="one is chosen already")
+def failures(isa: str) -> list[str]:
+    """Of tests from above in a process that has not chosen an instruction set yet.
+
+    Free sizes, strides and threads are those of test_native_mbconv.py, which has no 16 bits.
+    """
+    os.environ["PROXYLESS_CPU_ISA"] = isa
+    modes = (False, True)
+    calls = [
+        *((test_matches_the_twin, *each) for each in product(ALL_CASES, TOLERANCES, modes)),
+        *(
+            (test_matches_16_bits_as_plain_layers_do, *each)
+            for each in product(LARGE_CASES, (torch.float16, torch.bfloat16), modes)
+        ),
+        *(
+            (test_special_numbers_do_as_in_plain_layers, *each)
+            for each in product(KINDS, SPECIAL, modes)
+        ),
+    ]
+    found = []
+    for test, *arguments in calls:
+        try:
+            test(*arguments)
+        except AssertionError as error:
+            found.append(f"{test.__name__}{tuple(map(str, arguments))}: {error}")
+    return found
+
+
 @pytest.mark.parametrize("isa", OTHER_ISAS)
 def test_other_instruction_sets_pass_these_tests_too(isa: str) -> None:
-    tests = "test_matches or test_special or test_strides"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        tests,
-        __file__,
-    ]
-    process = subprocess.run(
-        command, env=os.environ | {"PROXYLESS_CPU_ISA": isa}, capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stdout
+    assert on_ranks(failures, isa, world=1) == [[]]
 
 
 # --- What PyTorch does with operators ---
@@ -374,17 +389,19 @@ def test_operators_are_registered_right(case: Case, frozen: bool) -> None:
     forward = (*statistics, *case.settings)
     y, *kept = native.mbconv_forward(*block, *forward, True)
     grad = random_like(y)
-    check = torch.library.opcheck
+    quick = partial(torch.library.opcheck, test_utils=("test_schema", "test_faketensor"))
+    # Tracers see no other operators where statistics are given.
+    check = quick if frozen else torch.library.opcheck
 
     moments = (block.x, case.expand_kernel or 1, case.expand_stride)
     check(native.mbconv_moments.default, moments)
     for save in (False, True):
-        check(native.mbconv_forward.default, (*block, *forward, save))
-    for tf32 in (False, True):
-        check(native.mbconv_forward.default, (*block.leaves(), *forward, True, tf32))
+        quick(native.mbconv_forward.default, (*block, *forward, save))
+    check(native.mbconv_forward.default, (*block.leaves(), *forward, True, True))
     backward = (grad, *block, *kept, *case.settings, not frozen)
-    for wanted in ((True, True), (True, False), (False, True)):
-        check(native.mbconv_backward.default, (*backward, *wanted, True))
+    check(native.mbconv_backward.default, (*backward, True, True, True))
+    for wanted in ((True, False), (False, True)):
+        quick(native.mbconv_backward.default, (*backward, *wanted, True))
     probe = (grad, *block, *statistics, None, *case.settings[:3])
     check(native.mbconv_gate_probe.default, (*probe, True))
 
@@ -818,22 +835,6 @@ def test_backward_needs_what_forward_can_save() -> None:
         native.mbconv_backward(y.detach(), *block, *kept, *BLOCK.settings, True, True, True)
 
 
-def run_python(code: str, **environment: str) -> str:
-    process = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout.strip()
-
-
-USE_AN_OPERATOR = """
-try:
-    ops.mbconv_moments(torch.ones(1, 1, 1, 1))
-except UserError as error:
-    print(error)
-"""
-
-
 def test_missing_operators_are_one_clear_sentence() -> None:
     code = """
 import torch
@@ -844,13 +845,25 @@ def load_library(path):
 torch.ops.load_library = load_library
 import proxyless_ext
 from proxyless_ext import UserError, ops
+
+try:
+    ops.mbconv_moments(torch.ones(1, 1, 1, 1))
+except UserError as error:
+    print(error, end="")
 """
-    message = run_python(code + USE_AN_OPERATOR)
+    command = [sys.executable, "-c", code]
+    message = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert message.startswith("The compiled part of proxyless_ext cannot be loaded (no such file)")
     assert message.endswith("`pip install --no-build-isolation .` in the source folder.")
 
 
+def refusal(isa: str) -> str:
+    os.environ["PROXYLESS_CPU_ISA"] = isa
+    with pytest.raises(UserError) as error:
+        ops.mbconv_moments(torch.ones(1, 1, 1, 1))
+    return str(error.value)
+
+
 def test_unknown_instruction_set_is_one_clear_sentence() -> None:
-    code = "import torch; from proxyless_ext import UserError, ops" + USE_AN_OPERATOR
-    message = run_python(code, PROXYLESS_CPU_ISA="mmx")
+    (message,) = on_ranks(refusal, "mmx", world=1)
     assert message.startswith('PROXYLESS_CPU_ISA is "mmx", but this CPU can use only ')

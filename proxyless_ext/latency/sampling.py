@@ -14,6 +14,7 @@ import heapq
 import math
 import random
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import count as counter
 from itertools import islice
 from typing import Protocol
@@ -133,8 +134,14 @@ class BandProgramme:
 
     def holds(self, choices: Sequence[int]) -> bool:
         """Whether a network lies in the band itself."""
-        cost = math.fsum(self.costs[range(len(choices)), choices].tolist())
-        return self.low <= cost <= self.high
+        rows = zip(self._numbers, choices, strict=True)
+        return self.low <= math.fsum(row[choice] for row, choice in rows) <= self.high
+
+    @cached_property
+    def _numbers(self) -> list[list[float]]:
+        """`costs` as lists [E][N]."""
+        numbers: list[list[float]] = self.costs.tolist()
+        return numbers
 
     def draw(self, generator: torch.Generator) -> Iterator[list[int]]:
         """Networks of the widened band, each drawn with a probability of exp(score), for ever."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,12 @@ from .objective import Objective
 
 Choices = tuple[int, ...]
 """One candidate index per edge."""
+
+WIDER = 1.05
+"""What a band without networks is widened by, again and again."""
+
+STEPS = 1000
+"""Of these, more than any band needs."""
 
 TRIES = 200
 """Offspring drawn for each one wanted, before the band counts as exhausted."""
@@ -63,10 +70,12 @@ class Band:
     def near(cls, objective: Objective) -> Band:
         """As wide as the target alone asks for, whether or not any network keeps the limits."""
         free = replace(objective, limits=())
-        widened = 1.0
-        while not cls.within(free, widened).some(1):
-            widened *= 1.05
-        return cls.within(objective, widened)
+
+        def has_some(steps: int) -> bool:
+            return bool(cls.within(free, WIDER**steps).some(1))
+
+        steps = 0 if has_some(0) else bisect_left(range(STEPS), True, lo=1, key=has_some)
+        return cls.within(objective, WIDER**steps)
 
     def likeliest(self, log_probabilities: Tensor, count: int) -> list[Choices]:
         """The most probable networks by falling probability; fewer where there are no more.
