@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import SPACE, table_of
 
@@ -42,7 +42,6 @@ def band_of(percent: float, tolerance: float) -> tuple[Band, list[tuple]]:
     return Band.of(objective), members
 
 
-@settings(max_examples=50)
 @given(st.integers(0, 1000), st.floats(5, 95), st.sampled_from([0.05, 0.2]))
 def test_the_likeliest_of_the_band(seed: int, percent: float, tolerance: float) -> None:
     scores = log_probabilities(seed)
@@ -61,7 +60,6 @@ def test_the_likeliest_of_the_band(seed: int, percent: float, tolerance: float) 
     assert set(band.drawn(1000, seed)) == set(members)
 
 
-@settings(max_examples=50)
 @given(st.integers(0, 1000), st.floats(20, 80))
 def test_offspring_are_new_networks_of_the_band(seed: int, percent: float) -> None:
     scores = log_probabilities(seed)

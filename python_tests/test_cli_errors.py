@@ -25,7 +25,7 @@ from proxyless_ext.search import Task
 from proxyless_ext.spaces import Space
 
 PROGRESS = re.compile(r"^\w+ +[━╸╺ ]+ \d+/\d+ .*$")
-ALL = ("runtime", "data", "warmup", "search", "gates", "train", "comparison")
+ALL = ("runtime", "data", "warmup", "search", "gates", "derive", "train", "comparison")
 
 
 @pytest.fixture(autouse=True)

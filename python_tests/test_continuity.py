@@ -65,7 +65,7 @@ def fails(*arguments: str) -> str:
     return sentence
 
 
-SETTINGS = settings_of("runtime", "warmup", "search", "gates", "train", "comparison")
+SETTINGS = settings_of("runtime", "warmup", "search", "gates", "derive", "train", "comparison")
 
 
 def train(*options: str) -> str:

@@ -14,7 +14,10 @@ INCLUDE = Path(torch.__file__).parents[1] / "nvidia" / "cu13" / "include"
 
 
 def compile_for(header: str, arch: int) -> tuple[list[str], bytes]:
-    """Lowered names of all kernels of a header, and machine code."""
+    """Lowered names of all kernels of a header, and their PTX.
+
+    What assembles it is that of `make cuda`, which has the same kernels: test_cuda_build.py.
+    """
 
     def check(result: tuple, program: object = None) -> list:
         error, *values = result
@@ -31,22 +34,21 @@ def compile_for(header: str, arch: int) -> tuple[list[str], bytes]:
     names = list(cuda_sources.instances(header))
     for name in names:
         check(nvrtc.nvrtcAddNameExpression(program, name.encode()))
-    options = [*cuda_sources.options(INCLUDE), f"--gpu-architecture=sm_{arch}"]
+    options = [*cuda_sources.options(INCLUDE), f"--gpu-architecture=compute_{arch}"]
     options = [option.encode() for option in options]
     check(nvrtc.nvrtcCompileProgram(program, len(options), options), program)
     lowered = [check(nvrtc.nvrtcGetLoweredName(program, n.encode()))[0].decode() for n in names]
-    (size,) = check(nvrtc.nvrtcGetCUBINSize(program))
-    cubin = b" " * size
-    check(nvrtc.nvrtcGetCUBIN(program, cubin))
-    return lowered, cubin
+    (size,) = check(nvrtc.nvrtcGetPTXSize(program))
+    ptx = b" " * size
+    check(nvrtc.nvrtcGetPTX(program, ptx))
+    return lowered, ptx
 
 
 @pytest.mark.parametrize("header", cuda_sources.KERNELS)
 def test_nvrtc_compiles_every_kernel(header: str) -> None:
-    lowered, cubin = compile_for(header, 90)
-    assert cubin.startswith(b"\x7fELF")
+    lowered, ptx = compile_for(header, 90)
     for name in lowered:
-        assert name.encode() in cubin
+        assert f".entry {name}(".encode() in ptx
 
 
 def test_every_kernel_is_listed() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -285,6 +285,7 @@ def test_digits_have_an_inventory_of_their_pixels() -> None:
     assert load_pictures(config, 8, 0).inventory == load_pictures(config, 16, 1).inventory
 
 
+@settings(max_examples=20)  # Each writes dozens of pictures.
 @given(st.integers(0, 2**62), st.integers(3, 20), st.integers(0, 19))
 def test_a_picture_keeps_its_side_when_another_comes_or_goes(
     tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, gone: int

@@ -101,7 +101,7 @@ def all_architectures(space):
 def test_sums_over_layers_are_whole_networks_where_times_add_up(device, pooled_mix):
     space = SPACE.model_copy(update={"pooled_mix": pooled_mix})
     table = measure_table(space, QUICK)
-    for architecture in all_architectures(space):
+    for architecture in random.Random(0).sample(all_architectures(space), 20):
         macs = count_macs(Network(architecture), 8, 1)
         assert table.predict(architecture) == pytest.approx(CALL_MS + MS_PER_MAC * macs, rel=1e-9)
 

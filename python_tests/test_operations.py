@@ -221,7 +221,9 @@ def test_keys_and_colours_tell_operations_apart() -> None:
     )
 
 
-def test_a_users_operations_take_part_in_everything(tmp_path: Path, plugin: Path) -> None:
+def test_a_users_operations_take_part_in_everything(
+    tmp_path: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load_plugins([plugin])
     names = ("counting", "basic2", "k3e1")
     space = Space(**{**SPACE.model_dump(), "name": "mine", "candidates": names})
@@ -236,7 +238,9 @@ def test_a_users_operations_take_part_in_everything(tmp_path: Path, plugin: Path
     forget()
     invoke("latency", "measure", tmp_path / "space.yaml", *measured)
     assert "counting-input:" in table.read_text()
-    invoke("search", "--config", file, "--out", run)
+    with monkeypatch.context() as patch:  # The command for it comes below, and it takes long.
+        patch.setattr("proxyless_ext.training.networks.export_onnx", lambda *_: 0.0)
+        invoke("search", "--config", file, "--out", run)
     architecture = Architecture.load(run / "architecture.json")
     assert {each.operation for each in architecture.blocks} <= set(names)
     assert "counting" in (run / "report.html").read_text()
@@ -246,6 +250,7 @@ def test_a_users_operations_take_part_in_everything(tmp_path: Path, plugin: Path
     training = ("--data", "digits", "--plugin", plugin, "--out", tmp_path / "training")
     forget()
     short = ("--set", "train.epochs=1", "--set", "data.limit=50", "--set", "train.batch_size=25")
+    monkeypatch.setattr("proxyless_ext.training.networks.export_onnx", lambda *_: 0.0)
     invoke("train", run / "architecture.json", *training, *short)
 
 
