@@ -57,7 +57,7 @@ class Trainer:
         table = LatencyTable.load(config.latency.table)
         runtime = Runtime.set_up(config.runtime)
         space = config.space.build()
-        data = load_pictures(config.data, space.resolution, config.seed)
+        data = load_pictures(config.data, space.resolution, config.seed, distortions=config.train)
         plain = {"weights": "separate"}  # It is the supernets of searches that share any.
         space = space.with_classes(len(data.classes)).model_copy(update=plain)
         return cls(config, space, table, data, runtime)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from .data import DataConfig, is_named_source
+from .data import DataConfig, Distortions, is_named_source
 from .documents import parse_document
 from .errors import UserError
 from .latency import COUNTS, Conditions, Costs, CountName, Remote
@@ -342,7 +342,7 @@ class DeriveConfig(StrictModel):
         return self
 
 
-class TrainConfig(OptimizerConfig):
+class TrainConfig(OptimizerConfig, Distortions):
     """Training of a derived network.
 
     Attributes:

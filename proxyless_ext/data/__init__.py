@@ -2,7 +2,7 @@
 
 from .bad_pictures import PictureError
 from .batches import batches, batches_per_epoch, endless
-from .config import DataConfig
+from .config import DataConfig, Distortions
 from .inventory import Inventory
 from .pictures import Pictures, PictureSet, load_pictures, load_test_pictures
 from .random_pictures import random_pictures
@@ -11,6 +11,7 @@ from .workers import WorkerError, worker_failures
 
 __all__ = [
     "DataConfig",
+    "Distortions",
     "Inventory",
     "PictureError",
     "PictureSet",

@@ -9,6 +9,7 @@ from pydantic import Field
 from ..spaces import StrictModel
 
 Augmentation = Literal["none", "crop", "standard"]
+AutoAugmentation = Literal["none", "autoaugment", "randaugment", "trivialaugment"]
 BadPicturePolicy = Literal["fatal", "skip"]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -39,3 +40,23 @@ class DataConfig(StrictModel):
     augment: Augmentation = "standard"
     bad_pictures: BadPicturePolicy = "fatal"
     workers: int = Field(0, ge=0)
+
+
+class Distortions(StrictModel):
+    """What is done to the pictures of a training beside cropping and mirroring, in this order.
+
+    What is covered gets the mean colour, by which pictures are normalised.
+
+    Attributes:
+        auto_augment: colours and shapes, as torchvision has it: `autoaugment` by the policy learnt
+            on CIFAR-10 or, for pictures above 64 pixels, on ImageNet (Cubuk et al., 2019),
+            `randaugment` (Cubuk et al., 2020) or `trivialaugment` (Mueller and Hutter, 2021).
+        cutout: side of a square that is covered, in pixels; around a random pixel, so that a part
+            of it may lie outside (DeVries and Taylor, 2017).
+        random_erasing: how probable it is that a rectangle is covered, of 2 to 33 % of the picture
+            (Zhong et al., 2020).
+    """
+
+    auto_augment: AutoAugmentation = "none"
+    cutout: int = Field(0, ge=0)
+    random_erasing: float = Field(0.0, ge=0, le=1)

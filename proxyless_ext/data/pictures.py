@@ -14,14 +14,16 @@ from ..progress import progress_bar
 from ..seeding import derive_seed
 from ..spaces import SMALL, Normalisation
 from .bad_pictures import BadPictures, PictureError
-from .config import DataConfig
+from .config import DataConfig, Distortions
 from .inventory import Inventory
 from .parts import MemoryReader, Part
 from .sources import open_source, open_test_pictures
-from .transforms import augment, fit, normalise
+from .transforms import augment, distort, fit, normalise
 
 MEMORY_LIMIT = 512 * 2**20
 """Bytes of pixels, per part, up to which small pictures are kept in memory."""
+
+NO_DISTORTIONS = Distortions()
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -64,8 +66,8 @@ class Pictures:
 
     Attributes:
         classes: names of the classes, in the order of the labels.
-        train: all training pictures, augmented.
-        train_weights, train_gates: their two parts in a search, augmented too.
+        train: all training pictures, augmented and distorted.
+        train_weights, train_gates: their two parts in a search, augmented only.
         val: validation pictures, never augmented and never trained on.
         normalisation: what their pixels are normalised by.
         inventory: which pictures the source has, for a run to remember.
@@ -92,7 +94,11 @@ class Pictures:
 
 
 def load_pictures(
-    config: DataConfig, resolution: int, seed: int, normalisation: Normalisation | None = None
+    config: DataConfig,
+    resolution: int,
+    seed: int,
+    normalisation: Normalisation | None = None,
+    distortions: Distortions = NO_DISTORTIONS,
 ) -> Pictures:
     """Open the source, split it by the seed, and read small pictures into memory.
 
@@ -101,10 +107,12 @@ def load_pictures(
         resolution: height and width of the pictures, in pixels.
         seed: of the splits.
         normalisation: of a network trained before; the constants usual for the source if absent.
+        distortions: of `Pictures.train`.
 
     Raises:
         UserError: the source cannot be used as it is, has too few pictures to split, or (unless
-            `config.bad_pictures` is "skip") has an unreadable one among those read into memory.
+            `config.bad_pictures` is "skip") has an unreadable one among those read into memory; or
+            the distortions do not fit the resolution.
     """
     source = open_source(config)
     classes = source.classes
@@ -137,9 +145,10 @@ def load_pictures(
         return PictureSet(part, transform, normalising, bad_pictures)
 
     augmenting = augment(config.augment, resolution, source.mirrors)
+    distorting = distort(augmenting, distortions, resolution, normalisation)
     return Pictures(
         classes=classes,
-        train=picture_set(train, augmenting),
+        train=picture_set(train, distorting),
         train_weights=picture_set(weights, augmenting),
         train_gates=picture_set(gates, augmenting),
         val=picture_set(val, fit(resolution)),

@@ -64,7 +64,9 @@ def read_sizes(config: Config, run: Run | None) -> list[Size]:
     for name, space in spaces.items():
         if space.resolution not in data:
             assert space.resolution is not None
-            data[space.resolution] = load_pictures(config.data, space.resolution, config.seed)
+            data[space.resolution] = load_pictures(
+                config.data, space.resolution, config.seed, distortions=config.train
+            )
         own = _config_of(config, name, space)
         with _at(name):
             task = Task.read(own, begun.get(name), data[space.resolution])

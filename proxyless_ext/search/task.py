@@ -76,7 +76,9 @@ class Task:
             space = Space.load(run.space_path)
         else:
             space = config.space.build()
-        data = data or load_pictures(config.data, space.resolution, config.seed)
+        data = data or load_pictures(
+            config.data, space.resolution, config.seed, distortions=config.train
+        )
         space = space.with_classes(len(data.classes))
         tables = _load_tables(config, run, space)
         _check_classes(config, data)

@@ -53,7 +53,9 @@ class TrainingTask:
         if config.train.weights != "scratch":
             raise UserError("train.weights 'inherit' needs a search; set it to 'scratch'")
         runtime = Runtime.set_up(config.runtime)
-        data = load_pictures(config.data, architecture.resolution, config.seed)
+        data = load_pictures(
+            config.data, architecture.resolution, config.seed, distortions=config.train
+        )
         if run:
             check_continuity(run, config, data)
         batch_size = config.train.batch_size
