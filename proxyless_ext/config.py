@@ -348,6 +348,8 @@ class TrainConfig(OptimizerConfig, Distortions):
     Attributes:
         weights: start from fresh weights or from those the network has in the supernet.
         dropout: before the classifier.
+        drop_path: how often the last of the branches beside shortcuts is left out, for a picture;
+            the others less often, in proportion to their depth (Huang et al., 2016).
         ema_decay: of the averaged weights that are evaluated and kept; 0 keeps the last weights.
     """
 
@@ -355,6 +357,7 @@ class TrainConfig(OptimizerConfig, Distortions):
     lr: Positive = 0.05
     weights: Literal["scratch", "inherit"] = "scratch"
     dropout: float = Field(0.0, ge=0, lt=1)
+    drop_path: float = Field(0.0, ge=0, lt=1)
     ema_decay: float = Field(0.999, ge=0, lt=1)
 
 

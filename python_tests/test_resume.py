@@ -30,7 +30,13 @@ from proxyless_ext.training.weight_phase import WeightPhase
 
 # Every way to search, and with them ways to read pictures, to begin training and to compare.
 SEARCHES: dict[str, dict[str, Any]] = {
-    "full": {"train.dropout": 0.2, "search.paths": "sampled"},
+    "full": {
+        "search.paths": "sampled",
+        "train.dropout": 0.2,
+        "train.drop_path": 0.3,
+        "train.cutout": 3,
+        "train.auto_augment": "randaugment",
+    },
     "two_path": {"gates.mode": "two_path", "data.workers": 2},
     "reinforce": {"gates.mode": "reinforce", "comparison.random_networks": 1},
     "target": {"latency.target": "70%", "train.weights": "inherit", "gates.every": 2},

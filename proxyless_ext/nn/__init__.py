@@ -1,6 +1,7 @@
 """Modules: candidates, MixedOp, the supernet and the networks derived from it."""
 
 from .derivation import derive
+from .drop_path import set_drop_rates
 from .edges import Edges, GateMode, GateStep
 from .layers import ConvBNAct, Identity, Zero
 from .mbconv import MBConv
@@ -34,6 +35,7 @@ __all__ = [
     "count_parameters",
     "derive",
     "frozen_statistics",
+    "set_drop_rates",
     "share_weights",
     "synchronise",
     "wrap",

@@ -19,6 +19,7 @@ from ..spaces import (
     parse_operation,
 )
 from .derivation import derive
+from .drop_path import Branch
 from .edges import Edges
 from .fused import is_untouched
 from .layers import ConvBNAct, Identity, PooledMix
@@ -29,19 +30,19 @@ from .pre_activated import BNAct
 from .tree import Tree
 
 
-class Residual(nn.Module):
-    """x + operation(x)."""
+class Residual(Branch):
+    """x + operation(x), which is the branch that can be dropped."""
 
     def __init__(self, operation: nn.Module) -> None:
         super().__init__()
         self.operation = operation
 
     def forward(self, x: Tensor) -> Tensor:
-        # The block's own addition would be part of what its hooks see.
-        if is_untouched(self.operation, MBConv):
+        # The block's own addition would be part of what its hooks see, and leaves nothing to drop.
+        if is_untouched(self.operation, MBConv) and not self.drops:
             added: Tensor = self.operation(x, residual=True)
             return added
-        output: Tensor = x + self.operation(x)
+        output: Tensor = x + self.dropped(self.operation(x))
         return output
 
 

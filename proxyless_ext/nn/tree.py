@@ -12,15 +12,17 @@ from torch.nn import functional
 
 from ..spaces import BatchNorm, BlockConfig, TreeSpec
 from ..spaces.tree import BOTTLENECK, GROUPS
+from .drop_path import Branch
 from .pre_activated import BNActConv
 
 Edge = Callable[[Tensor], Tensor]
 
 
-class Trunk(nn.Module):
+class Trunk(Branch):
     """The block but for its edges.
 
-    Alone it is the block with identities at all of them.
+    Alone it is the block with identities at all of them. All beside the shortcut is the branch that
+    can be dropped.
 
     Args:
         spec: the tree.
@@ -52,7 +54,7 @@ class Trunk(nn.Module):
         given = iter([nn.Identity()] * sum(self.spec.level_sizes) if edges is None else edges)
         levels = [[*islice(given, size)] for size in self.spec.level_sizes]
         grown = self._grow(self.shuffle(self.root(self.enter(x))), levels)
-        output: Tensor = self._shortcut(x) + self.norm(self.leave(grown))
+        output: Tensor = self._shortcut(x) + self.dropped(self.norm(self.leave(grown)))
         return output
 
     def _grow(self, x: Tensor, levels: Sequence[Sequence[Edge]], node: int = 0) -> Tensor:

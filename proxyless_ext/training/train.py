@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .. import ranks
 from ..config import Config
 from ..data import Pictures
-from ..nn import synchronise
+from ..nn import set_drop_rates, synchronise
 from ..runs import TrainEpoch
 from ..runtime import Runtime
 from .ema import averaged
@@ -53,6 +53,7 @@ class Train(WeightPhase):
             decay_norms=False,
         )
         self.data = data
+        set_drop_rates(network, config.train.drop_path)
         self.average = averaged(network, config.train.ema_decay)
         if runtime.sync_batch_norm:  # The average, which is judged, needs none.
             synchronise(network)
