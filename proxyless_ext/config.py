@@ -350,6 +350,10 @@ class TrainConfig(OptimizerConfig, Distortions):
         dropout: before the classifier.
         drop_path: how often the last of the branches beside shortcuts is left out, for a picture;
             the others less often, in proportion to their depth (Huang et al., 2016).
+        mixup: both parameters of the Beta distribution by which pictures of a batch are mixed with
+            each other (Zhang et al., 2018); 0 mixes none.
+        cutmix: the same for boxes that are taken from each other (Yun et al., 2019); of both
+            settings, every batch gets one at random.
         ema_decay: of the averaged weights that are evaluated and kept; 0 keeps the last weights.
     """
 
@@ -358,6 +362,8 @@ class TrainConfig(OptimizerConfig, Distortions):
     weights: Literal["scratch", "inherit"] = "scratch"
     dropout: float = Field(0.0, ge=0, lt=1)
     drop_path: float = Field(0.0, ge=0, lt=1)
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
 
 

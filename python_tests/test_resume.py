@@ -36,6 +36,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
         "train.drop_path": 0.3,
         "train.cutout": 3,
         "train.auto_augment": "randaugment",
+        "train.mixup": 0.2,
+        "train.cutmix": 1.0,
     },
     "two_path": {"gates.mode": "two_path", "data.workers": 2},
     "reinforce": {"gates.mode": "reinforce", "comparison.random_networks": 1},

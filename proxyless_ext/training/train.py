@@ -15,6 +15,8 @@ from ..runtime import Runtime
 from .ema import averaged
 from .evaluation import evaluate
 from .meter import Meter
+from .mixing import Mixing
+from .phase import Batch
 from .weight_phase import WeightPhase
 
 
@@ -22,7 +24,7 @@ class Train(WeightPhase):
     """Trains a network on all training pictures and validates it after every epoch.
 
     The published retraining, with an exponential moving average of the weights beside it, which is
-    what is validated and kept.
+    what is validated and kept. Branches are dropped and pictures mixed as `config.train` says.
 
     Args:
         network: trained in place.
@@ -53,6 +55,7 @@ class Train(WeightPhase):
             decay_norms=False,
         )
         self.data = data
+        self.mixing = Mixing(config.train, config.seed, len(data.classes))
         set_drop_rates(network, config.train.drop_path)
         self.average = averaged(network, config.train.ema_decay)
         if runtime.sync_batch_norm:  # The average, which is judged, needs none.
@@ -63,6 +66,9 @@ class Train(WeightPhase):
         """The trained network: the average of its weights."""
         module: nn.Module = self.average.module
         return module
+
+    def mix(self, step: int, pictures: Tensor, labels: Tensor) -> Batch:
+        return self.mixing(step, pictures, labels)
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
         super().step(step, pictures, labels, meter)

@@ -82,6 +82,8 @@ class WeightPhase(Phase):
     ) -> tuple[Tensor, Tensor]:
         """One update of the weights: loss and accuracy of the batch, each [].
 
+        Of mixed pictures the likeliest class counts.
+
         Args:
             step: of the phase.
             pictures, labels: this rank's slice of the batch.
@@ -90,10 +92,11 @@ class WeightPhase(Phase):
         self.model.train()
         set_rate(self.optimizer, self._rate(step))
         self.optimizer.zero_grad(set_to_none=True)
-        labels = self.runtime.put(labels)
+        pictures, targets = self.mix(step, *map(self.runtime.put, (pictures, labels)))
         with self.runtime.autocast():
-            logits = self.model(self.runtime.put(pictures))
-            loss = self.criterion(logits, labels)
+            logits = self.model(pictures)
+            loss = self.criterion(logits, targets)
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         hits = (logits.detach().argmax(dim=1) == labels).float().mean()
         figures = weight * torch.stack([loss.detach().double(), hits.double()])
         with self.gradients.over_ranks(figures, self.slices):
@@ -101,6 +104,10 @@ class WeightPhase(Phase):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return figures[0], figures[1]
+
+    def mix(self, step: int, pictures: Tensor, labels: Tensor) -> Batch:
+        """Pictures, and their classes or probabilities of these [B, classes], to be trained on."""
+        return pictures, labels
 
     def slices(self) -> Mapping[nn.Parameter, Slices]:
         """Outside of which parts of some weights a step's gradients are 0."""
