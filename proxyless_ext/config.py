@@ -485,15 +485,14 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> Config:
     Relative paths in the file start from its folder, those in `overrides` from the current one.
 
     Args:
-        path: a YAML file, or None.
+        path: a YAML file, or None. Its key ``extends`` can name another, whose values hold where it
+            says nothing.
         overrides: dotted keys such as ``search.epochs`` to values.
 
     Raises:
         UserError: naming the key that is unknown or does not fit, or a plugin cannot be imported.
     """
-    tree = {} if path is None else read_mapping(path)
-    if path is not None:
-        _move_paths(tree, path.parent)
+    tree = {} if path is None else _read_extended(path)
     for key, value in overrides.items():
         _set(tree, key, value)
     _fill_devices(tree)
@@ -501,6 +500,35 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> Config:
     config = validate(Config, tree, " and ".join(sources) or "configuration")
     load_plugins(config.plugins)
     return config
+
+
+def _read_extended(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a file says, and the one that it extends.
+
+    Args:
+        path: of the file.
+        below: those that extend it.
+    """
+    tree = read_mapping(path)
+    base = tree.pop("extends", None)
+    _move_paths(tree, path.parent)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise UserError(f"'extends' in {path} is {base!r}; let it name one file")
+    chain = (*below, path.resolve())
+    if (extended := path.parent / base).resolve() in chain:
+        raise UserError(f"{path} extends {base}, which extends it; remove one 'extends'")
+    return _merged(_read_extended(extended, chain), tree)
+
+
+def _merged(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A tree of settings with the values of another in place of its own."""
+    merged = {**tree, **over}
+    for key in tree.keys() & over.keys():
+        if isinstance(tree[key], dict) and isinstance(over[key], dict):
+            merged[key] = _merged(tree[key], over[key])
+    return merged
 
 
 def read_devices(files: Sequence[Path]) -> dict[str, dict[str, Any]]:

@@ -95,6 +95,55 @@ def test_configurations_of_the_repository(path: Path, monkeypatch: pytest.Monkey
     assert isinstance(load_config(path, {}).space.build(), Space)
 
 
+def test_imagenet_differs_by_what_networks_run_on() -> None:
+    dropouts = {"gpu": 0.3, "cpu": 0.2, "mobile": 0.1}
+    common = load_config(REPOSITORY / "configs/imagenet.yaml", {})
+    assert common.runtime.device == "cuda"
+    for name, dropout in dropouts.items():
+        config = load_config(REPOSITORY / f"configs/imagenet_{name}.yaml", {})
+        assert config.train == common.train.model_copy(update={"dropout": dropout})
+        assert config.model_copy(update={"latency": None, "train": None}) == common.model_copy(
+            update={"latency": None, "train": None}
+        )
+
+
+def test_the_recipe_for_trees_is_the_published_one() -> None:
+    config = load_config(REPOSITORY / "configs/cifar10_tree.yaml", {})
+    assert (config.space.name, config.latency.counted) == ("cifar_tree", "parameters")
+    assert (config.data.gate_fraction, config.gates.lr) == (0.1, 0.006)
+    train = config.train
+    assert (train.epochs, train.cutout, train.drop_path) == (600, 16, 0.3)
+
+
+def test_files_extend_others(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/first.yaml").write_text(
+        "seed: 3\nsearch: {epochs: 3, lr: 1}\nlatency: {table: t.yaml, target: 30%}\n"
+    )
+    (tmp_path / "second.yaml").write_text("extends: below/first.yaml\nsearch: {epochs: 4}\n")
+    (tmp_path / "third.yaml").write_text("extends: second.yaml\nlatency: {target: 50%}\n")
+    config = load_config(tmp_path / "third.yaml", {"search.momentum": 0.5})
+    assert (config.seed, config.search.epochs, config.search.lr) == (3, 4, 1)
+    assert (config.latency.target, config.search.momentum) == ("50%", 0.5)
+    assert config.latency.table == tmp_path / "below/t.yaml"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("extends: second.yaml", "second.yaml extends first.yaml, which extends it; remove one"),
+        ("extends: first.yaml", "first.yaml extends first.yaml, which extends it"),
+        ("extends: none.yaml", r"cannot read .*none\.yaml"),
+        ("extends: [first.yaml]", r"'extends' in .*first\.yaml is \['first\.yaml'\]; let it name"),
+    ],
+)
+def test_files_that_extend_nothing(tmp_path: Path, content: str, sentence: str) -> None:
+    (tmp_path / "first.yaml").write_text(content)
+    (tmp_path / "second.yaml").write_text("extends: first.yaml")
+    with pytest.raises(UserError, match=sentence):
+        load_config(tmp_path / "first.yaml", {})
+
+
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
