@@ -261,14 +261,33 @@ class LatencyConfig(StrictModel):
 
 
 class OptimizerConfig(StrictModel):
-    """SGD with momentum 0.9 (Nesterov), cosine rate per batch and label smoothing."""
+    """SGD with momentum 0.9 (Nesterov), cosine rate per batch and label smoothing.
+
+    Attributes:
+        lr: from which the rate falls to 0.
+        rise_epochs: over which it rises to `lr` before, linearly (Goyal et al., 2017).
+        clip_norm: the norm of all gradients together is at most this; if absent, it can be any.
+        parts: of a batch, computed one after the other, whose gradients are added up, so that a
+            batch may be larger than memory; BatchNorms normalise by a part.
+    """
 
     epochs: Annotated[int, Field(ge=0)]
     lr: Positive
+    rise_epochs: float = Field(0.0, ge=0)
     batch_size: Count = 256
+    parts: Count = 1
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(4e-5, ge=0)
+    clip_norm: Positive | None = None
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check_rise(self) -> OptimizerConfig:
+        if 0 < self.epochs <= self.rise_epochs:
+            raise UserError(
+                f"rise_epochs is {self.rise_epochs:g}, and there are {self.epochs} epochs; lower it"
+            )
+        return self
 
 
 class WarmupConfig(OptimizerConfig):

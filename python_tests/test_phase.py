@@ -17,7 +17,7 @@ from tiny_runs import SPACE, begin, exactly, tiny_config
 from torch import Tensor, nn
 
 from proxyless_ext import SuperNet
-from proxyless_ext.config import OptimizerConfig
+from proxyless_ext.config import OptimizerConfig, load_config
 from proxyless_ext.errors import DiskFullError, UserError
 from proxyless_ext.nn import Network
 from proxyless_ext.runs import (
@@ -34,7 +34,12 @@ from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.phases import Search, WarmUp, first_gate_step
 from proxyless_ext.training import phase as phases
 from proxyless_ext.training.meter import Meter
-from proxyless_ext.training.optim import cosine_rate, optimizer_state, weight_optimizer
+from proxyless_ext.training.optim import (
+    cosine_rate,
+    optimizer_state,
+    scheduled_rate,
+    weight_optimizer,
+)
 from proxyless_ext.training.phase import Phase, run_phase
 from proxyless_ext.training.train import Train
 
@@ -123,6 +128,67 @@ def test_every_phase_runs_through_the_whole_cosine(tmp_path: Path) -> None:
                 epoch = step // phase.num_batches
                 (record,) = phase.end_epoch(epoch, meter)
                 assert record.lr == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("step", "part"),
+    [(0, 0.25), (1, 0.5), (2, 0.75), (3, 1.0), (10, 0.5), (17, 0.0)],
+)
+def test_the_rate_rises_before(step: int, part: float) -> None:
+    config = OptimizerConfig(epochs=8, lr=0.08, rise_epochs=1.5)
+    assert scheduled_rate(config, step, 2) == pytest.approx(
+        0.08 * (part if step <= 3 else 0.5 + 0.5 * math.cos(math.pi * (step - 3) / 13))
+    )
+
+
+def test_a_rise_must_end() -> None:
+    with pytest.raises(UserError, match="rise_epochs is 5, and there are 5 epochs; lower it"):
+        load_config(None, {"train.rise_epochs": 5, "train.epochs": 5})
+
+
+def stepped(folder: Path, twice: bool = False, **settings: Any) -> tuple[Train, Meter]:
+    """A training after a step, perhaps on a batch that has every picture twice."""
+    phase = Bench(folder, train__batch_size=8, **settings).train()
+    batch = next(phase.batches(0, 0))
+    phase.step(0, *(torch.cat([each, each]) if twice else each for each in batch), meter := Meter())
+    return phase, meter
+
+
+def test_gradients_are_clipped_together(tmp_path: Path) -> None:
+    def grads(phase: Train) -> Tensor:
+        return torch.cat([w.grad.flatten() for w in phase.weights if w.grad is not None])
+
+    free = grads(stepped(tmp_path)[0])
+    clipped = grads(stepped(tmp_path, train__clip_norm=0.1)[0])
+    assert free.norm() > 0.2
+    torch.testing.assert_close(clipped, 0.1 * free / free.norm(), rtol=1e-4, atol=1e-6)
+    assert torch.equal(grads(stepped(tmp_path, train__clip_norm=1e6)[0]), free)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_parts_of_a_batch_add_up(tmp_path: Path, mixup: float) -> None:
+    """Parts that are alike have the statistics of the whole; mixtures of them are alike, too."""
+    whole, figures = stepped(tmp_path, twice=True, train__mixup=mixup)
+    parted, others = stepped(tmp_path, twice=True, train__mixup=mixup, train__parts=2)
+    assert others.means() == pytest.approx(figures.means(), rel=1e-5)
+    for ours, theirs in zip(parted.weights, whole.weights, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_uneven_parts_weigh_as_many_pictures_as_they_have(tmp_path: Path) -> None:
+    phase = Bench(tmp_path, train__batch_size=8, train__parts=3).train()
+    given: list[Tensor] = []
+    phase.model.register_forward_hook(lambda _, args, output: given.append(output.detach()))
+    pictures, labels = next(phase.batches(0, 0))
+    phase.step(0, pictures, labels, meter := Meter())
+    assert [len(each) for each in given] == [3, 3, 2]
+    loss = phase.criterion(torch.cat(given), labels)
+    assert meter.means()["loss"] == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_a_batch_has_pictures_for_all_parts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="of 16 pictures on 1 ranks cannot be divided into 17"):
+        Bench(tmp_path, search__parts=17)
 
 
 def test_optimizers_are_those_of_the_published_runs() -> None:

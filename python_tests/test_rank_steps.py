@@ -182,7 +182,8 @@ def test_alone_they_are_ordinary_ones() -> None:
 
 def statistics() -> dict[str, Any]:
     """What becomes of running statistics that ranks have of their own."""
-    made = bench(train__dropout=0.5)
+    regularised = {"train__dropout": 0.5, "train__drop_path": 0.3, "train__mixup": 0.4}
+    made = bench(**regularised, train__parts=2, train__clip_norm=0.5)
     train = made.train()
     for step, (pictures, labels) in enumerate(train.batches(0, 0)):
         seed_step(0, "train", 0, step)

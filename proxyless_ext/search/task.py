@@ -183,8 +183,10 @@ def _check_batches(config: Config, task: Task) -> None:
         ("gates", data.train_gates),
         ("train", data.train),
     ):
-        batch_size = getattr(config, name).batch_size
-        check_batch(any_network, f"{name}.batch_size", batch_size, len(part), runtime)
+        section = getattr(config, name)
+        parts = 1 if name == "gates" else section.parts
+        key = f"{name}.batch_size"
+        check_batch(any_network, key, section.batch_size, len(part), runtime, parts)
 
 
 def _check_comparison(config: Config, space: Space) -> None:

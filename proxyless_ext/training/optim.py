@@ -40,6 +40,20 @@ def cosine_rate(lr: float, step: int, steps: int) -> float:
     return 0.5 * lr * (1 + math.cos(math.pi * step / steps))
 
 
+def scheduled_rate(config: OptimizerConfig, step: int, epoch_steps: int) -> float:
+    """The rate at `step`: it rises linearly, then it is `cosine_rate`.
+
+    Args:
+        config: epochs, those of the rise, and the highest rate.
+        step: from 0.
+        epoch_steps: steps of an epoch.
+    """
+    rise = round(config.rise_epochs * epoch_steps)
+    if step < rise:
+        return config.lr * (step + 1) / (rise + 1)
+    return cosine_rate(config.lr, step - rise, config.epochs * epoch_steps - rise)
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give all groups of `optimizer` this rate."""
     for group in optimizer.param_groups:

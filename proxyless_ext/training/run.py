@@ -58,8 +58,8 @@ class TrainingTask:
         )
         if run:
             check_continuity(run, config, data)
-        batch_size = config.train.batch_size
-        check_batch(architecture, "train.batch_size", batch_size, len(data.train), runtime)
+        batch_size, parts = config.train.batch_size, config.train.parts
+        check_batch(architecture, "train.batch_size", batch_size, len(data.train), runtime, parts)
         return cls(for_data(architecture, config, data), data, runtime)
 
 

@@ -15,7 +15,13 @@ from ..nn import Slices
 from ..runtime import Runtime
 from .gradients import GradientMean
 from .meter import Meter
-from .optim import cosine_rate, load_optimizer_state, optimizer_state, set_rate, weight_optimizer
+from .optim import (
+    load_optimizer_state,
+    optimizer_state,
+    scheduled_rate,
+    set_rate,
+    weight_optimizer,
+)
 from .phase import Batch, Phase
 
 
@@ -52,9 +58,9 @@ class WeightPhase(Phase):
         self.runtime = runtime
         self.epochs = schedule.epochs
         self.num_batches = batches_per_epoch(len(dataset), schedule.batch_size)
-        weights = list(weights)
-        self.optimizer = weight_optimizer(schedule, weights, decay_norms)
-        self.gradients = GradientMean(weights)
+        self.weights = list(weights)
+        self.optimizer = weight_optimizer(schedule, self.weights, decay_norms)
+        self.gradients = GradientMean(self.weights)
         self.scaler = runtime.scaler()
         self.criterion = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
 
@@ -93,17 +99,33 @@ class WeightPhase(Phase):
         set_rate(self.optimizer, self._rate(step))
         self.optimizer.zero_grad(set_to_none=True)
         pictures, targets = self.mix(step, *map(self.runtime.put, (pictures, labels)))
+        number = min(self.schedule.parts, len(targets))
+        *others, last = zip(
+            pictures.tensor_split(number), targets.tensor_split(number), strict=True
+        )
+        figures = torch.zeros(2, dtype=torch.float64, device=targets.device)
+        for part in others:
+            self._loss(*part, weight * (len(part[1]) / len(targets)), figures).backward()
+        loss = self._loss(*last, weight * (len(last[1]) / len(targets)), figures)
+        with self.gradients.over_ranks(figures, self.slices):
+            loss.backward()
+        if self.schedule.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.weights, self.schedule.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return figures[0], figures[1]
+
+    def _loss(self, pictures: Tensor, targets: Tensor, weight: float, figures: Tensor) -> Tensor:
+        """The scaled loss of a part of a batch; weighted loss and accuracy are added to figures."""
         with self.runtime.autocast():
             logits = self.model(pictures)
             loss = self.criterion(logits, targets)
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         hits = (logits.detach().argmax(dim=1) == labels).float().mean()
-        figures = weight * torch.stack([loss.detach().double(), hits.double()])
-        with self.gradients.over_ranks(figures, self.slices):
-            self.scaler.scale(weight * loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return figures[0], figures[1]
+        figures += weight * torch.stack([loss.detach().double(), hits.double()])
+        scaled: Tensor = self.scaler.scale(weight * loss)
+        return scaled
 
     def mix(self, step: int, pictures: Tensor, labels: Tensor) -> Batch:
         """Pictures, and their classes or probabilities of these [B, classes], to be trained on."""
@@ -133,4 +155,4 @@ class WeightPhase(Phase):
             self.scaler.load_state_dict(state["scaler"])
 
     def _rate(self, step: int) -> float:
-        return cosine_rate(self.schedule.lr, step, self.epochs * self.num_batches)
+        return scheduled_rate(self.schedule, step, self.num_batches)
