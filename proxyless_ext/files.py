@@ -16,7 +16,7 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> None:
+def write_atomically(path: str | Path, content: str | bytes | memoryview) -> None:
     """Make `content` (text as UTF-8) the content of `path` in one step.
 
     At every moment `path` has the old content or the new, whatever kills this process or writes

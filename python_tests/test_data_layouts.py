@@ -43,7 +43,7 @@ def kept(folder: Path, part: str, seed: int = 0) -> set[str]:
     """The files that end up in a part, relative to the folder."""
     pictures = load(folder, seed)
     chosen = getattr(pictures, part).part
-    return {os.fsdecode(chosen.key(index)) for index in range(len(chosen))}
+    return set(map(os.fsdecode, chosen.keys()))
 
 
 # Pictures of each class by the name of their part, and how many are trained on and validated.

@@ -33,6 +33,7 @@ SUMMARIES = {
     "latency": {
         "latency": "Latencies of this machine or any device: measure, fit, show, check, compare."
     },
+    "data": {"data": "Pictures in shards, for many machines: shard, index, check."},
     "bench": {"bench": "Measure speed and memory of fused blocks here, beside PyTorch's layers."},
 }
 """What every command does, by the module beside this one that it is in: a list of them needs

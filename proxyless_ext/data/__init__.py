@@ -2,10 +2,13 @@
 
 from .bad_pictures import PictureError
 from .batches import batches, batches_per_epoch, endless
+from .checking import check_pictures
 from .config import DataConfig, Distortions
 from .inventory import Inventory
 from .pictures import Pictures, PictureSet, load_pictures, load_test_pictures
 from .random_pictures import random_pictures
+from .sharding import index_shards, make_shards
+from .shards import ShardIndex
 from .sources import is_named_source, take_inventory
 from .workers import WorkerError, worker_failures
 
@@ -16,13 +19,17 @@ __all__ = [
     "PictureError",
     "PictureSet",
     "Pictures",
+    "ShardIndex",
     "WorkerError",
     "batches",
     "batches_per_epoch",
+    "check_pictures",
     "endless",
+    "index_shards",
     "is_named_source",
     "load_pictures",
     "load_test_pictures",
+    "make_shards",
     "random_pictures",
     "take_inventory",
     "worker_failures",

@@ -18,9 +18,9 @@ class DataConfig(StrictModel):
     """Which pictures, and how they are split and augmented.
 
     Attributes:
-        source: a folder of class folders, in parts such as `train`, `val` and `test` or without, or
-            a name: `digits`, `cifar10`, `fashion_mnist`. A name wins over a folder called so; write
-            `./digits` for the folder.
+        source: a folder of class folders, in parts such as `train`, `val` and `test` or without, a
+            folder of shards, or a name: `digits`, `cifar10`, `fashion_mnist`. A name wins over a
+            folder called so; write `./digits` for the folder.
         root: the folder that holds `cifar10` or `fashion_mnist`, as torchvision lays them out.
         download: fetch those where `root` lacks them.
         limit: train on only so many pictures, drawn at random and evenly over the classes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import struct
 import warnings
@@ -33,10 +34,14 @@ _SHORT = 3
 """EXIF's type of 16-bit numbers."""
 
 
-def decode(path: Path) -> Tensor:
+def decode(path: Path, content: bytes | None = None) -> Tensor:
     """The picture as uint8 RGB [3, H, W], upright by its EXIF orientation, on white where clear.
 
     Of several frames the first counts. What the decoder warns of is said with the file's name.
+
+    Args:
+        path: of the file.
+        content: of the file, where it is known; `path` is then only what messages call it.
 
     Raises:
         PictureError: the file cannot be read, is damaged, or is no picture that can become RGB.
@@ -44,9 +49,10 @@ def decode(path: Path) -> Tensor:
     with warnings.catch_warnings(record=True) as met:
         warnings.simplefilter("always")
         try:
-            if not stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would wait for ever.
-                raise PictureError(path, "it is no file")
-            with Image.open(path, formats=FORMATS) as image:
+            if content is None and not stat.S_ISREG(path.stat().st_mode):
+                raise PictureError(path, "it is no file")  # Opening a pipe would wait for ever.
+            file = path if content is None else io.BytesIO(content)
+            with Image.open(file, formats=FORMATS) as image:
                 image.load()
                 pixels = torch.from_numpy(np.array(_rgb(_upright(image)))).permute(2, 0, 1)
         except PictureError:

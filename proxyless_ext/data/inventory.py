@@ -88,8 +88,8 @@ class Inventory(StrictModel):
 
 def _count(part: Part, classes: int) -> tuple[ClassInventory, ...]:
     keys: list[list[bytes]] = [[] for _ in range(classes)]
-    for index, label in enumerate(part.labels.tolist()):
-        keys[label].append(part.key(index))
+    for key, label in zip(part.keys(), part.labels.tolist(), strict=True):
+        keys[label].append(key)
     return tuple(ClassInventory(count=len(each), digest=_digest(each)) for each in keys)
 
 

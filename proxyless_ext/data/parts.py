@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -99,9 +99,9 @@ class Part:
         """
         return self.reader(int(self.numbers[index]))
 
-    def key(self, index: int) -> bytes:
-        """What tells the picture at `index` from all others, wherever the part lies."""
-        return self.reader.key(int(self.numbers[index]))
+    def keys(self) -> Iterator[bytes]:
+        """What tells each picture from all others, wherever the part lies."""
+        return map(self.reader.key, self.numbers.tolist())
 
     def select(self, chosen: Tensor) -> Part:
         """The pictures that a mask or indices choose."""
@@ -154,10 +154,7 @@ class Part:
         those that come or go before it.
         """
         salt = seed.to_bytes(8, "little")
-        hashes = [
-            hashlib.blake2b(self.key(index), digest_size=8, key=salt).digest()
-            for index in range(len(self))
-        ]
+        hashes = [hashlib.blake2b(key, digest_size=8, key=salt).digest() for key in self.keys()]
         numbers = torch.tensor([int.from_bytes(each, "little") >> 1 for each in hashes])
         shuffled = numbers.argsort(stable=True)
         by_class = shuffled[self.labels[shuffled].argsort(stable=True)]

@@ -192,5 +192,5 @@ def _in_memory(part: Part, resolution: int, bad_pictures: BadPictures) -> Part:
                 bad_pictures.meet(error)
                 readable[index] = False
             bar.advance()
-    keys = [part.key(index) for index in range(len(part))]
+    keys = list(part.keys())
     return Part.of(MemoryReader(images, keys), part.labels).select(readable)

@@ -1,4 +1,4 @@
-"""Sources of pictures: folders, and data sets by name."""
+"""Sources of pictures: folders, shards, and data sets by name."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .config import DataConfig
 from .folder import Listing, find_parts, list_classes, list_folder, names
 from .inventory import Inventory
 from .parts import FileReader, MemoryReader, Part
+from .shards import ShardIndex, has_shards, shard_parts
 
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CIFAR10 = Normalisation(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
@@ -33,7 +34,8 @@ class Source:
         classes: names of the classes, in the order of the labels.
         train: the pictures to train on, and where the source makes no difference, all.
         val, test: pictures that are held out, where the source has such.
-        normalisation: the constants usual for these pictures; for a folder, those of ImageNet.
+        normalisation: the constants usual for these pictures; for folders and shards, those of
+            ImageNet.
         mirrors: whether a picture keeps its meaning when mirrored.
         left_out: how many files and folders are none of these pictures, by kind.
     """
@@ -68,7 +70,10 @@ def open_source(config: DataConfig) -> Source:
     if config.source in NAMED:
         return NAMED[config.source](config)
     _check_folder(config)
-    found = list_folder(Path(config.source))
+    folder = Path(config.source)
+    if has_shards(folder):
+        return _sharded(folder)
+    found = list_folder(folder)
     parts = {
         name: _file_part(listing, list(found.parts["train"]), found.paths[name])
         for name, listing in found.parts.items()
@@ -106,7 +111,7 @@ def open_test_pictures(config: DataConfig, classes: Sequence[str]) -> Part:
     if config.source not in NAMED:
         _check_folder(config)
         folder = Path(config.source)
-        if not find_parts(folder):
+        if not has_shards(folder) and not find_parts(folder):
             listing = list_classes(folder, Counter())
             _check_known(listing, classes, config.source)
             return _file_part(listing, classes, folder)
@@ -139,6 +144,18 @@ def _file_part(listing: Listing, classes: Sequence[str], folder: Path) -> Part:
     counts = torch.tensor([len(pictures) for pictures in listing.values()])
     labels = torch.tensor([classes.index(name) for name in listing])
     return Part.of(FileReader(paths, folder), labels.repeat_interleave(counts))
+
+
+def _sharded(folder: Path) -> Source:
+    index = ShardIndex.read(folder)
+    parts = shard_parts(folder, index)
+    return Source(
+        classes=index.classes,
+        train=parts["train"],
+        val=parts.get("val"),
+        test=parts.get("test"),
+        normalisation=IMAGENET,
+    )
 
 
 def _digits(config: DataConfig) -> Source:
