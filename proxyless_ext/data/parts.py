@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -154,8 +155,10 @@ class Part:
         those that come or go before it.
         """
         salt = seed.to_bytes(8, "little")
-        hashes = [hashlib.blake2b(key, digest_size=8, key=salt).digest() for key in self.keys()]
-        numbers = torch.tensor([int.from_bytes(each, "little") >> 1 for each in hashes])
+        hashes = b"".join(
+            hashlib.blake2b(key, digest_size=8, key=salt).digest() for key in self.keys()
+        )
+        numbers = torch.from_numpy((np.frombuffer(hashes, "<u8") >> 1).astype(np.int64))
         shuffled = numbers.argsort(stable=True)
         by_class = shuffled[self.labels[shuffled].argsort(stable=True)]
         counts = self.labels.bincount()

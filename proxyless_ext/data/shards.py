@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import zlib
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,8 @@ class ShardReader:
         offsets, sizes: where its bytes are there [N].
         checksums: CRC-32 of these bytes [N].
         keys: all keys in UTF-8, one after the other.
-        ends: where each key ends, after a 0 [N + 1].
+        ends: where each key ends, after a 0 [N + 1]; an array of Python's, whose items are read
+            faster one by one.
     """
 
     paths: Sequence[Path]
@@ -126,7 +128,7 @@ class ShardReader:
     sizes: NDArray[np.int64]
     checksums: NDArray[np.uint32]
     keys: bytes
-    ends: NDArray[np.int64]
+    ends: array[int]
 
     def __call__(self, number: int) -> Tensor:
         return decode(self.path(number), self.content(number))
@@ -161,7 +163,7 @@ class ShardReader:
 
 def has_shards(folder: Path) -> bool:
     """Whether a folder holds shards with an index."""
-    return (folder / INDEX).is_file()
+    return os.path.isfile(folder / INDEX)  # Not so of one that may not be read.
 
 
 def shard_parts(folder: Path, index: ShardIndex) -> dict[str, Part]:
@@ -186,7 +188,7 @@ def _part(lists: Sequence[_Columns], folder: Path) -> Part:
         sizes=np.concatenate([each.sizes for each in lists]),
         checksums=np.concatenate([each.checksums for each in lists]),
         keys=b"".join(each.keys for each in lists),
-        ends=np.concatenate([[0], sizes.cumsum()]),
+        ends=array("q", np.concatenate([[0], sizes.cumsum()]).tobytes()),
     )
     order = torch.from_numpy(np.concatenate([each.numbers for each in lists])).argsort(stable=True)
     labels = torch.from_numpy(np.concatenate([each.labels for each in lists]))
