@@ -32,25 +32,34 @@ class Pace:
     def __init__(self, done: int) -> None:
         self.done = done
         self._pictures = 0
-        self._marks = [(time.monotonic(), done, 0)]
+        self._waited = 0.0
+        self._marks = [(time.monotonic(), done, 0, 0.0)]
 
-    def advance(self, steps: int, pictures: int) -> None:
-        """Count steps, and the pictures they took."""
+    def advance(self, steps: int, pictures: int, waited: float) -> None:
+        """Count steps, the pictures they took, and the seconds that these were waited for."""
         self.done += steps
         self._pictures += pictures
+        self._waited += waited
         now = time.monotonic()
         if now - self._marks[-1][0] > 1:
-            self._marks = [*self._marks[-60:], (now, self.done, self._pictures)]
+            self._marks = [*self._marks[-60:], (now, self.done, self._pictures, self._waited)]
 
     @property
     def pictures_per_second(self) -> float | None:
         """None where no pictures are counted, or none were yet."""
-        started, _, before = self._marks[0]
+        started, _, before, _ = self._marks[0]
         return (self._pictures - before) / (time.monotonic() - started) or None
+
+    @property
+    def waiting(self) -> float:
+        """The part of the time that pictures were waited for, from 0 to 1."""
+        started, _, _, before = self._marks[0]
+        passed = time.monotonic() - started
+        return (self._waited - before) / passed if passed > 0 else 0.0
 
     def seconds_left(self, total: int) -> float | None:
         """For the rest of `total` steps; None before the first, and at the end."""
-        started, before, _ = self._marks[0]
+        started, before, _, _ = self._marks[0]
         if self.done in (before, total):
             return None
         return (time.monotonic() - started) / (self.done - before) * (total - self.done)
@@ -65,9 +74,9 @@ class Bar:
         self.text = ""
         self.pace = Pace(done)
 
-    def advance(self, steps: int = 1, pictures: int = 0) -> None:
-        """Count steps, and the pictures they took."""
-        self.pace.advance(steps, pictures)
+    def advance(self, steps: int = 1, pictures: int = 0, waited: float = 0.0) -> None:
+        """Count steps, the pictures they took, and the seconds that these were waited for."""
+        self.pace.advance(steps, pictures, waited)
 
     def note(self, text: str) -> None:
         """Show `text` beside the figures."""
@@ -82,8 +91,8 @@ class _TerminalBar(Bar):
         self._progress = progress
         self._task = progress.add_task(label, total=total, completed=done, note="")
 
-    def advance(self, steps: int = 1, pictures: int = 0) -> None:
-        super().advance(steps, pictures)
+    def advance(self, steps: int = 1, pictures: int = 0, waited: float = 0.0) -> None:
+        super().advance(steps, pictures, waited)
         self._progress.advance(self._task, steps)
 
     def note(self, text: str) -> None:
@@ -98,8 +107,8 @@ class _Lines(Bar):
         super().__init__(label, total, done)
         self._written = time.monotonic()
 
-    def advance(self, steps: int = 1, pictures: int = 0) -> None:
-        super().advance(steps, pictures)
+    def advance(self, steps: int = 1, pictures: int = 0, waited: float = 0.0) -> None:
+        super().advance(steps, pictures, waited)
         if time.monotonic() - self._written >= SECONDS:
             self.write()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import mbconv, supernet_step
+from benchmarks import loader, mbconv, supernet_step
 from proxyless_ext.bench import plain
 from proxyless_ext.bench.agreement import DisagreementError, check_block, relative_difference
 from proxyless_ext.bench.blocks import Edge
@@ -182,3 +184,15 @@ def test_bars_say_whether_they_are_met(fused: float, is_met: bool) -> None:
         }
     )
     assert [bar.is_met for bar in bars] == [is_met] * 7
+
+
+def test_reading_is_judged_beside_torchvision(run: Run, tmp_path: Path) -> None:
+    for part, name, index in itertools.product(("train", "val"), "ab", range(8)):
+        folder = tmp_path / "pictures" / part / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (90, 80), (index, 0, 0)).save(folder / f"{index}.png")
+    results = run(loader, str(tmp_path / "pictures"))
+    speeds = results["pictures_per_second"]
+    assert speeds.keys() == {"folder", "shards", "torchvision"}
+    for bar, name in zip(results["bars"], ("folder", "shards"), strict=True):
+        assert bar["value"] == pytest.approx(speeds[name] / speeds["torchvision"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import pickle
 import resource
 import time
 from collections.abc import Iterator
@@ -141,7 +142,8 @@ def test_an_epoch_of_imagenet(tmp_path: Path) -> None:
     )
     assert startup < 20  # Half of it where the cores are not shared.
     assert resumed < 10
-    assert held < 300 * IMAGENET
+    assert held < 512 * 2**20  # Most of it is what reading JSON leaves behind.
+    assert len(pickle.dumps(loaded.train)) < 100 * IMAGENET
 
 
 def resident_bytes() -> int:

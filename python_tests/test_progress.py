@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -123,6 +125,34 @@ def test_a_phase_notes_its_position(run: Run) -> None:
     assert (position.label, position.done, position.total) == ("walk", 1, 6)
     assert position.text.startswith("loss ")
     assert time.time() - position.time < 60
+
+
+class SlowPictures(Walk):
+    """Waits so long for every batch, and takes a second for a step."""
+
+    def __init__(self, clock: list[float], wait: float) -> None:
+        super().__init__()
+        self.clock, self.wait = clock, wait
+
+    def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in super().batches(epoch, start):
+            self.clock[0] += self.wait
+            yield batch
+
+    def step(self, *arguments: Any) -> None:
+        self.clock[0] += 1
+        super().step(*arguments)
+
+
+@pytest.mark.parametrize(("wait", "said"), [(3.0, ", 75% of the time for pictures"), (0.01, "")])
+def test_the_bar_says_which_waits(
+    run: Run, seconds: list[float], monkeypatch: pytest.MonkeyPatch, wait: float, said: str
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(Bar, "note", lambda bar, text: notes.append(text))
+    run_phase(SlowPictures(seconds, wait), run, seed=3, checkpoint_seconds=1e9)
+    assert len(notes) == 6
+    assert all(re.fullmatch(rf"loss -?[\d.]+{said}", note) for note in notes), notes
 
 
 class Crowd(Walk):

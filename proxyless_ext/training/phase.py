@@ -41,6 +41,9 @@ LOOK_SECONDS = 1.0
 POSITION_SECONDS = 5.0
 """Between two notes of the position, for those who look at the run from outside."""
 
+NOTED_WAIT = 0.05
+"""The part of the time from which on waiting for pictures is worth a word."""
+
 
 class Phase(ABC):
     """One phase of a run: what a step does, and what must survive a kill.
@@ -123,7 +126,9 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
             epoch, meter = sitting.epoch, sitting.meter
             batches = phase.batches(epoch, sitting.batch)
             while True:
+                asked = time.monotonic()
                 batch = _take(batches, stop) if sitting.batch < phase.num_batches else None
+                waited = time.monotonic() - asked
                 stops, saves = _agree(stop.requested, sitting.unsaved_seconds > checkpoint_seconds)
                 if stops:
                     sitting.save()
@@ -138,7 +143,8 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
                 with _memory_suffices(phase, step, batch):
                     phase.step(step, pictures, labels, meter)
                 sitting.batch += 1
-                bar.advance(sizes[epoch], sizes[epoch] * len(labels) * ranks.place()[1])
+                seen = sizes[epoch] * len(labels) * ranks.place()[1]
+                bar.advance(sizes[epoch], seen, waited)
                 sitting.look(bar)
             sitting.log(phase.end_epoch(epoch, meter))
             sitting.next_epoch()
@@ -315,7 +321,9 @@ class _Sitting:
             return
         self._looked = now
         if "loss" in (means := self.meter.means()):
-            bar.note(f"loss {means['loss']:.3f}")
+            waiting = bar.pace.waiting
+            waits = f", {waiting:.0%} of the time for pictures" if waiting > NOTED_WAIT else ""
+            bar.note(f"loss {means['loss']:.3f}{waits}")
         if now - self._noted >= POSITION_SECONDS and ranks.is_first():
             self._noted = now
             self.run.write_position(
