@@ -133,3 +133,62 @@ def mbconv_backward(
     NDArray[_Float] | None,  # dscale
     NDArray[_Float] | None,  # dshift
 ]: ...
+def separable_statistics(
+    x: NDArray[_Float],
+    threads: int = 1,
+    isa: str | None = None,
+) -> tuple[NDArray[_Float], NDArray[_Float]]: ...
+def separable_forward(
+    x: NDArray[_Float],
+    depthwise: NDArray[_Float],
+    pointwise: NDArray[_Float],
+    scale: NDArray[_Float],
+    shift: NDArray[_Float],
+    mean: NDArray[_Float],
+    var: NDArray[_Float],
+    eps: float = 1e-3,
+    stride: int = 1,
+    dilation: int = 1,
+    batch_statistics: bool = True,
+    threads: int = 1,
+    isa: str | None = None,
+) -> NDArray[_Float]: ...
+def separable_gate_probe(
+    grad: NDArray[_Float],
+    x: NDArray[_Float],
+    depthwise: NDArray[_Float],
+    pointwise: NDArray[_Float],
+    scale: NDArray[_Float],
+    shift: NDArray[_Float],
+    mean: NDArray[_Float],
+    var: NDArray[_Float],
+    eps: float = 1e-3,
+    stride: int = 1,
+    dilation: int = 1,
+    threads: int = 1,
+    isa: str | None = None,
+) -> float: ...
+def separable_backward(
+    grad: NDArray[_Float],
+    x: NDArray[_Float],
+    depthwise: NDArray[_Float],
+    pointwise: NDArray[_Float],
+    scale: NDArray[_Float],
+    shift: NDArray[_Float],
+    mean: NDArray[_Float],
+    var: NDArray[_Float],
+    eps: float = 1e-3,
+    stride: int = 1,
+    dilation: int = 1,
+    batch_statistics: bool = True,
+    input_grad: bool = True,
+    weight_grads: bool = True,
+    threads: int = 1,
+    isa: str | None = None,
+) -> tuple[
+    NDArray[_Float] | None,  # dx
+    NDArray[_Float] | None,  # ddepthwise
+    NDArray[_Float] | None,  # dpointwise
+    NDArray[_Float] | None,  # dscale
+    NDArray[_Float] | None,  # dshift
+]: ...

@@ -19,8 +19,10 @@ from .errors import UserError
 _ops = torch.ops.proxyless
 
 _BLOCK = ("x", "expand", "depthwise", "project", "scale", "shift")
-"""The tensors that have gradients, as every operator of the block has them in a row."""
-_PICTURES = ("grad", "x", "expand", "depthwise", "project")
+"""The tensors of an MBConv that have gradients, as its operators have them in a row."""
+_SEPARABLE = ("x", "depthwise", "pointwise", "scale", "shift")
+"""The same of the separable block."""
+_PICTURES = ("grad", "x", "expand", "depthwise", "project", "pointwise")
 """What autocast gives its type, as in plain layers: pictures and the convolutions' weights."""
 _VECTORS = ("scale", "shift", "mean", "var")
 """What it leaves float32: all of BatchNorm."""
@@ -85,7 +87,46 @@ def _(given: dict[str, Any]) -> tuple[Tensor, ...]:
 
 @_fake("mbconv_backward")
 def _(given: dict[str, Any]) -> tuple[Tensor, ...]:
-    x, *weights = (given[name] for name in _BLOCK)
+    return _gradients(given, _BLOCK)
+
+
+@_fake("mbconv_gate_probe")
+def _(given: dict[str, Any]) -> Tensor:
+    return _probe(given)
+
+
+@_fake("separable_statistics", "separable")
+def _(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    x = given["x"]
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.new_empty(x.shape[1], dtype=dtype), x.new_empty(x.shape[1], dtype=dtype)
+
+
+@_fake("separable_forward", "separable")
+def _(given: dict[str, Any]) -> Tensor:
+    x, stride = given["x"], given["stride"]
+    height, width = (_strided(size, stride) for size in x.shape[2:])
+    return _picture(x, x.shape[0], given["pointwise"].shape[0], height, width)
+
+
+@_fake("separable_backward", "separable")
+def _(given: dict[str, Any]) -> tuple[Tensor, ...]:
+    return _gradients(given, _SEPARABLE)
+
+
+@_fake("separable_gate_probe", "separable")
+def _(given: dict[str, Any]) -> Tensor:
+    return _probe(given)
+
+
+@_fake("alpha_gradient", "alpha_gradient", "alpha")
+def _(given: dict[str, Any]) -> Tensor:
+    return torch.empty_like(given["alpha"], memory_format=torch.contiguous_format)
+
+
+def _gradients(given: dict[str, Any], names: Sequence[str]) -> tuple[Tensor, ...]:
+    """Of x, the first of the names, and of weights."""
+    x, *weights = (given[name] for name in names)
 
     def gradient(weight: Tensor | None) -> Tensor:
         shape = weight.shape if weight is not None and given["weight_grads"] else (0,)
@@ -96,15 +137,9 @@ def _(given: dict[str, Any]) -> tuple[Tensor, ...]:
     return (dx, *map(gradient, weights))
 
 
-@_fake("mbconv_gate_probe")
-def _(given: dict[str, Any]) -> Tensor:
+def _probe(given: dict[str, Any]) -> Tensor:
     result: Tensor = given["scale"].new_empty(())
     return result
-
-
-@_fake("alpha_gradient", "alpha_gradient", "alpha")
-def _(given: dict[str, Any]) -> Tensor:
-    return torch.empty_like(given["alpha"], memory_format=torch.contiguous_format)
 
 
 def _picture(like: Tensor, *sizes: int) -> Tensor:
@@ -139,10 +174,28 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    return _asked_gradients(ctx, grad, _ops.mbconv_backward)
+
+
+def _keep_separable(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    given = _by_name(_ops.separable_forward, inputs)
+    ctx.save_for_backward(*(given[name] for name in (*_SEPARABLE, "mean", "var")))
+    ctx.settings = {name: given[name] for name in ("eps", "stride", "dilation", "batch_statistics")}
+    ctx.set_materialize_grads(False)
+
+
+def _separable_backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+    return _asked_gradients(ctx, grad, _ops.separable_backward)
+
+
+def _asked_gradients(
+    ctx: Any, grad: Tensor | None, backward: Callable[..., tuple[Tensor, ...]]
+) -> tuple[Tensor | None, ...]:
+    """Those of x, the first input, and of the weights, if any of them is asked for."""
     needed = ctx.needs_input_grad
     if grad is None:
         return (None,) * len(needed)
-    gradients = _ops.mbconv_backward(
+    gradients = backward(
         grad,
         *ctx.saved_tensors,
         **ctx.settings,
@@ -163,12 +216,18 @@ def _refuse(sentence: str) -> Callable[..., NoReturn]:
 torch.library.register_autograd(
     "proxyless::mbconv_forward", _backward, setup_context=_keep_for_backward
 )
+torch.library.register_autograd(
+    "proxyless::separable_forward", _separable_backward, setup_context=_keep_separable
+)
 # Without these, gradients would silently stop here.
 for _name, _sentence in {
     "mbconv_moments": "mbconv_moments has no gradient; give it a detached x",
     "mbconv_gate_probe": "mbconv_gate_probe has no gradient; give it detached tensors",
     "alpha_gradient": "alpha_gradient has no gradient; give it detached tensors",
     "mbconv_backward": "mbconv has no second derivative; call backward without create_graph",
+    "separable_statistics": "separable_statistics has no gradient; give it a detached x",
+    "separable_gate_probe": "separable_gate_probe has no gradient; give it detached tensors",
+    "separable_backward": "separable has no second derivative; call backward without create_graph",
 }.items():
     torch.library.register_autograd(f"proxyless::{_name}", _refuse(_sentence))
 
@@ -194,8 +253,15 @@ def _autocast(op: Any, device: str) -> Callable[..., Any]:
     return kernel
 
 
-for _name in ("mbconv_moments", "mbconv_forward", "mbconv_gate_probe"):
-    for _device in ("cpu", "cuda"):
+for _name, _devices in {
+    "mbconv_moments": ("cpu", "cuda"),
+    "mbconv_forward": ("cpu", "cuda"),
+    "mbconv_gate_probe": ("cpu", "cuda"),
+    "separable_statistics": ("cpu",),
+    "separable_forward": ("cpu",),
+    "separable_gate_probe": ("cpu",),
+}.items():
+    for _device in _devices:
         _kernel = _autocast(getattr(_ops, _name), _device)
         _library.impl(_name, _kernel, f"Autocast{_device.upper()}")
 
@@ -240,3 +306,30 @@ def _backward_flops(*args: Any, out_shape: tuple[torch.Size, ...], **named: Any)
     if given["weight_grads"]:
         flops += expand + depthwise + project
     return flops
+
+
+def _separable_flops(given: dict[str, Any], output: torch.Size) -> int:
+    """Of both convolutions; `given` holds shapes."""
+    pixels = output[0] * output[2] * output[3]
+    return 2 * pixels * (math.prod(given["depthwise"]) + math.prod(given["pointwise"]))
+
+
+@register_flop_formula(_ops.separable_forward)
+def _separable_forward_flops(*args: Any, out_shape: torch.Size, **named: Any) -> int:
+    return _separable_flops(_by_name(_ops.separable_forward, args) | named, out_shape)
+
+
+@register_flop_formula(_ops.separable_gate_probe)
+def _separable_probe_flops(*args: Any, out_shape: torch.Size, **named: Any) -> int:
+    given = _by_name(_ops.separable_gate_probe, args) | named
+    return _separable_flops(given, given["grad"])
+
+
+@register_flop_formula(_ops.separable_backward)
+def _separable_backward_flops(*args: Any, out_shape: tuple[torch.Size, ...], **named: Any) -> int:
+    given = _by_name(_ops.separable_backward, args) | named
+    pixels = math.prod(given["grad"]) // given["grad"][1]
+    depthwise = 2 * pixels * math.prod(given["depthwise"])
+    once = _separable_flops(given, given["grad"])  # Gradients go back through both,
+    # and for the weights', the depthwise convolution is run again.
+    return once + (once + depthwise if given["weight_grads"] else 0)

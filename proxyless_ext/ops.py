@@ -4,8 +4,8 @@ Importing this loads them. Where they are missing, calling one is a UserError th
 them, and everything else works.
 
 Under autocast the pictures and the convolutions' weights take its type, as in plain layers, and the
-BatchNorms' vectors float32. Of what the operators give, only `y` of `mbconv` has gradients: first
-ones, with respect to x, the weights, scale and shift.
+BatchNorms' vectors float32. Of what the operators give, only `y` of `mbconv` and of `separable` has
+gradients: first ones, with respect to x, the weights, scale and shift.
 
 GPUs multiply float32 as TF32 if `torch.backends.cudnn` lets convolutions do so, which is PyTorch's
 default; a compiled function keeps the setting it was compiled with. The host never waits for a GPU,
@@ -247,6 +247,126 @@ def mbconv_gate_probe(
         expand_stride, _allows_tf32(),
     )  # fmt: skip
     return probe
+
+
+class SeparableResult(NamedTuple):
+    """What `separable` gives.
+
+    Attributes:
+        y: [N, O, Ho, Wo], channels last in memory.
+        mean: [C], by which the BatchNorm normalised.
+        var: [C], the variances of the same, which are biased.
+    """
+
+    y: Tensor
+    mean: Tensor
+    var: Tensor
+
+
+@_with_user_errors
+def separable(
+    x: Tensor,
+    depthwise: Tensor,
+    pointwise: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor | None = None,
+    var: Tensor | None = None,
+    *,
+    eps: float,
+    stride: int = 1,
+    dilation: int = 1,
+) -> SeparableResult:
+    """Pre-activated separable convolution, of which x and its statistics are kept for backward.
+
+    BatchNorm, ReLU, a depthwise and a 1x1 convolution, with nothing between the last two, on the
+    CPU. The depthwise one pads by half its kernel, dilated as it is. Channels-last input is read as
+    it lies; any other is copied.
+
+    Args:
+        x: [N, C, H, W], float32, float64, bfloat16 or float16.
+        depthwise: [C, 1, k, k], in x's type like all weights.
+        pointwise: [O, C, 1, 1].
+        scale, shift: the BatchNorm's weight and bias [C]; float32, or float64 if x is.
+        mean, var: [C], what to normalise by instead of the batch's statistics. They get no
+            gradient.
+        eps: added to the variances.
+        stride: of the depthwise convolution, 1 or 2.
+        dilation: of the depthwise convolution.
+
+    Raises:
+        UserError: an argument does not fit, or the compiled operators are missing.
+    """
+    _check_on_cpu(x)
+    if (mean is None) != (var is None):
+        raise UserError("separable: mean and var must be given together")
+    batch_statistics = mean is None
+    if mean is None or var is None:
+        mean, var = torch.ops.proxyless.separable_statistics(x.detach())
+    y = torch.ops.proxyless.separable_forward(
+        x, depthwise, pointwise, scale, shift, mean, var, eps, stride, dilation, batch_statistics
+    )
+    return SeparableResult(y, mean, var)
+
+
+@_with_user_errors
+def separable_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel of x, which all `separable` of x share.
+
+    Args:
+        x: [N, C, H, W].
+
+    Returns:
+        [C] each, float32, or float64 if x is.
+
+    Raises:
+        UserError: an argument does not fit, or the compiled operators are missing.
+    """
+    _check_on_cpu(x)
+    mean, var = torch.ops.proxyless.separable_statistics(x)
+    return mean, var
+
+
+@_with_user_errors
+def separable_gate_probe(
+    grad: Tensor,
+    x: Tensor,
+    depthwise: Tensor,
+    pointwise: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    *,
+    eps: float,
+    stride: int = 1,
+    dilation: int = 1,
+) -> Tensor:
+    """`<grad, y>` for the y of `separable`, of which a few rows exist at a time.
+
+    Args:
+        grad: dL/dy [N, O, Ho, Wo].
+        mean, var: [C], such as `separable_statistics` gives. The other arguments are those of
+            `separable`.
+
+    Returns:
+        0-dim, of scale's type.
+
+    Raises:
+        UserError: an argument does not fit, or the compiled operators are missing.
+    """
+    _check_on_cpu(x)
+    probe: Tensor = torch.ops.proxyless.separable_gate_probe(
+        grad, x, depthwise, pointwise, scale, shift, mean, var, eps, stride, dilation
+    )
+    return probe
+
+
+def _check_on_cpu(x: Tensor) -> None:
+    if x.device.type != "cpu":
+        raise UserError(
+            f"separable: there are no kernels for {x.device.type}; use plain layers there"
+        )
 
 
 @_with_user_errors

@@ -11,8 +11,16 @@ H1, H2 and H3 are E, D and P normalised: H = (E - mean) / sqrt(var + eps), chann
 Without an expand layer, A1 = x. Backward is the chain rule spelled out layer by layer. Like the
 fused kernels it has x, P and the statistics from forward, and computes everything else again.
 
-The BatchNorms' vectors [S] hold the layers' channels one after the other: S = 2 hidden + O, or
-hidden + O without an expand layer. Everything is computed in float32 at least.
+A separable block (pre-activated, He et al., Identity Mappings, 2016) has its only BatchNorm, and
+ReLU, in front of both of its convolutions, with nothing between these:
+
+    A = relu(scale H + shift)     D = Wd * A     Y = Wp D
+
+H is x normalised, so that the statistics are x's own, which all such blocks that read one x share.
+It needs x and the statistics for backward.
+
+The vectors [S] of the MBConv's BatchNorms hold the layers' channels one after the other: S = 2
+hidden + O, or hidden + O without an expand layer. Everything is computed in float32 at least.
 """
 
 from __future__ import annotations
@@ -160,16 +168,13 @@ def mbconv_backward(
         dX = dX + G
     dscale, dshift = (torch.cat(vectors) for vectors in zip(*dnorms, strict=True))
 
-    def asked(gradient: Tensor | None, like: Tensor, wanted: bool) -> Tensor:
-        return gradient.to(like.dtype) if wanted and gradient is not None else like.new_empty(0)
-
     return (
-        asked(dX, x, input_grad),
-        asked(dWe, x, weight_grads),
-        asked(dWd, x, weight_grads),
-        asked(dWp, x, weight_grads),
-        asked(dscale, scale, weight_grads),
-        asked(dshift, shift, weight_grads),
+        _asked(dX, x, input_grad),
+        _asked(dWe, x, weight_grads),
+        _asked(dWd, x, weight_grads),
+        _asked(dWp, x, weight_grads),
+        _asked(dscale, scale, weight_grads),
+        _asked(dshift, shift, weight_grads),
     )
 
 
@@ -213,6 +218,126 @@ def mbconv_gate_probe(
     T = _widened(grad).sum((0, 2, 3))
     S = (_widened(grad) * P).sum((0, 2, 3))
     return (scale3 * (S - mean3 * T) / torch.sqrt(var3 + eps) + shift3 * T).sum()
+
+
+def separable_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each channel of x.
+
+    Args:
+        x: [N, C, H, W].
+
+    Returns:
+        [C] each, in float32 at least; NaN for an empty batch.
+    """
+    mean, var = _statistics(x.double())
+    vector_type = torch.promote_types(x.dtype, torch.float32)
+    return mean.to(vector_type), var.to(vector_type)
+
+
+def separable_forward(
+    x: Tensor,
+    depthwise: Tensor,
+    pointwise: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    stride: int,
+    dilation: int,
+    batch_statistics: bool,
+) -> Tensor:
+    """The separable block's output.
+
+    Args:
+        x: [N, C, H, W].
+        depthwise: Wd [C, 1, k, k].
+        pointwise: Wp [O, C, 1, 1].
+        scale, shift: the BatchNorm's weight and bias [C].
+        mean, var: what to normalise by [C].
+        stride, dilation: of the depthwise convolution.
+        batch_statistics: mean and var are x's own, so that gradients flow through them too.
+
+    Returns:
+        Y [N, O, Ho, Wo].
+    """
+    A = F.relu(_affine(_normalise(_widened(x), mean, var, eps), scale, shift))
+    D = _conv(A, _widened(depthwise), stride, dilation)
+    return _conv(D, _widened(pointwise), 1).to(x.dtype)
+
+
+def separable_backward(
+    grad: Tensor,
+    x: Tensor,
+    depthwise: Tensor,
+    pointwise: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    stride: int,
+    dilation: int,
+    batch_statistics: bool,
+    input_grad: bool,
+    weight_grads: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """All gradients of the separable block, from G = dL/dY.
+
+    Args:
+        grad: G [N, O, Ho, Wo].
+        input_grad: dx is asked for.
+        weight_grads: the other gradients are asked for. Other arguments are those of
+            `separable_forward`.
+
+    Returns:
+        dx, ddepthwise, dpointwise, dscale and dshift, each of the shape of what it is the gradient
+        of, or empty if not asked for.
+    """
+    X, Wd, Wp, G = (_widened(value) for value in (x, depthwise, pointwise, grad))
+    H = _normalise(X, mean, var, eps)
+    Z = _affine(H, scale, shift)
+    A = F.relu(Z)
+    D = _conv(A, Wd, stride, dilation)
+
+    dD, dWp = _conv_backward(G, D, Wp, 1)
+    dA, dWd = _conv_backward(dD, A, Wd, stride, dilation)
+    dZ = dA.masked_fill(Z <= 0, 0)  # NaN passes.
+    dX, dscale, dshift = _norm_backward(dZ, H, scale, var, eps, batch_statistics)
+    return (
+        _asked(dX, x, input_grad),
+        _asked(dWd, x, weight_grads),
+        _asked(dWp, x, weight_grads),
+        _asked(dscale, scale, weight_grads),
+        _asked(dshift, shift, weight_grads),
+    )
+
+
+def separable_gate_probe(
+    grad: Tensor,
+    x: Tensor,
+    depthwise: Tensor,
+    pointwise: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    eps: float,
+    stride: int,
+    dilation: int,
+) -> Tensor:
+    """The gradient of the separable block's gate, `<G, Y>`, without keeping Y.
+
+    Args:
+        grad: G [N, O, Ho, Wo]. The other arguments are those of `separable_forward`.
+
+    Returns:
+        0-dim, of scale's dtype.
+    """
+    Y = separable_forward(
+        _widened(x), depthwise, pointwise, scale, shift, mean, var, eps, stride, dilation, True
+    )
+    return (_widened(grad) * Y).sum()
 
 
 def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
@@ -285,6 +410,11 @@ def _norm_sizes(expand: Tensor | None, depthwise: Tensor, project: Tensor) -> li
     return [hidden, out_channels] if expand is None else [hidden, hidden, out_channels]
 
 
+def _asked(gradient: Tensor | None, like: Tensor, wanted: bool) -> Tensor:
+    """The gradient as a result, which is empty if it is not wanted."""
+    return gradient.to(like.dtype) if wanted and gradient is not None else like.new_empty(0)
+
+
 def _widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
@@ -292,27 +422,35 @@ def _widened(values: Tensor) -> Tensor:
 # --- The layers, forward beside backward ---
 
 
-def _patches(x: Tensor, kernel: int, stride: int) -> Tensor:
+def _patches(x: Tensor, kernel: int, stride: int, dilation: int = 1) -> Tensor:
     """[N, C kernel^2, Ho Wo]: what each pixel of a convolution's output is made of."""
-    return F.unfold(x, kernel, padding=kernel // 2, stride=stride)
+    return F.unfold(x, kernel, dilation, _padding(kernel, dilation), stride)
 
 
-def _conv(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+def _conv(x: Tensor, weight: Tensor, stride: int, dilation: int = 1) -> Tensor:
     """The convolution, of all channels or depthwise as the weight's shape says."""
     groups = x.shape[1] // weight.shape[1]
-    return F.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=groups)
+    padding = _padding(weight.shape[-1], dilation)
+    return F.conv2d(x, weight, None, stride, padding, dilation, groups)
 
 
-def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+def _conv_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int = 1
+) -> tuple[Tensor, Tensor]:
     """dL/dx and dL/dweight."""
     groups, kernel = x.shape[1] // weight.shape[1], weight.shape[-1]
     grads = grad.flatten(2).unflatten(1, (groups, -1))  # [N, groups, O / groups, Ho Wo]
-    patches = _patches(x, kernel, stride).unflatten(1, (groups, -1))
+    patches = _patches(x, kernel, stride, dilation).unflatten(1, (groups, -1))
     matrices = weight.flatten(1).unflatten(0, (groups, -1))  # [groups, O / groups, C / groups k^2]
     dmatrices = torch.einsum("ngop,ngip->goi", grads, patches)
     dpatches = torch.einsum("goi,ngop->ngip", matrices, grads).flatten(1, 2)
-    dx = F.fold(dpatches, x.shape[2:], kernel, padding=kernel // 2, stride=stride)
+    dx = F.fold(dpatches, x.shape[2:], kernel, dilation, _padding(kernel, dilation), stride)
     return dx, dmatrices.reshape(weight.shape)
+
+
+def _padding(kernel: int, dilation: int) -> int:
+    """Half a kernel, dilated as it is."""
+    return dilation * (kernel // 2)
 
 
 def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,18 +13,15 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mbconv_cases import CASES, KINK, Block, Case, cases, plain_mbconv
-from mbconv_checks import assert_same, check_against_twin, grad_of, native, run_all
-from numpy.typing import NDArray
+from mbconv_checks import assert_same, check_against_twin, grad_of, run_all
+from on_arrays import Array, OnArrays, array_of
 from torch import Tensor
 from torch.nn import functional as F
 
 from proxyless_ext import _C, reference
 
-Array = NDArray[np.floating]
-
 ROOT = Path(__file__).parents[1]
 ISAS = _C.supported_isas()
-PICTURES = ("x", "grad", "y", "p", "dx")
 
 ODD, STEM, NO_EXPAND = CASES[0], CASES[4], CASES[7]
 KINDS = [ODD, NO_EXPAND, STEM]
@@ -46,60 +41,10 @@ in_both_modes = pytest.mark.parametrize("frozen", [False, True], ids=["batch", "
 for_all_kinds = pytest.mark.parametrize("case", KINDS, ids=str)
 
 
-def array_of(name: str, tensor: Tensor) -> Array:
-    """A tensor as the entry points take it."""
-    values = tensor.detach()
-    dense = values.permute(0, 2, 3, 1) if name in PICTURES and values.dim() == 4 else values
-    return dense.contiguous().numpy()
-
-
 def arrays(block: Block) -> dict[str, Array | None]:
     """The tensors of a block."""
     named = block._asdict().items()
     return {name: None if value is None else array_of(name, value) for name, value in named}
-
-
-class OnArrays:
-    """The operators, by the kernels of `_C`.
-
-    Args:
-        isa: the instruction set.
-        threads: how many.
-        lay_out: moves x and grad to where kernels are to read them.
-    """
-
-    def __init__(
-        self, isa: str, threads: int = 1, lay_out: Callable[[Array], Array] = lambda array: array
-    ) -> None:
-        self.options: dict[str, Any] = {"isa": isa, "threads": threads}
-        self.lay_out = lay_out
-
-    def __getattr__(self, operator: str) -> Callable[..., Any]:
-        return partial(self._run, operator)
-
-    def _run(self, operator: str, *values: Any) -> Any:
-        schema = getattr(native, operator).default._schema
-        given = {a.name: v for a, v in zip(schema.arguments, values, strict=False)}
-        arguments = {
-            name: array_of(name, value) if isinstance(value, Tensor) else value
-            for name, value in given.items()
-        }
-        for name in {"x", "grad"} & set(arguments):
-            arguments[name] = self.lay_out(arguments[name])
-        found = getattr(_C, operator)(**arguments, **self.options)
-        if isinstance(found, float):
-            return torch.tensor(found, dtype=given["scale"].dtype)
-        if not isinstance(found, tuple):
-            return torch.from_numpy(found)
-        names = [result.name for result in schema.returns]
-        return [self._tensor(*each, given["x"]) for each in zip(names, found, strict=True)]
-
-    @staticmethod
-    def _tensor(name: str, array: Array | None, x: Tensor) -> Tensor:
-        if array is None:
-            return x.new_empty(0, dtype=torch.float64 if name == "moments" else x.dtype)
-        tensor = torch.from_numpy(array)
-        return tensor.permute(0, 3, 1, 2) if name in PICTURES else tensor
 
 
 # --- What they compute ---

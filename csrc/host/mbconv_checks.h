@@ -1,22 +1,15 @@
 // The checks of a block's sizes and options, for all layers above the kernels.
-//
-// A check throws std::invalid_argument with a sentence that names the argument.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 
-#include "host/refusal.h"
+#include "host/checks.h"
 #include "kernels/mbconv.h"
 
 namespace proxyless::mbconv {
 
-template <class... Parts>
-void check(bool condition, const Parts&... parts) {
-  if (!condition) refuse("mbconv: ", parts...);
-}
-
-void check_sizes(const char* name, const Sizes& sizes, const Sizes& expected);
+constexpr Checks check("mbconv");
 
 // What forward, backward and probe are given, without the values.
 struct BlockSizes {

@@ -7,6 +7,18 @@
 
 namespace proxyless {
 
+// NaN passes through, as in relu6.
+template <class T>
+constexpr T relu(T z) {
+  return z < T{0} ? T{0} : z;
+}
+
+// dL/dz, given grad = dL/drelu(z).
+template <class T>
+constexpr T relu_backward(T z, T grad) {
+  return z <= T{0} ? T{0} : grad;
+}
+
 // BatchNorm of one channel: z = scale h + shift with h = (x - mean) / sqrt(var + eps).
 template <class T>
 struct BatchNorm {

@@ -26,9 +26,10 @@ struct MBConvShape {
   int64_t expand_kernel;   // odd; 1 in an MBConv, 0 if there is no expand layer
   int64_t expand_stride;   // 1 in an MBConv; the stem in front of a separable block has 2
   int64_t kernel, stride;  // of the depthwise convolution; the kernel is odd
+  int64_t dilation = 1;    // of the depthwise convolution; 1 in an MBConv
 
   bool has_expand() const { return expand_kernel > 0; }
-  // Every convolution pads by half its kernel.
+  // Every convolution pads by half its kernel, dilated as it is.
   int64_t mid_height() const { return has_expand() ? strided(height, expand_stride) : height; }
   int64_t mid_width() const { return has_expand() ? strided(width, expand_stride) : width; }
   int64_t out_height() const { return strided(mid_height(), stride); }

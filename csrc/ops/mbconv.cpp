@@ -6,20 +6,9 @@ namespace proxyless::ops {
 namespace {
 
 using mbconv::check;
-using mbconv::check_sizes;
 
 std::optional<Sizes> sizes_of_optional(const OptionalTensor& tensor) {
   return tensor ? std::optional(sizes_of(*tensor)) : std::nullopt;
-}
-
-void check_kind(const char* name, const Tensor& tensor, ScalarType type, const Tensor& x) {
-  check(tensor.scalar_type() == type, name, " must be ", torch::headeronly::toString(type),
-        " to go with x, not ", torch::headeronly::toString(tensor.scalar_type()));
-  check(tensor.device() == x.device(), name, " must be on the same device as x");
-}
-
-void check_vector(const char* name, const Tensor& vector, const Tensor& x) {
-  check_kind(name, vector, vector_type(x), x);
 }
 
 MBConvShape check_block(const MBConvArguments& args) {
@@ -28,12 +17,12 @@ MBConvShape check_block(const MBConvArguments& args) {
       mbconv::check_block({sizes_of(x), sizes_of_optional(args.expand), sizes_of(args.depthwise),
                            sizes_of(args.project), sizes_of(args.scale), sizes_of(args.shift),
                            args.eps, args.stride, args.expand_stride});
-  dtype_of(x);
-  if (args.expand) check_kind("expand", *args.expand, x.scalar_type(), x);
-  check_kind("depthwise", args.depthwise, x.scalar_type(), x);
-  check_kind("project", args.project, x.scalar_type(), x);
-  check_vector("scale", args.scale, x);
-  check_vector("shift", args.shift, x);
+  dtype_of(check, x);
+  if (args.expand) check_kind(check, "expand", *args.expand, x.scalar_type(), x);
+  check_kind(check, "depthwise", args.depthwise, x.scalar_type(), x);
+  check_kind(check, "project", args.project, x.scalar_type(), x);
+  check_vector(check, "scale", args.scale, x);
+  check_vector(check, "shift", args.shift, x);
   return shape;
 }
 
@@ -41,27 +30,27 @@ void check_statistics(const OptionalTensor& mean, const OptionalTensor& var, con
                       const MBConvShape& shape) {
   mbconv::check_statistics(sizes_of_optional(mean), sizes_of_optional(var), shape);
   if (!mean) return;
-  check_vector("mean", *mean, x);
-  check_vector("var", *var, x);
+  check_vector(check, "mean", *mean, x);
+  check_vector(check, "var", *var, x);
 }
 
 void check_output(const char* name, const Tensor& tensor, const Tensor& x,
                   const MBConvShape& shape) {
-  check_sizes(name, sizes_of(tensor),
+  check.sizes(name, sizes_of(tensor),
               {shape.batch, shape.out_channels, shape.out_height(), shape.out_width()});
-  check_kind(name, tensor, x.scalar_type(), x);
+  check_kind(check, name, tensor, x.scalar_type(), x);
 }
 
 void check_moments_of(const Tensor& moments, const Tensor& x, const MBConvShape& shape) {
-  check_sizes("moments", sizes_of(moments), mbconv::moments_sizes(shape));
-  check_kind("moments", moments, ScalarType::Double, x);
+  check.sizes("moments", sizes_of(moments), mbconv::moments_sizes(shape));
+  check_kind(check, "moments", moments, ScalarType::Double, x);
 }
 
 }  // namespace
 
 MBConvShape check_moments(const Tensor& x, int64_t kernel, int64_t stride) {
   const MBConvShape shape = mbconv::check_moments(sizes_of(x), kernel, stride);
-  dtype_of(x);
+  dtype_of(check, x);
   return shape;
 }
 
@@ -94,17 +83,6 @@ MBConvShape check_gate_probe(const MBConvArguments& args, const Tensor& grad,
   check_statistics(mean, var, args.x, shape);
   if (moments && shape.has_expand()) check_moments_of(*moments, args.x, shape);
   return shape;
-}
-
-DType dtype_of(const Tensor& x) {
-  const std::optional<DType> dtype = kernel_dtype(x);
-  check(dtype.has_value(), "x must be Float, Double, BFloat16 or Half, not ",
-        torch::headeronly::toString(x.scalar_type()));
-  return *dtype;
-}
-
-ScalarType vector_type(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 }  // namespace proxyless::ops

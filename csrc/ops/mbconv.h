@@ -1,10 +1,10 @@
 // What the devices' implementations of the mbconv operators share: the checks of their arguments,
 // which are those of host/mbconv_checks.h, and of types and devices.
-//
-// None looks at the values in a tensor, which on a GPU would have to be waited for.
 #pragma once
 
+#include "host/mbconv_checks.h"
 #include "kernels/mbconv.h"
+#include "ops/tensor_checks.h"
 #include "ops/tensors.h"
 
 namespace proxyless::ops {
@@ -42,11 +42,5 @@ MBConvShape check_gate_probe(const MBConvArguments& args,
                              const OptionalTensor& mean,      // [S]
                              const OptionalTensor& var,       // [S]
                              const OptionalTensor& moments);  // [1 + K, K]
-
-// How pictures like `x` and their weights are stored.
-DType dtype_of(const Tensor& x);
-
-// How per-channel vectors that go with `x` are stored.
-ScalarType vector_type(const Tensor& x);
 
 }  // namespace proxyless::ops

@@ -1,49 +1,25 @@
 // The mbconv operators on the CPU, on torch's threads.
 #include <torch/csrc/stable/library.h>
 
-#include <cmath>
-
-#include "host/isa_choice.h"
-#include "host/refusal.h"
-#include "host/workspace.h"
 #include "kernels/cpu/mbconv.h"
 #include "kernels/storage.h"
+#include "ops/cpu.h"
 #include "ops/mbconv_operators.h"
 
 namespace proxyless::ops {
 namespace {
-
-ParallelFor torch_threads() {
-  const auto run = [](void*, int64_t tasks, void (*body)(void* body_context, int64_t task),
-                      void* body_context) {
-    torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) body(body_context, task);
-    });
-  };
-  return {run, nullptr};
-}
-
-cpu::Isa selected_isa() {
-  static const cpu::Isa isa = isa_of_environment();
-  return isa;
-}
 
 class Cpu {
  public:
   using Picture = ops::Picture;
   using Dense = ops::Dense;
 
-  Cpu(const Tensor& x, bool) : dtype_(dtype_of(x)) {}
+  Cpu(const Tensor& x, bool) : dtype_(dtype_of(mbconv::check, x)) {}
 
   void check(const MBConvShape&) const {}
 
   void check_vector(const char* name, const void* vector, const MBConvShape& shape) const {
-    const DType dtype = vector_dtype(dtype_);
-    for (int64_t i = 0; i < shape.norm_channels(); ++i) {
-      if (!std::isfinite(read(vector, dtype, i))) {
-        refuse("mbconv: ", name, " has a value that is not finite");
-      }
-    }
+    check_finite(mbconv::check, name, vector, vector_dtype(dtype_), shape.norm_channels());
   }
 
   void run(MBConvMoments& args, const MBConvShape& shape) const {
@@ -63,12 +39,7 @@ class Cpu {
   template <class Args>
   void run(void (*kernel)(const Args&, cpu::Isa), Args& args, const MBConvShape& shape,
            int64_t cpu::MBConvPlan::* bytes) const {
-    const cpu::Isa isa = selected_isa();
-    const Workspace workspace(
-        static_cast<std::size_t>(cpu::plan_mbconv(shape, dtype_, isa).*bytes));
-    args.workspace = workspace.data();
-    args.parallel = torch_threads();
-    kernel(args, isa);
+    run_on_cpu(kernel, args, cpu::plan_mbconv(shape, dtype_, selected_isa()).*bytes);
   }
 
   DType dtype_;

@@ -35,7 +35,7 @@ class Gpu {
       : x_(x), stream_("mbconv", x), launch_{device(x.get_device_index()), stream_.get(), tf32} {}
 
   void check(const MBConvShape& shape) const {
-    const char* const why_not = cuda::unsupported(shape, dtype_of(x_));
+    const char* const why_not = cuda::unsupported(shape, dtype_of(mbconv::check, x_));
     if (why_not != nullptr) refuse("mbconv: ", why_not);
   }
 
@@ -65,7 +65,8 @@ class Gpu {
   template <class Args>
   void run(void (*kernel)(const Args&, const cuda::Launch&), Args& args, const MBConvShape& shape,
            int64_t cuda::MBConvPlan::* bytes) const {
-    const int64_t needed = cuda::plan_mbconv(shape, dtype_of(x_), launch_.device).*bytes;
+    const int64_t needed =
+        cuda::plan_mbconv(shape, dtype_of(mbconv::check, x_), launch_.device).*bytes;
     const Tensor workspace = new_dense({needed}, ScalarType::Byte, x_);
     args.workspace = workspace.mutable_data_ptr();
     kernel(args, launch_);

@@ -178,7 +178,7 @@ class MBConvOperators {
       device.check_vector("scale", scale_.data(), shape);
       device.check_vector("shift", shift_.data(), shape);
       input_.shape = shape;
-      input_.dtype = dtype_of(args.x);
+      input_.dtype = dtype_of(mbconv::check, args.x);
       input_.x = x_.pixels();
       input_.expand = expand_.data();
       input_.depthwise = depthwise_.data();
@@ -210,7 +210,7 @@ class MBConvOperators {
                             const Pixels& pixels, const MBConvShape& shape, const Tensor& x) {
     MBConvMoments args{};
     args.shape = shape;
-    args.dtype = dtype_of(x);
+    args.dtype = dtype_of(mbconv::check, x);
     args.x = pixels;
     args.moments = moments.mutable_data_ptr<double>();
     device.run(args, shape);

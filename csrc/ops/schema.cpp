@@ -21,5 +21,19 @@ STABLE_TORCH_LIBRARY(proxyless, m) {
       "mbconv_gate_probe(Tensor grad, Tensor x, Tensor? expand, Tensor depthwise, Tensor project, "
       "Tensor scale, Tensor shift, Tensor? mean, Tensor? var, Tensor? moments, float eps, "
       "int stride, int expand_stride, bool tf32=False) -> Tensor");
+  m.def("separable_statistics(Tensor x) -> (Tensor mean, Tensor var)");
+  m.def(
+      "separable_forward(Tensor x, Tensor depthwise, Tensor pointwise, Tensor scale, Tensor shift, "
+      "Tensor mean, Tensor var, float eps, int stride, int dilation, bool batch_statistics) "
+      "-> Tensor");
+  m.def(
+      "separable_backward(Tensor grad, Tensor x, Tensor depthwise, Tensor pointwise, Tensor scale, "
+      "Tensor shift, Tensor mean, Tensor var, float eps, int stride, int dilation, "
+      "bool batch_statistics, bool input_grad, bool weight_grads) "
+      "-> (Tensor dx, Tensor ddepthwise, Tensor dpointwise, Tensor dscale, Tensor dshift)");
+  m.def(
+      "separable_gate_probe(Tensor grad, Tensor x, Tensor depthwise, Tensor pointwise, "
+      "Tensor scale, Tensor shift, Tensor mean, Tensor var, float eps, int stride, int dilation) "
+      "-> Tensor");
   m.def("alpha_gradient(Tensor alpha, Tensor gate_gradient) -> Tensor");
 }

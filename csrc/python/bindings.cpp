@@ -58,4 +58,5 @@ PYBIND11_MODULE(_C, m) {
       "Name the instruction set that CPU kernels use: the best one, or the one that the "
       "environment variable PROXYLESS_CPU_ISA names.");
   proxyless::bind_mbconv(m);
+  proxyless::bind_separable(m);
 }

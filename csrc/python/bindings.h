@@ -15,5 +15,6 @@ namespace proxyless {
 cpu::Isa select_isa(const std::optional<std::string>& name);
 
 void bind_mbconv(pybind11::module_& m);
+void bind_separable(pybind11::module_& m);
 
 }  // namespace proxyless

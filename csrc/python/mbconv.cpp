@@ -4,38 +4,18 @@
 // [N, H, W, C]; weights have the shapes of their convolutions.
 #include "kernels/cpu/mbconv.h"
 
-#include <pybind11/numpy.h>
-#include <pybind11/stl.h>
-
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
+#include "arrays.h"
 #include "bindings.h"
 #include "host/mbconv_checks.h"
-#include "host/workspace.h"
 #include "kernels/cuda/plan.h"
 #include "kernels/storage.h"
-#include "threads.h"
-
-namespace py = pybind11;
 
 namespace proxyless {
 namespace {
-
-using OptionalArray = std::optional<py::array>;
-using OptionalName = std::optional<std::string>;
-
-void require(bool condition, const std::string& message) {
-  if (!condition) throw std::invalid_argument(message);
-}
-
-// Kernels take no empty batch.
-MBConvShape with_pictures(const MBConvShape& shape) {
-  require(shape.batch > 0, "batch must be positive, not " + std::to_string(shape.batch) + ".");
-  return shape;
-}
 
 DType dtype_called(const std::string& name) {
   for (const DType dtype : {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
@@ -45,68 +25,8 @@ DType dtype_called(const std::string& name) {
                               "\", but must be float32, float64, bfloat16 or float16.");
 }
 
-DType dtype_of_pictures(const py::array& x) {
-  if (py::isinstance<py::array_t<float>>(x)) return DType::kFloat32;
-  require(py::isinstance<py::array_t<double>>(x), "x must be float32 or float64.");
-  return DType::kFloat64;
-}
-
-void check_dtype(const char* name, const py::array& array, DType dtype) {
-  const bool same = dtype == DType::kFloat64 ? py::isinstance<py::array_t<double>>(array)
-                                             : py::isinstance<py::array_t<float>>(array);
-  require(same, std::string(name) + " must be " + dtype_name(dtype) + ".");
-}
-
-Sizes sizes_of(const py::array& array) {
-  return Sizes(array.shape(), array.shape() + array.ndim());
-}
-
 std::optional<Sizes> sizes_of_optional(const OptionalArray& array) {
   return array ? std::optional(sizes_of(*array)) : std::nullopt;
-}
-
-// [N, C, H, W], as the checks have it.
-Sizes sizes_of_pictures(const py::array& x) {
-  require(x.ndim() == 4, "x must have the shape [N, H, W, C], not " + to_string(sizes_of(x)) + ".");
-  return {x.shape(0), x.shape(3), x.shape(1), x.shape(2)};
-}
-
-// A dense array that a kernel reads.
-const void* dense(const char* name, const py::array& array, DType dtype) {
-  check_dtype(name, array, dtype);
-  require((array.flags() & py::array::c_style) != 0,
-          std::string(name) + " must be C-contiguous; pass numpy.ascontiguousarray of it.");
-  return array.data();
-}
-
-// Pictures that a kernel reads.
-Pixels pixels(const char* name, const py::array& array, DType dtype) {
-  check_dtype(name, array, dtype);
-  const py::ssize_t element = array.itemsize();
-  bool whole = reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<size_t>(element) == 0;
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) whole &= array.strides(i) % element == 0;
-  require(whole && (array.shape(3) == 1 || array.strides(3) == element),
-          std::string(name) +
-              " must have adjacent channels and aligned elements; pass numpy.ascontiguousarray of "
-              "it.");
-  return {array.data(), array.strides(0) / element, array.strides(1) / element,
-          array.strides(2) / element};
-}
-
-py::array new_array(DType dtype, const Sizes& shape) {
-  return py::array(py::dtype(dtype_name(dtype)), shape);
-}
-
-template <class Args>
-void run(Args args, void (*kernel)(const Args&, cpu::Isa), cpu::Isa isa, int64_t workspace_bytes,
-         int64_t threads) {
-  require(threads >= 1 && threads <= 1024, "threads must be 1 to 1024.");
-  const Workspace workspace(static_cast<std::size_t>(workspace_bytes));
-  Threads pool(threads);
-  args.workspace = workspace.data();
-  args.parallel = pool.parallel_for();
-  const py::gil_scoped_release release;
-  kernel(args, isa);
 }
 
 MBConvInput block_input(const py::array& x, const OptionalArray& expand, const py::array& depthwise,
@@ -137,7 +57,7 @@ bool needs_moments(const MBConvInput& input) {
 }
 
 const double* given_moments(const py::array& moments, const MBConvInput& input) {
-  mbconv::check_sizes("moments", sizes_of(moments), mbconv::moments_sizes(input.shape));
+  mbconv::check.sizes("moments", sizes_of(moments), mbconv::moments_sizes(input.shape));
   return static_cast<const double*>(dense("moments", moments, DType::kFloat64));
 }
 
@@ -159,10 +79,6 @@ Sizes output_sizes(const MBConvShape& s) {
 
 cpu::MBConvPlan plan_of(const MBConvInput& input, cpu::Isa isa) {
   return cpu::plan_mbconv(input.shape, input.dtype, isa);
-}
-
-py::object array_or_none(const OptionalArray& array) {
-  return array ? py::object(*array) : py::object(py::none());
 }
 
 py::dict plan(const MBConvShape& shape, DType dtype, const OptionalName& isa) {
@@ -258,7 +174,7 @@ double gate_probe(const py::array& grad, const py::array& x, const OptionalArray
   input = block_input(x, expand, depthwise, project, scale, shift, eps, stride, expand_stride);
   const MBConvShape& s = input.shape;
   mbconv::check_statistics(sizes_of_optional(mean), sizes_of_optional(var), s);
-  mbconv::check_sizes("grad", sizes_of(grad), output_sizes(s));
+  mbconv::check.sizes("grad", sizes_of(grad), output_sizes(s));
   const cpu::Isa isa = select_isa(isa_name);
 
   input.batch_statistics = !mean;
@@ -288,8 +204,8 @@ py::tuple backward(const py::array& grad, const py::array& x, const OptionalArra
   MBConvInput& input = args.input;
   input = block_input(x, expand, depthwise, project, scale, shift, eps, stride, expand_stride);
   const MBConvShape& s = input.shape;
-  mbconv::check_sizes("grad", sizes_of(grad), output_sizes(s));
-  mbconv::check_sizes("p", sizes_of(p), output_sizes(s));
+  mbconv::check.sizes("grad", sizes_of(grad), output_sizes(s));
+  mbconv::check.sizes("p", sizes_of(p), output_sizes(s));
   mbconv::check_statistics(sizes_of(mean), sizes_of(var), s);
   mbconv::check_residual(residual, s);
   const cpu::Isa isa = select_isa(isa_name);
@@ -306,12 +222,6 @@ py::tuple backward(const py::array& grad, const py::array& x, const OptionalArra
   args.grad = pixels("grad", grad, input.dtype);
   args.residual = residual;
 
-  // Allocates a result like `array` and tells the kernel where it is.
-  const auto result_like = [](const py::array& array, void*& data) {
-    py::array result(array.dtype(), sizes_of(array));
-    data = result.mutable_data();
-    return result;
-  };
   OptionalArray dx, dexpand, ddepthwise, dproject, dscale, dshift;
   if (input_grad) dx = result_like(x, args.dx);
   if (weight_grads) {

@@ -2,143 +2,26 @@
 //
 // Expansion, depthwise convolution and their BatchNorms are separate for every expanded channel, so
 // the block is worked through one expanded channel at a time, and of the expanded tensor only that
-// channel's plane ever exists. A plane holds one channel of all pictures, [N, H, W], and a
-// channel's batch statistics are those of its plane.
+// channel's plane ever exists. A channel's batch statistics are those of its plane.
 //
-// Everything is computed in float64 whatever the storage. What the expand layer reads is laid out
-// first, as one plane for each value of a patch; then expand and project are sums of planes. Each
-// sum belongs to one task of a parallel loop, so that threads change no bit.
+// What the expand layer reads is laid out first, as one plane for each value of a patch; then
+// expand and project are sums of planes.
 #include <algorithm>
 #include <cstdint>
 
 #include "kernels/cpu/mbconv_table.h"
-#include "kernels/math.h"
+#include "kernels/cpu/planes.h"
 #include "kernels/parallel.h"
+#include "kernels/relu6.h"
 #include "kernels/storage.h"
 
 namespace proxyless::cpu {
 namespace {
 
-// Hands out the workspace piece by piece; without memory it only counts.
-class Arena {
- public:
-  explicit Arena(void* memory) : memory_(static_cast<double*>(memory)) {}
-
-  double* take(int64_t count) {
-    double* piece = memory_ == nullptr ? nullptr : memory_ + taken_;
-    taken_ += count;
-    return piece;
-  }
-  int64_t bytes() const { return taken_ * static_cast<int64_t>(sizeof(double)); }
-
- private:
-  double* memory_;
-  int64_t taken_ = 0;
-};
-
-void fill(double* values, int64_t count, double value) { std::fill_n(values, count, value); }
-
-void add_scaled(double* to, double factor, const double* values, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] += factor * values[i];
-}
-
-double sum(const double* values, int64_t count) {
-  double total = 0;
-  for (int64_t i = 0; i < count; ++i) total += values[i];
-  return total;
-}
-
-double dot(const double* a, const double* b, int64_t count) {
-  double total = 0;
-  for (int64_t i = 0; i < count; ++i) total += a[i] * b[i];
-  return total;
-}
-
-// The extents of a plane.
-struct Grid {
-  int64_t batch, height, width;
-
-  int64_t image() const { return height * width; }
-  int64_t pixels() const { return batch * image(); }
-};
-
-Grid input_grid(const MBConvShape& s) { return {s.batch, s.height, s.width}; }
-Grid mid_grid(const MBConvShape& s) { return {s.batch, s.mid_height(), s.mid_width()}; }
-Grid out_grid(const MBConvShape& s) { return {s.batch, s.out_height(), s.out_width()}; }
-
-Pixels dense(const void* data, const Grid& grid, int64_t channels) {
-  return {data, grid.image() * channels, grid.width * channels, channels};
-}
-
-// Calls body(pixel, offset): which pixel of the plane, and how many elements before its channel 0.
-template <class Body>
-void for_each_pixel(const Grid& grid, const Pixels& stored, const Body& body) {
-  int64_t pixel = 0;
-  for (int64_t n = 0; n < grid.batch; ++n) {
-    for (int64_t y = 0; y < grid.height; ++y) {
-      for (int64_t x = 0; x < grid.width; ++x, ++pixel) {
-        body(pixel, n * stored.batch_stride + y * stored.row_stride + x * stored.pixel_stride);
-      }
-    }
-  }
-}
-
-void load_plane(double* plane, const Pixels& from, DType dtype, const Grid& grid, int64_t channel) {
-  for_each_pixel(grid, from, [&](int64_t pixel, int64_t offset) {
-    plane[pixel] = read(from.data, dtype, offset + channel);
-  });
-}
-
-void store_plane(const double* plane, void* to, DType dtype, const Grid& grid, int64_t channels,
-                 int64_t channel) {
-  for_each_pixel(grid, dense(to, grid, channels), [&](int64_t pixel, int64_t offset) {
-    write(to, dtype, offset + channel, plane[pixel]);
-  });
-}
-
-// A convolution of planes, padded by half its kernel.
-struct Window {
-  Grid in, out;
-  int64_t kernel, stride;
-
-  int64_t taps() const { return kernel * kernel; }
-};
+using namespace scalar;
 
 Window expand_window(const MBConvShape& s) {
-  return {input_grid(s), mid_grid(s), s.expand_kernel, s.expand_stride};
-}
-Window depthwise_window(const MBConvShape& s) {
-  return {mid_grid(s), out_grid(s), s.kernel, s.stride};
-}
-
-// Calls body(tap, out, in) for every tap of every output pixel of one picture that falls on an
-// input pixel rather than on padding. The pixels are places in the whole planes.
-template <class Body>
-void for_each_tap(const Window& window, int64_t image, const Body& body) {
-  const int64_t padding = window.kernel / 2;
-  int64_t out = image * window.out.image();
-  for (int64_t out_y = 0; out_y < window.out.height; ++out_y) {
-    for (int64_t out_x = 0; out_x < window.out.width; ++out_x, ++out) {
-      for (int64_t ky = 0; ky < window.kernel; ++ky) {
-        const int64_t y = out_y * window.stride + ky - padding;
-        if (y < 0 || y >= window.in.height) continue;
-        for (int64_t kx = 0; kx < window.kernel; ++kx) {
-          const int64_t x = out_x * window.stride + kx - padding;
-          if (x < 0 || x >= window.in.width) continue;
-          body(ky * window.kernel + kx, out, image * window.in.image() + y * window.in.width + x);
-        }
-      }
-    }
-  }
-}
-
-using Norm = BatchNorm<double>;
-
-void measure(const double* plane, int64_t count, double* mean, double* var) {
-  *mean = sum(plane, count) / static_cast<double>(count);
-  double squares = 0;
-  for (int64_t i = 0; i < count; ++i) squares += (plane[i] - *mean) * (plane[i] - *mean);
-  *var = squares / static_cast<double>(count);
+  return {input_grid(s), mid_grid(s), s.expand_kernel, s.expand_stride, 1};
 }
 
 void activate(double* to, const double* plane, int64_t count, const Norm& norm) {
@@ -148,23 +31,6 @@ void activate(double* to, const double* plane, int64_t count, const Norm& norm) 
 // Turns grad = dL/drelu6(norm(plane)) into dL/dnorm(plane).
 void activate_backward(double* grad, const double* plane, int64_t count, const Norm& norm) {
   for (int64_t i = 0; i < count; ++i) grad[i] = relu6_backward(norm(plane[i]), grad[i]);
-}
-
-struct NormGradients {
-  double scale, shift;
-};
-
-// Turns grad = dL/dnorm(plane) into dL/dplane.
-NormGradients normalise_backward(double* grad, const double* plane, int64_t count, const Norm& norm,
-                                 bool batch_statistics) {
-  NormGradients d{0, sum(grad, count)};
-  for (int64_t i = 0; i < count; ++i) d.scale += grad[i] * norm.normalise(plane[i]);
-  for (int64_t i = 0; i < count; ++i) {
-    grad[i] = batch_statistics
-                  ? norm.backward(plane[i], grad[i], d.scale, d.shift, static_cast<double>(count))
-                  : norm.backward(grad[i]);
-  }
-  return d;
 }
 
 // Lays out what the expand layer reads: a plane of the middle grid for each value of a patch.
@@ -257,13 +123,8 @@ class ExpandedLayers {
 
   // One plane of the depthwise convolution.
   void depthwise(double* plane, const double* activated, int64_t k) const {
-    const Window window = depthwise_window(input_->shape);
-    parallel_for(parallel_, window.out.batch, [&](int64_t n) {
-      fill(plane + n * window.out.image(), window.out.image(), 0);
-      for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
-        plane[out] += depthwise_weight(k, tap) * activated[in];
-      });
-    });
+    convolve(plane, activated, depthwise_window(input_->shape), parallel_,
+             [&](int64_t tap) { return depthwise_weight(k, tap); });
   }
 
   double expand_weight(int64_t k, int64_t i) const {
@@ -475,23 +336,14 @@ class Backward {
     normalise(dout_, filtered_, window.out.pixels(), norm);
 
     if (weight_grads()) {
-      fill(dtaps_, window.taps(), 0);
-      for (int64_t n = 0; n < window.out.batch; ++n) {
-        for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
-          dtaps_[tap] += dout_[out] * activated_[in];
-        });
-      }
+      correlate(dtaps_, dout_, activated_, window);
       for (int64_t tap = 0; tap < window.taps(); ++tap) {
         write(args_->ddepthwise, dtype(), k * window.taps() + tap, dtaps_[tap]);
       }
     }
     double* dmid = shape().has_expand() ? dmid_ : dx_ + k * window.in.pixels();
-    parallel_for(args_->parallel, window.in.batch, [&](int64_t n) {
-      fill(dmid + n * window.in.image(), window.in.image(), 0);
-      for_each_tap(window, n, [&](int64_t tap, int64_t out, int64_t in) {
-        dmid[in] += block_.depthwise_weight(k, tap) * dout_[out];
-      });
-    });
+    convolve_backward(dmid, dout_, window, args_->parallel,
+                      [&](int64_t tap) { return block_.depthwise_weight(k, tap); });
   }
 
   // From there to what expanded channel k adds to the gradients of the patches.
@@ -590,13 +442,6 @@ void moments(const MBConvMoments& args) {
           dot(planes.patches + i * pixels, planes.patches + j * pixels, pixels) / count;
     }
   });
-}
-
-template <class Buffers>
-int64_t bytes(const MBConvShape& shape) {
-  Arena arena(nullptr);
-  Buffers(arena, shape);
-  return arena.bytes();
 }
 
 MBConvPlan plan(const MBConvShape& shape, DType) {

@@ -30,6 +30,11 @@ struct Avx2 {
   static Vector fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 
   // The second operand of min and max is the result if one is NaN, so NaN comes through.
+  static Vector relu(Vector z) { return _mm256_max_ps(_mm256_setzero_ps(), z); }
+  // grad where z > 0 or z is NaN, else 0.
+  static Vector relu_backward(Vector grad, Vector z) {
+    return _mm256_and_ps(grad, _mm256_cmp_ps(z, _mm256_setzero_ps(), _CMP_NLE_UQ));
+  }
   static Vector relu6(Vector z) {
     return _mm256_min_ps(_mm256_set1_ps(6.0f), _mm256_max_ps(_mm256_setzero_ps(), z));
   }

@@ -30,6 +30,11 @@ struct Avx512 {
   static Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 
   // The second operand of min and max is the result if one is NaN, so NaN comes through.
+  static Vector relu(Vector z) { return _mm512_max_ps(_mm512_setzero_ps(), z); }
+  // grad where z > 0 or z is NaN, else 0.
+  static Vector relu_backward(Vector grad, Vector z) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(z, _mm512_setzero_ps(), _CMP_NLE_UQ), grad);
+  }
   static Vector relu6(Vector z) {
     return _mm512_min_ps(_mm512_set1_ps(6.0f), _mm512_max_ps(_mm512_setzero_ps(), z));
   }

@@ -107,7 +107,7 @@ class Backward {
 
   void prepare() {
     const MBConvShape& s = block_.shape;
-    weights_.fill(block_, in_);
+    weights_.fill(block_, in_.expand, in_.depthwise, in_.project);
     norms_.load(static_cast<const float*>(args_.mean), static_cast<const float*>(args_.var));
     norms_.finish_depthwise(in_, 0, block_.planes);
     depthwise_norm_.prepare();

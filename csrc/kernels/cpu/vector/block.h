@@ -120,6 +120,7 @@ struct BlockSizes {
   MBConvShape shape;
   int64_t mid_h, mid_w, out_h, out_w, mid_pixels, out_pixels;
   int64_t pad;          // of the depthwise convolution
+  int64_t reach;        // rows that it spans
   int64_t patch;        // values of X that an expanded channel reads
   int64_t planes;       // vectors of expanded channels
   int64_t width;        // padded expanded channels: planes * L
@@ -134,7 +135,8 @@ struct BlockSizes {
         out_w(s.out_width()),
         mid_pixels(s.mid_pixels()),
         out_pixels(s.out_pixels()),
-        pad(s.kernel / 2),
+        pad(s.dilation * (s.kernel / 2)),
+        reach(2 * pad + 1),
         patch(s.patch()),
         planes(ceil_div(s.hidden, L)),
         width(planes * L),

@@ -8,7 +8,6 @@
 // read once, P read and written once per chunk.
 #pragma once
 
-#include "kernels/cpu/vector/depthwise.h"
 #include "kernels/cpu/vector/norms.h"
 #include "kernels/cpu/vector/rows.h"
 #include "kernels/cpu/vector/sums.h"
@@ -52,8 +51,8 @@ class DepthwisePass {
       for (int64_t y = unit.first_row; y < unit.last_row; y += group) {
         const int64_t rows = smaller(group, unit.last_row - y);
         for (int64_t r = y; r < y + rows; ++r) {
-          const int64_t top = r * stride - block_.pad;
-          for (; made < smaller(top + kernel, block_.mid_h); ++made) {
+          const int64_t below = r * stride - block_.pad + kernel;
+          for (; made < smaller(below, block_.mid_h); ++made) {
             if (keeps) band.clear_row(made, NV);
             activation_row<I, T, Operand, NV>(block_, input_, folded_, unit.image, made,
                                               first_plane, reinterpret_cast<Operand*>(scratch),
@@ -61,7 +60,8 @@ class DepthwisePass {
           }
           T* out = d + (unit.image * block_.out_h + r) * block_.out_w * L;
           for (int v = 0; v < NV; ++v) {
-            depthwise_row(band, top, first_plane + v, v, out + v * plane_stride);
+            depthwise_row<I>(block_, weights_.depthwise, band, r, first_plane + v, v,
+                             out + v * plane_stride);
           }
         }
         done(unit.image, y, rows);
@@ -70,20 +70,6 @@ class DepthwisePass {
   }
 
  private:
-  void depthwise_row(const Band<I>& band, int64_t top, int64_t plane, int64_t v, T* out) const {
-    const int64_t kernel = block_.shape.kernel;
-    const float* weights = weights_.depthwise + plane * kernel * kernel * L;
-    const float* rows[kMaxKernel];
-    const float* taps[kMaxKernel];
-    int64_t count = 0;
-    for (int64_t ky = 0; ky < kernel; ++ky) {
-      if (top + ky < 0 || top + ky >= block_.mid_h) continue;
-      rows[count] = band.row(top + ky) + v * band.plane_stride() - block_.pad * L;
-      taps[count++] = weights + ky * kernel * L;
-    }
-    convolve<I>(rows, taps, count, kernel, block_.shape.stride, out, 1, block_.out_w);
-  }
-
   const BlockSizes<I>& block_;
   const Input<I, T>& input_;
   const FoldedExpand<I, Operand>& folded_;
@@ -135,7 +121,7 @@ class ProjectedPass {
   template <class Done>
   void run(const void* mean, const void* var, float* p, const Done& done) {
     const MBConvShape& s = block_.shape;
-    weights_.fill(block_, args_);
+    weights_.fill(block_, args_.expand, args_.depthwise, args_.project);
     norms_.load(static_cast<const float*>(mean), static_cast<const float*>(var));
     if (s.has_expand()) {
       if (args_.batch_statistics) norms_.expand_statistics(weights_.expand, moments_, parallel_);

@@ -8,23 +8,6 @@
 
 namespace proxyless::cpu {
 
-// body(a storage value) for the storage type of `dtype`; float64 has kernels of its own.
-template <class I, class Body>
-void with_storage([[maybe_unused]] DType dtype, const Body& body) {
-  if constexpr (I::kBFloat16Only) {
-    body(BFloat16{});
-  } else {
-    switch (dtype) {
-      case DType::kBFloat16:
-        return body(BFloat16{});
-      case DType::kFloat16:
-        return body(Half{});
-      default:
-        return body(float{});
-    }
-  }
-}
-
 template <class I>
 MBConvPlan plan(const MBConvShape& shape, DType dtype) {
   MBConvPlan plan{};

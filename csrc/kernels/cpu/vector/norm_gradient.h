@@ -20,9 +20,20 @@ struct GradientSums {
 template <class I>
 class NormGradient {
  public:
-  // offset: of its first channel in the vectors [S]; pixels: values of a channel.
-  NormGradient(const MBConvBackward& args, int64_t offset, int64_t channels, int64_t pixels)
-      : args_(args), offset_(offset), channels_(channels), pixels_(static_cast<double>(pixels)) {}
+  // args: of a kernel's backward; offset: of its first channel in the vectors; pixels: values of a
+  // channel.
+  template <class Args>
+  NormGradient(const Args& args, int64_t offset, int64_t channels, int64_t pixels)
+      : scale_(static_cast<const float*>(args.input.scale)),
+        given_mean_(static_cast<const float*>(args.mean)),
+        var_(static_cast<const float*>(args.var)),
+        dscale_(static_cast<float*>(args.dscale)),
+        dshift_(static_cast<float*>(args.dshift)),
+        eps_(args.input.eps),
+        batch_statistics_(args.input.batch_statistics),
+        offset_(offset),
+        channels_(channels),
+        pixels_(static_cast<double>(pixels)) {}
 
   void take(Arena& arena) {
     for (float** vector : {&slope_, &square_, &constant_, &mean_}) {
@@ -34,19 +45,18 @@ class NormGradient {
   void prepare() {
     for (int64_t c = 0; c < round_up(channels_, I::kLanes); ++c) {
       slope_[c] = square_[c] = constant_[c] = 0.0f;
-      mean_[c] = c < channels_ ? of(args_.mean)[c] : 0.0f;
+      mean_[c] = c < channels_ ? given_mean_[offset_ + c] : 0.0f;
     }
   }
 
   // From sum(grad) and sum(grad (x - mean)) of channel c; they are also results.
   void set(int64_t c, double sum, double product) {
-    const double inv_std =
-        1.0 / square_root(static_cast<double>(of(args_.var)[c]) + args_.input.eps);
-    if (args_.dscale != nullptr) {
-      static_cast<float*>(args_.dscale)[offset_ + c] = static_cast<float>(product * inv_std);
-      static_cast<float*>(args_.dshift)[offset_ + c] = static_cast<float>(sum);
+    const double inv_std = 1.0 / square_root(static_cast<double>(var_[offset_ + c]) + eps_);
+    if (dscale_ != nullptr) {
+      dscale_[offset_ + c] = static_cast<float>(product * inv_std);
+      dshift_[offset_ + c] = static_cast<float>(sum);
     }
-    const double slope = static_cast<double>(of(args_.input.scale)[c]) * inv_std;
+    const double slope = static_cast<double>(scale_[offset_ + c]) * inv_std;
     slope_[c] = static_cast<float>(slope);
     square_[c] = static_cast<float>(-slope * inv_std * inv_std * product / pixels_);
     constant_[c] = static_cast<float>(-slope * sum / pixels_);
@@ -63,7 +73,7 @@ class NormGradient {
                                                  int64_t first) const {
     // Not by factors of 0, which would let NaN of x through.
     auto rest = I::zero();
-    if (args_.input.batch_statistics) {
+    if (batch_statistics_) {
       rest = I::fma(I::load(square_ + first), I::sub(x, I::load(mean_ + first)),
                     I::load(constant_ + first));
     }
@@ -71,11 +81,10 @@ class NormGradient {
   }
 
  private:
-  const float* of(const void* vectors) const {
-    return static_cast<const float*>(vectors) + offset_;
-  }
-
-  const MBConvBackward& args_;
+  const float *scale_, *given_mean_, *var_;  // of all BatchNorms, like the next two
+  float *dscale_, *dshift_;
+  double eps_;
+  bool batch_statistics_;
   int64_t offset_, channels_;
   double pixels_;
   float *slope_, *square_, *constant_, *mean_;

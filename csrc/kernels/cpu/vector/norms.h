@@ -8,6 +8,21 @@ namespace proxyless::cpu {
 
 inline double square_root(double value) { return __builtin_sqrt(value); }
 
+// z = slope * x + offset for channels [first, last). Padding lanes get 0, so that padded channels
+// are 0 throughout.
+template <class I, class Statistic>
+void fold_norm(const float* scale, const float* shift, const Statistic* mean, const Statistic* var,
+               double eps, int64_t first, int64_t last, float* slope, float* offset) {
+  for (int64_t c = first; c < last; ++c) {
+    const double factor =
+        static_cast<double>(scale[c]) / square_root(static_cast<double>(var[c]) + eps);
+    slope[c] = static_cast<float>(factor);
+    offset[c] =
+        static_cast<float>(static_cast<double>(shift[c]) - static_cast<double>(mean[c]) * factor);
+  }
+  for (int64_t c = last; c < round_up(last, I::kLanes); ++c) slope[c] = offset[c] = 0.0f;
+}
+
 template <class I>
 class Norms {
   static constexpr int L = I::kLanes;
@@ -65,8 +80,8 @@ class Norms {
                             int64_t stride) {
     const int64_t last = smaller(shape_.hidden, (first + planes) * L);
     for (int64_t c = first * L; c < last; ++c) {
-      merge(sums + c / L - first, slices, stride, static_cast<int>(c % L), mean().depthwise + c,
-            var().depthwise + c);
+      merge_parts(sums + c / L - first, slices, stride, static_cast<int>(c % L),
+                  mean().depthwise + c, var().depthwise + c);
     }
   }
 
@@ -74,30 +89,36 @@ class Norms {
   void project_statistics(const PivotSums<I>* sums, int64_t tasks) {
     const int64_t vectors = ceil_div(shape_.out_channels, L);
     for (int64_t c = 0; c < shape_.out_channels; ++c) {
-      merge(sums + c / L, tasks, vectors, static_cast<int>(c % L), mean().project + c,
-            var().project + c);
+      merge_parts(sums + c / L, tasks, vectors, static_cast<int>(c % L), mean().project + c,
+                  var().project + c);
     }
   }
 
   // The affine functions, once the statistics are there.
   void finish_expand(const MBConvInput& args) {
-    finish(args, NormVectors(static_cast<const float*>(args.scale), shape_).expand,
-           NormVectors(static_cast<const float*>(args.shift), shape_).expand, mean().expand,
-           var().expand, 0, shape_.hidden, slope_, offset_);
+    finish(args, &NormVectors<const float>::expand, &NormVectors<double>::expand, 0, shape_.hidden,
+           0);
   }
   void finish_depthwise(const MBConvInput& args, int64_t first, int64_t planes) {
-    finish(args, NormVectors(static_cast<const float*>(args.scale), shape_).depthwise,
-           NormVectors(static_cast<const float*>(args.shift), shape_).depthwise, mean().depthwise,
-           var().depthwise, first * L, smaller(shape_.hidden, (first + planes) * L),
-           slope_ + width_, offset_ + width_);
+    finish(args, &NormVectors<const float>::depthwise, &NormVectors<double>::depthwise, first * L,
+           smaller(shape_.hidden, (first + planes) * L), width_);
   }
   void finish_project(const MBConvInput& args) {
-    finish(args, NormVectors(static_cast<const float*>(args.scale), shape_).project,
-           NormVectors(static_cast<const float*>(args.shift), shape_).project, mean().project,
-           var().project, 0, shape_.out_channels, slope_ + 2 * width_, offset_ + 2 * width_);
+    finish(args, &NormVectors<const float>::project, &NormVectors<double>::project, 0,
+           shape_.out_channels, 2 * width_);
   }
 
  private:
+  // Channels [first, last) of one of the BatchNorms, whose affine functions begin at `at`.
+  void finish(const MBConvInput& args, const float* NormVectors<const float>::* given,
+              double* NormVectors<double>::* statistics, int64_t first, int64_t last, int64_t at) {
+    const auto of = [&](const void* vectors) {
+      return NormVectors(static_cast<const float*>(vectors), shape_).*given;
+    };
+    fold_norm<I>(of(args.scale), of(args.shift), mean().*statistics, var().*statistics, args.eps,
+                 first, last, slope_ + at, offset_ + at);
+  }
+
   static constexpr int kGroup = 4;    // channels at a time
   static constexpr int kColumns = 2;  // vectors of columns of cov(X) at a time
 
@@ -151,26 +172,6 @@ class Norms {
       this->mean().expand[first + n] = mean[n];
       this->var().expand[first + n] = var[n] < 0.0 ? 0.0 : var[n];
     }
-  }
-
-  static void merge(const PivotSums<I>* sums, int64_t parts, int64_t stride, int lane, double* mean,
-                    double* var) {
-    Spread all = sums->spread(lane);
-    for (int64_t part = 1; part < parts; ++part) all.merge(sums[part * stride].spread(lane));
-    *mean = all.mean;
-    const double biased = all.deviations / static_cast<double>(all.count);
-    *var = biased < 0.0 ? 0.0 : biased;
-  }
-
-  // Padding lanes get 0, so that padded channels are 0 throughout.
-  void finish(const MBConvInput& args, const float* scale, const float* shift, const double* mean,
-              const double* var, int64_t first, int64_t last, float* slope, float* offset) {
-    for (int64_t c = first; c < last; ++c) {
-      const double factor = static_cast<double>(scale[c]) / square_root(var[c] + args.eps);
-      slope[c] = static_cast<float>(factor);
-      offset[c] = static_cast<float>(static_cast<double>(shift[c]) - mean[c] * factor);
-    }
-    for (int64_t c = last; c < round_up(last, L); ++c) slope[c] = offset[c] = 0.0f;
   }
 
   const MBConvShape& shape_;

@@ -69,12 +69,14 @@ struct Weights {
     }
   }
 
-  void fill(const BlockSizes<I>& block, const MBConvInput& input) {
+  // As in the arguments; without an expand layer, `expand_weight` is null.
+  void fill(const BlockSizes<I>& block, const void* expand_weight, const void* depthwise_weight,
+            const void* project_weight) {
     const MBConvShape& s = block.shape;
-    expand = widened(input.expand, s.hidden * block.patch, wide_expand_);
-    project = widened(input.project, s.out_channels * s.hidden, wide_project_);
+    expand = widened(expand_weight, s.hidden * block.patch, wide_expand_);
+    project = widened(project_weight, s.out_channels * s.hidden, wide_project_);
     const int64_t taps = s.kernel * s.kernel;
-    const T* from = static_cast<const T*>(input.depthwise);
+    const T* from = static_cast<const T*>(depthwise_weight);
     for (int64_t plane = 0; plane < block.planes; ++plane) {
       for (int64_t tap = 0; tap < taps; ++tap) {
         float* out = depthwise + (plane * taps + tap) * L;

@@ -1,6 +1,7 @@
-// Rows of X as the expand layer reads them, and rows of A1 made from them.
+// Rows of X as the expand layer reads them, rows of A1 made from them, and rows of D from those.
 #pragma once
 
+#include "kernels/cpu/vector/depthwise.h"
 #include "kernels/cpu/vector/gemm.h"
 #include "kernels/cpu/vector/pack.h"
 
@@ -212,6 +213,25 @@ class Band {
   float* memory_;
   int64_t rows_, row_vectors_, pad_, plane_stride_;
 };
+
+// Row `y` of D of one plane, the band's plane `v`.
+//   weights: [planes, kernel, kernel, L]
+template <class I, class Out>
+void depthwise_row(const BlockSizes<I>& block, const float* weights, const Band<I>& band, int64_t y,
+                   int64_t plane, int64_t v, Out* out) {
+  constexpr int L = I::kLanes;
+  const MBConvShape& s = block.shape;
+  const float* rows[kMaxKernel];
+  const float* taps[kMaxKernel];
+  int64_t count = 0;
+  for (int64_t ky = 0; ky < s.kernel; ++ky) {
+    const int64_t from = y * s.stride - block.pad + ky * s.dilation;
+    if (from < 0 || from >= block.mid_h) continue;
+    rows[count] = band.row(from) + v * band.plane_stride() - block.pad * L;
+    taps[count++] = weights + (plane * s.kernel + ky) * s.kernel * L;
+  }
+  convolve<I>(rows, taps, count, s.kernel, s.stride, s.dilation, out, 1, block.out_w);
+}
 
 // A1 of a chunk, kept from one pass to the next: [planes, batch, mid_h, row_vectors, L].
 template <class I>

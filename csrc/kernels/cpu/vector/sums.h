@@ -83,4 +83,15 @@ struct PivotSums {
   }
 };
 
+// Mean and biased variance of a lane, from sums over parts that are `stride` apart.
+template <class I>
+void merge_parts(const PivotSums<I>* sums, int64_t parts, int64_t stride, int lane, double* mean,
+                 double* var) {
+  Spread all = sums->spread(lane);
+  for (int64_t part = 1; part < parts; ++part) all.merge(sums[part * stride].spread(lane));
+  *mean = all.mean;
+  const double biased = all.deviations / static_cast<double>(all.count);
+  *var = biased < 0.0 ? 0.0 : biased;
+}
+
 }  // namespace proxyless::cpu

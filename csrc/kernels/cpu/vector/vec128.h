@@ -33,8 +33,11 @@ struct Vec128 {
   static Vector fma(Vector a, Vector b, Vector c) { return a * b + c; }
 
   // Comparisons with NaN are false, so NaN comes through.
+  static Vector relu(Vector z) { return z < zero() ? zero() : z; }
+  // grad where z > 0 or z is NaN, else 0.
+  static Vector relu_backward(Vector grad, Vector z) { return z <= zero() ? zero() : grad; }
   static Vector relu6(Vector z) {
-    const Vector positive = z < zero() ? zero() : z;
+    const Vector positive = relu(z);
     return positive > set1(6.0f) ? set1(6.0f) : positive;
   }
   // grad where 0 < z < 6 or z is NaN, else 0.
