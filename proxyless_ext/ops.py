@@ -103,6 +103,12 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
     return None
 
 
+def separable_unsupported(x: Tensor) -> str | None:
+    """Why there is no operator for a separable block on x, or None: as `unsupported` says it."""
+    device = x.device.type
+    return _transform() or (None if device == "cpu" else f"there are no kernels for {device}")
+
+
 def _transform() -> str | None:
     """What is at work that operators have no rules for, and that would silently pass them by."""
     if torch._C._functorch.maybe_current_level() is not None:

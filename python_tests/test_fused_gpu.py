@@ -11,6 +11,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from proxyless_ext import MBConv, UserError, gates, ops
+from proxyless_ext.nn.statistics import InputStatistics
 
 LACKING = [
     (torch.float64, 3, "there are no kernels for float64 on GPUs"),
@@ -67,7 +68,7 @@ def test_blocks_run_fused(calls: OperatorCalls, dtype: torch.dtype, kernel: int)
     block = mbconv(kernel, dtype, fused=True)
     x = torch.empty(2, 4, 8, 8, dtype=dtype)
     y = block(x)
-    probe = block.gate_probe(torch.empty_like(y), x, lambda: ops.mbconv_moments(x))
+    probe = block.gate_probe(torch.empty_like(y), x, InputStatistics(x))
     assert calls.names == ["mbconv_forward", "mbconv_moments", "mbconv_gate_probe"]
     assert y.device == x.device
     assert y.dtype == dtype

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from explicit_gates import explicit_gates
+from fused_steps import SIZE, assert_agree, disturb, generator, norms_of, picture, step
 from mbconv_cases import relative_error
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -20,32 +21,11 @@ from torch.nn.utils import parametrize, prune
 from proxyless_ext import Edges, MBConv, MixedOp, Network, Space, SuperNet, UserError, Zero, ops
 from proxyless_ext.export import to_onnx
 from proxyless_ext.nn import ConvBNAct, count_macs
+from proxyless_ext.nn.statistics import InputStatistics
 from proxyless_ext.spaces import FirstBlock, Stage, Stem
 
 # In and out channels, kernel, stride, expand ratio.
 SHAPES = [(3, 5, 3, 1, 6), (4, 7, 5, 2, 3), (5, 6, 7, 1, 1), (6, 3, 3, 2, 1), (5, 5, 5, 1, 2)]
-SIZE = (3, 9, 7)  # N, H, W
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
-    return [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
-
-
-def disturb(module: nn.Module, seed: int = 0) -> None:
-    """Numbers that hide nothing: scales are not 1, statistics not those of fresh BatchNorms."""
-    random = generator(seed)
-    with torch.no_grad():
-        for norm in norms_of(module):
-            norm.weight.uniform_(0.5, 2, generator=random)
-            norm.bias.uniform_(-1, 2, generator=random)
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            norm.running_mean.normal_(generator=random)
-            norm.running_var.uniform_(0.5, 2, generator=random)
 
 
 def twins(
@@ -58,32 +38,6 @@ def twins(
     plain = copy.deepcopy(fused)
     plain.fused = False
     return fused, plain
-
-
-def picture(channels: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    N, H, W = SIZE
-    numbers = torch.randn(N, channels, H, W, dtype=torch.float64, generator=generator(seed))
-    return (1 + 2 * numbers).to(dtype)
-
-
-def step(module: nn.Module, x: Tensor, **options: Any) -> dict[str, Tensor]:
-    """The output, all gradients, and the state after a forward and a backward pass."""
-    module.zero_grad()
-    leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    y = module(leaf, **options)
-    grad = torch.randn(y.shape, dtype=torch.float64, generator=generator(1)).to(y.dtype)
-    y.backward(grad)
-    gradients = {f"d{name}": weight.grad for name, weight in module.named_parameters()}
-    assert leaf.grad is not None
-    found = {"y": y, "dx": leaf.grad, **gradients, **module.state_dict()}
-    return {name: value.detach().clone() for name, value in found.items() if value is not None}
-
-
-def assert_agree(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
-        assert value.dtype == expected[name].dtype, name
-        assert relative_error(value, expected[name]) < tolerance, name
 
 
 @pytest.fixture
@@ -350,7 +304,7 @@ def test_changed_layers_run_themselves(change: Callable[[Any], None], calls: Cou
     assert y.equal(block.project(block.depthwise(block.expand(x))))
     assert y.shape != unchanged.shape or not y.allclose(unchanged)
     grad = torch.ones_like(y)
-    assert block.gate_probe(grad, x, lambda: x) is None
+    assert block.gate_probe(grad, x, InputStatistics(x)) is None
 
 
 def test_hooks_where_an_expand_layer_would_be_run() -> None:

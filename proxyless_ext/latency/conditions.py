@@ -40,7 +40,8 @@ class Conditions(StrictModel):
         backend: what runs the networks: ``eager``, ``compile``, ``onnxruntime``, ``command``, or
             the name that a plug-in has.
         dtype: of weights and pictures.
-        blocks: whether MBConvs run as one operator, or as plain layers as in every export.
+        blocks: whether MBConvs and separable convolutions run as one operator, or as plain layers
+            as in every export.
         device: the device it runs them on; that of a command or a plug-in is ``remote``.
         batch_size: pictures in one run; latencies are those of the whole batch.
         threads: of the backend on the CPU.

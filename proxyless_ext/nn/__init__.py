@@ -7,6 +7,7 @@ from .layers import ConvBNAct, Identity, Zero
 from .mbconv import MBConv
 from .mixed_op import MixedOp
 from .network import Classifier, Network, SuperNet, build_block
+from .pre_activated import Separable
 from .profile import count_macs, count_parameters
 from .sharing import SharedWeights, share_weights
 from .sliced import Slices
@@ -24,6 +25,7 @@ __all__ = [
     "MBConv",
     "MixedOp",
     "Network",
+    "Separable",
     "SharedWeights",
     "Slices",
     "SuperNet",

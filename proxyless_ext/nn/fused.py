@@ -1,12 +1,13 @@
-"""The layers of an MBConv as one fused operator, which never holds their expanded tensor.
+"""The layers of a block as one fused operator, which keeps none of what lies between them.
 
-Layers are given as two or three `ConvBNAct`: expand, where there is one, depthwise and project.
-Their BatchNorms do what they do alone, running statistics included.
+The layers of an MBConv are given as two or three `ConvBNAct`: expand, where there is one, depthwise
+and project; those of a separable block as a BatchNorm and two convolutions. BatchNorms do what they
+do alone, running statistics included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeGuard, TypeVar, cast
 
 import torch
@@ -16,7 +17,7 @@ from .. import ops
 from ..errors import UserError
 from .layers import ConvBNAct
 from .sliced import SlicedConv2d
-from .statistics import track
+from .statistics import InputStatistics, track
 
 Layers = Sequence[ConvBNAct]
 Module = TypeVar("Module", bound=nn.Module)
@@ -47,14 +48,14 @@ def run_fused(x: Tensor, layers: Layers, residual: bool = False) -> Tensor:
     return result.y
 
 
-def probe_fused(grad: Tensor, x: Tensor, layers: Layers, moments: Callable[[], Tensor]) -> Tensor:
+def probe_fused(grad: Tensor, x: Tensor, layers: Layers, statistics: InputStatistics) -> Tensor:
     """`<grad, y>` for the y of `run_fused`, which is not made; running statistics stay as they are.
 
     Args:
         grad: dL/dy [N, O, Ho, Wo].
         x: [N, C, H, W].
         layers: those that `can_run` says yes to, an expand layer being 1x1 and of stride 1.
-        moments: gives `ops.mbconv_moments` of x; called where they are needed only.
+        statistics: those of x.
 
     Returns:
         0-dim, in float32 at least.
@@ -63,7 +64,7 @@ def probe_fused(grad: Tensor, x: Tensor, layers: Layers, moments: Callable[[], T
         UserError, ValueError: as in `run_fused`; also a UserError if grad has not the shape of y.
     """
     block = _gather(x, layers)
-    shared = moments() if len(layers) == 3 and block.counts is not None else None
+    shared = statistics.moments if len(layers) == 3 and block.counts is not None else None
     return ops.mbconv_gate_probe(grad, x, **block.arguments, moments=shared)
 
 
@@ -91,6 +92,87 @@ def norms_agree(layers: Layers) -> bool:
     )
 
 
+class SeparableLayers(NamedTuple):
+    """The layers of a separable block, between the first two of which there is a ReLU."""
+
+    bn: nn.BatchNorm2d
+    depthwise: nn.Conv2d
+    pointwise: nn.Conv2d
+
+
+def separable_layers(modules: Iterable[nn.Module]) -> SeparableLayers | None:
+    """The layers among the modules of a block, or None if calling those one after the other would
+    not compute just what the operator does.
+    """
+    kinds = (nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.Conv2d)
+    layers = tuple(modules)
+    if len(layers) != len(kinds) or not all(map(is_untouched, layers, kinds)):
+        return None
+    bn, _, depthwise, pointwise = layers
+    found = SeparableLayers(
+        cast(nn.BatchNorm2d, bn), cast(nn.Conv2d, depthwise), cast(nn.Conv2d, pointwise)
+    )
+    channels = found.bn.num_features
+    if (
+        _is_plain(found.depthwise)
+        and found.depthwise.groups == found.depthwise.out_channels == channels
+        and _is_plain(found.pointwise)
+        and found.pointwise.groups == 1
+        and found.pointwise.kernel_size == found.pointwise.stride == (1, 1)
+    ):
+        return found
+    return None
+
+
+def run_separable(x: Tensor, layers: SeparableLayers) -> Tensor:
+    """The layers, one after the other.
+
+    Args:
+        x: [N, C, H, W].
+
+    Returns:
+        [N, O, Ho, Wo], channels last in memory.
+
+    Raises:
+        ValueError: batch statistics of a single value per channel.
+    """
+    bn = layers.bn
+    batch = _uses_batch(bn)
+    count = _count(x.shape) if batch else 0
+    mean, var = (None, None) if batch else _running(bn)
+    result = ops.separable(x, **_separable_arguments(x, layers), mean=mean, var=var)
+    if batch:
+        track(bn, result.mean, result.var, count)
+    return result.y
+
+
+def probe_separable(
+    grad: Tensor, x: Tensor, layers: SeparableLayers, statistics: InputStatistics
+) -> Tensor:
+    """`<grad, y>` for the y of `run_separable`, which is not made; running statistics stay as they
+    are.
+
+    Args:
+        grad: dL/dy [N, O, Ho, Wo].
+        x: [N, C, H, W].
+        statistics: those of x.
+
+    Returns:
+        0-dim, in float32 at least.
+
+    Raises:
+        ValueError: as in `run_separable`.
+        UserError: grad has not the shape of y.
+    """
+    bn = layers.bn
+    if _uses_batch(bn):
+        _count(x.shape)
+        mean, var = statistics.channels
+    else:
+        mean, var = _running(bn)
+    return ops.separable_gate_probe(grad, x, **_separable_arguments(x, layers), mean=mean, var=var)
+
+
 def is_untouched(module: nn.Module, kind: type[Module]) -> TypeGuard[Module]:
     """Whether calling a module runs the code of `kind` and nothing else: it has no hooks, either.
 
@@ -115,15 +197,24 @@ def _is_standard(layer: nn.Module, activated: bool) -> bool:
     conv, *others = parts
     if not (is_untouched(conv, nn.Conv2d) or is_untouched(conv, SlicedConv2d)):
         return False
-    kernel = conv.kernel_size[0]
     return (
         all(is_untouched(part, kind) for part, kind in zip(others, kinds, strict=True))
-        and conv.bias is None
+        and _is_plain(conv)
+        and conv.dilation == (1, 1)
+    )
+
+
+def _is_plain(conv: nn.Conv2d | SlicedConv2d) -> bool:
+    """Whether it has no bias, an odd kernel, half of it as padding, and stride 1 or 2."""
+    kernel, dilation = conv.kernel_size[0], conv.dilation[0]
+    padding = dilation * (kernel // 2)
+    return (
+        conv.bias is None
         and conv.kernel_size == (kernel, kernel)
         and kernel % 2 == 1
-        and conv.padding == (kernel // 2, kernel // 2)
+        and conv.dilation == (dilation, dilation)
+        and conv.padding == (padding, padding)
         and conv.padding_mode == "zeros"
-        and conv.dilation == (1, 1)
         and conv.stride in ((1, 1), (2, 2))
     )
 
@@ -175,6 +266,11 @@ def _uses_batch(norm: nn.BatchNorm2d) -> bool:
     return norm.training or norm.running_mean is None
 
 
+def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """The mean and the variance that it normalises by."""
+    return _wide(cast(Tensor, norm.running_mean)), _wide(cast(Tensor, norm.running_var))
+
+
 def _counts(x: Tensor, layers: Layers) -> list[int]:
     """Values per channel of each BatchNorm, none of which may be a single one."""
     batch, _, height, width = x.shape
@@ -182,13 +278,33 @@ def _counts(x: Tensor, layers: Layers) -> list[int]:
     for layer in layers:
         stride = layer.conv.stride[0]
         height, width = -(-height // stride), -(-width // stride)
-        counts.append(batch * height * width)
-        if counts[-1] == 1:
-            raise ValueError(
-                "Expected more than 1 value per channel when training, got input size "
-                f"{[batch, layer.bn.num_features, height, width]}"
-            )
+        counts.append(_count([batch, layer.bn.num_features, height, width]))
     return counts
+
+
+def _count(size: Sequence[int]) -> int:
+    """Values per channel of an input [N, C, H, W] of a BatchNorm."""
+    batch, _, height, width = size
+    count = batch * height * width
+    if count == 1:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {[*size]}"
+        )
+    return count
+
+
+def _separable_arguments(x: Tensor, layers: SeparableLayers) -> dict[str, Any]:
+    """Of all operators, by name."""
+    bn, depthwise, pointwise = layers
+    return {
+        "depthwise": depthwise.weight,
+        "pointwise": pointwise.weight,
+        "scale": _wide(_or_full(bn.weight, 1, bn, x)),
+        "shift": _wide(_or_full(bn.bias, 0, bn, x)),
+        "eps": bn.eps,
+        "stride": depthwise.stride[0],
+        "dilation": depthwise.dilation[0],
+    }
 
 
 def _or_full(vector: Tensor | None, value: float, norm: nn.BatchNorm2d, like: Tensor) -> Tensor:
@@ -198,5 +314,19 @@ def _or_full(vector: Tensor | None, value: float, norm: nn.BatchNorm2d, like: Te
 
 def _concatenate(vectors: Sequence[Tensor]) -> Tensor:
     """[S], in float32 at least."""
-    joined = torch.cat([*vectors])
-    return joined.to(torch.promote_types(joined.dtype, torch.float32))
+    return _wide(torch.cat([*vectors]))
+
+
+def _wide(vector: Tensor) -> Tensor:
+    """In float32 at least."""
+    return vector.to(torch.promote_types(vector.dtype, torch.float32))
+
+
+def is_exporting(x: Tensor) -> bool:
+    """Whether what runs is written down for other places, as by torch.export, fx or jit.trace."""
+    return (
+        torch.compiler.is_exporting()
+        or torch.onnx.is_in_onnx_export()
+        or torch.jit.is_tracing()
+        or isinstance(x, torch.fx.Proxy)
+    )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from .. import ops
 from ..errors import UserError
 from ..spaces import Activation, make_divisible
-from .fused import Layers, can_run, is_untouched, norms_agree, probe_fused, run_fused
+from .fused import (
+    Layers,
+    can_run,
+    is_exporting,
+    is_untouched,
+    norms_agree,
+    probe_fused,
+    run_fused,
+)
 from .layers import ConvBNAct
+from .statistics import InputStatistics
 
 
 class MBConv(nn.Module):
@@ -114,27 +121,27 @@ class MBConv(nn.Module):
         y: Tensor = self(layer(x))
         return y
 
-    def gate_probe(self, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor | None:
+    def gate_probe(self, grad: Tensor, x: Tensor, statistics: InputStatistics) -> Tensor | None:
         """`<grad, self(x)>` without self(x), in training mode without moving statistics.
 
         Args:
             grad: dL/dy [N, O, Ho, Wo].
             x: [N, C, H, W].
-            moments: gives `ops.mbconv_moments` of x.
+            statistics: those of x.
 
         Returns:
             0-dim, or None where only running the block tells: plain layers would, or the block is
             of a subclass or has hooks.
         """
         layers = self._layers_to_fuse(x) if is_untouched(self, MBConv) else None
-        return None if layers is None else probe_fused(grad, x, layers, moments)
+        return None if layers is None else probe_fused(grad, x, layers, statistics)
 
     def extra_repr(self) -> str:
         return f"fused={self.fused}"
 
     def _layers_to_fuse(self, x: Tensor) -> Layers | None:
         """The layers if the operator is to run them, or None for plain layers."""
-        if self.fused is False or _is_exporting(x) or x.is_meta:
+        if self.fused is False or is_exporting(x) or x.is_meta:
             return None
         has_expand = not is_untouched(self.expand, nn.Identity)
         layers = [*([self.expand] if has_expand else []), self.depthwise, self.project]
@@ -163,14 +170,4 @@ def _squeeze(channels: int) -> nn.Module:
 
     return SqueezeExcitation(
         channels, make_divisible(channels / 4), scale_activation=nn.Hardsigmoid
-    )
-
-
-def _is_exporting(x: Tensor) -> bool:
-    """Whether what runs is written down for other places, as by torch.export, fx or jit.trace."""
-    return (
-        torch.compiler.is_exporting()
-        or torch.onnx.is_in_onnx_export()
-        or torch.jit.is_tracing()
-        or isinstance(x, torch.fx.Proxy)
     )

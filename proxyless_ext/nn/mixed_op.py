@@ -9,20 +9,18 @@ step needs the memory of one path. Those that have a `gate_probe` need not even 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .. import ops
 from ..compilers import uncompiled
 from ..errors import UserError
 from .sharing import share_weights
-from .statistics import frozen_statistics
+from .statistics import InputStatistics, frozen_statistics
 
 ALPHA_STD = 1e-3
 
@@ -31,11 +29,10 @@ ALPHA_STD = 1e-3
 class Probed(Protocol):
     """A candidate that can tell `<grad, o(x)>` without o(x)."""
 
-    def gate_probe(self, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor | None:
+    def gate_probe(self, grad: Tensor, x: Tensor, statistics: InputStatistics) -> Tensor | None:
         """`<grad, o(x)>` [], or None if the candidate has to run.
 
-        It leaves BatchNorm statistics alone. `moments` gives `ops.mbconv_moments` of x, computed
-        once for all candidates, on the first call.
+        It leaves BatchNorm statistics alone. `statistics` are those of x, for all candidates.
         """
         ...
 
@@ -130,15 +127,15 @@ class MixedOp(nn.Module):
         result: Tensor = output
         return result
 
-    def probe(self, index: int, grad: Tensor, x: Tensor, moments: Callable[[], Tensor]) -> Tensor:
-        """`<grad, o(x)>` [] of one candidate, in float32 at least; `moments` are those of `Probed`.
+    def probe(self, index: int, grad: Tensor, x: Tensor, statistics: InputStatistics) -> Tensor:
+        """`<grad, o(x)>` [] of one candidate, in float32 at least; `statistics` are those of x.
 
         Raises:
             UserError: o(x) has not the shape of grad, or what `run_candidate` raises.
         """
         candidate = self.candidates[index]
         if isinstance(candidate, Probed):
-            product = candidate.gate_probe(grad, x, moments)
+            product = candidate.gate_probe(grad, x, statistics)
             if product is not None:
                 return product
         with frozen_statistics(candidate), _closed_gates(candidate):
@@ -231,13 +228,13 @@ class _GateGradient(torch.autograd.Function):
                 "the weights of a MixedOp were exchanged between forward and backward of a gate "
                 "step, as by torch.func.functional_call; load them into the model instead"
             )
-        moments = cache(partial(ops.mbconv_moments, x))
+        statistics = InputStatistics(x)
         for index in ctx.involved:
             if index == ctx.active:
                 gate_grad[index] = _dot(grad, output)
                 continue
             with torch.autocast(device, dtype, enabled):
-                gate_grad[index] = ctx.mixed.probe(index, grad, x, moments)
+                gate_grad[index] = ctx.mixed.probe(index, grad, x, statistics)
         return grad, gate_grad, None, None, None
 
 

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from .. import ops
+from ..errors import UserError
 from ..spaces import Activation
+from .fused import (
+    SeparableLayers,
+    is_exporting,
+    is_untouched,
+    probe_separable,
+    run_separable,
+    separable_layers,
+)
 from .layers import ACTIVATIONS, convolution
+from .statistics import InputStatistics
 
 
 class BNAct(nn.Sequential):
@@ -62,14 +73,26 @@ class BNActConv(BNAct):
 class Separable(BNAct):
     """BatchNorm, ReLU, a depthwise and a 1x1 convolution, with nothing between the last two.
 
+    Parameters, buffers and results are those of its plain layers, but on a CPU one operator
+    computes them all and keeps its input for backward and nothing else. Elsewhere the plain layers
+    run, and where those of an `MBConv` would: in an export or a trace, under the transforms of
+    torch.func, in forward mode, with an activation other than ReLU, a stride above 2, or a layer
+    that was replaced, changed or hooked.
+
     Args:
         in_channels, out_channels: C and O.
         kernel_size, stride, dilation: of the depthwise convolution, whose padding keeps the size at
             stride 1.
+        fused: None for the above, False for the plain layers always; True makes it an error where
+            the operator cannot run, except in an export and on meta tensors.
         settings: the other arguments of `BNAct`.
 
     Shape:
-        [N, C, H, W] -> [N, O, ceil(H / stride), ceil(W / stride)].
+        [N, C, H, W] -> [N, O, ceil(H / stride), ceil(W / stride)]. Fused, the output is channels
+        last in memory.
+
+    Raises:
+        UserError: when called, what `fused` makes an error.
     """
 
     def __init__(
@@ -79,6 +102,7 @@ class Separable(BNAct):
         kernel_size: int,
         stride: int = 1,
         dilation: int = 1,
+        fused: bool | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(in_channels, **settings)
@@ -86,3 +110,46 @@ class Separable(BNAct):
             in_channels, in_channels, kernel_size, stride, in_channels, dilation
         )
         self.pointwise = convolution(in_channels, out_channels, 1)
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = self._layers_to_fuse(x)
+        if layers is not None:
+            return run_separable(x, layers)
+        y: Tensor = super().forward(x)
+        return y
+
+    def gate_probe(self, grad: Tensor, x: Tensor, statistics: InputStatistics) -> Tensor | None:
+        """`<grad, self(x)>` without self(x), in training mode without moving statistics.
+
+        Args:
+            grad: dL/dy [N, O, Ho, Wo].
+            x: [N, C, H, W].
+            statistics: those of x.
+
+        Returns:
+            0-dim, or None where only running the block tells: plain layers would, or the block is
+            of a subclass or has hooks.
+        """
+        layers = self._layers_to_fuse(x) if is_untouched(self, Separable) else None
+        return None if layers is None else probe_separable(grad, x, layers, statistics)
+
+    def _layers_to_fuse(self, x: Tensor) -> SeparableLayers | None:
+        """The layers if the operator is to run them, or None for plain layers."""
+        if self.fused is False or is_exporting(x) or x.is_meta:
+            return None
+        layers = separable_layers(self)
+        reason = (
+            "a layer of it was replaced, changed or hooked, or has a stride above 2 or another "
+            "activation than ReLU"
+            if layers is None
+            else ops.separable_unsupported(x)
+        )
+        if reason is None:
+            return layers
+        if self.fused:
+            raise UserError(
+                f"Separable(fused=True) cannot run as one operator, because {reason}; build it "
+                "with fused=None to use plain layers then"
+            )
+        return None

@@ -1,14 +1,40 @@
-"""Whose statistics BatchNorms normalise by, and how and whether their running ones move."""
+"""Whose statistics BatchNorms normalise by, how and whether their running ones move, and those that
+the candidates of an edge share.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .. import ops
+
+
+class InputStatistics:
+    """Statistics of an input that several candidates read, each computed when first asked for.
+
+    Args:
+        x: the input [N, C, H, W].
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self._x = x
+
+    @cached_property
+    def moments(self) -> Tensor:
+        """`ops.mbconv_moments` of x."""
+        return ops.mbconv_moments(self._x)
+
+    @cached_property
+    def channels(self) -> tuple[Tensor, Tensor]:
+        """`ops.separable_statistics` of x."""
+        return ops.separable_statistics(self._x)
 
 
 @contextmanager

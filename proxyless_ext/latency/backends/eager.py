@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ...nn import MBConv
+from ...nn import MBConv, Separable
 from ..conditions import Conditions, processor_name
 from .base import Run, cpu_clock, gpu_seconds
 
@@ -33,7 +33,7 @@ class Eager:
         """Copies of a module, in eval mode, and of its input, as the conditions ask for."""
         network = copy.deepcopy(module).to(self.device, self.dtype).eval()
         for part in network.modules():
-            if isinstance(part, MBConv) and not self.is_fused:
+            if isinstance(part, MBConv | Separable) and not self.is_fused:
                 part.fused = False
         dtype = self.dtype if example.is_floating_point() else example.dtype
         return network, example.to(self.device, dtype)
