@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import loader, mbconv, supernet_step
+from benchmarks import loader, mbconv, separable, supernet_step
 from proxyless_ext.bench import plain
 from proxyless_ext.bench.agreement import DisagreementError, check_block, relative_difference
 from proxyless_ext.bench.blocks import Edge
@@ -57,6 +57,20 @@ def test_edges_are_checked_timed_judged_and_drawn(run: Run, tmp_path: Path) -> N
     assert "plain / fused, sum" in (tmp_path / "mbconv.md").read_text()
     for figure in ("mbconv_times", "mbconv_roofline"):
         assert (tmp_path / f"{figure}.svg").stat().st_size > 0
+
+
+def test_separable_shapes_are_checked_timed_and_judged(run: Run, tmp_path: Path) -> None:
+    results = run(separable)
+    shapes = results["shapes"]
+    assert [shape["name"] for shape in shapes[:5]] == [
+        *(f"{name} 32 8" for name in ("sep3", "sep5", "sep7", "sep3d2")),
+        "sep3 60 4",
+    ]
+    bars = {bar["measure"]: bar["value"] for bar in results["bars"]}
+    sums = [sum(s["seconds"][name]["median"] for s in shapes) for name in ("plain", "fused")]
+    assert bars["plain / fused, sum"] == pytest.approx(sums[0] / sums[1])
+    assert bars["saved tensors, plain / fused"] > 2.5
+    assert "sep7 88 2" in (tmp_path / "separable.md").read_text()
 
 
 @pytest.mark.slow

@@ -48,7 +48,22 @@ struct Avx2 {
   static Vector load(const float* p) { return _mm256_loadu_ps(p); }
   static Vector load(const float* p, int64_t count) { return _mm256_maskload_ps(p, mask(count)); }
   static void store(float* p, Vector v) { _mm256_storeu_ps(p, v); }
-  static void store(float* p, Vector v, int64_t count) { _mm256_maskstore_ps(p, mask(count), v); }
+  // Not by a masked store, which takes ten times as long on some CPUs.
+  static void store(float* p, Vector v, int64_t count) {
+    if (count == kLanes) return store(p, v);
+    __m128 rest = _mm256_castps256_ps128(v);
+    if (count >= 4) {
+      _mm_storeu_ps(p, rest);
+      rest = _mm256_extractf128_ps(v, 1);
+      p += 4;
+    }
+    if (count & 2) {
+      _mm_storel_pi(reinterpret_cast<__m64*>(p), rest);
+      rest = _mm_movehl_ps(rest, rest);
+      p += 2;
+    }
+    if (count & 1) _mm_store_ss(p, rest);
+  }
 
   template <class Storage>
   static Vector load(const Storage* p) {

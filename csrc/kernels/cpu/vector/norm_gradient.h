@@ -68,16 +68,28 @@ class NormGradient {
   const float* constant() const { return constant_; }
   const float* mean() const { return mean_; }
 
+  // For one vector of channels.
+  struct Lanes {
+    typename I::Vector slope, square, constant, mean;
+    bool batch_statistics;
+
+    PROXYLESS_INLINE typename I::Vector operator()(typename I::Vector grad,
+                                                   typename I::Vector x) const {
+      // Not by factors of 0, which would let NaN of x through.
+      auto rest = I::zero();
+      if (batch_statistics) rest = I::fma(square, I::sub(x, mean), constant);
+      return I::fma(slope, grad, rest);
+    }
+  };
+
   // For channels [first, first + kLanes).
+  PROXYLESS_INLINE Lanes lanes(int64_t first) const {
+    return {I::load(slope_ + first), I::load(square_ + first), I::load(constant_ + first),
+            I::load(mean_ + first), batch_statistics_};
+  }
   PROXYLESS_INLINE typename I::Vector operator()(typename I::Vector grad, typename I::Vector x,
                                                  int64_t first) const {
-    // Not by factors of 0, which would let NaN of x through.
-    auto rest = I::zero();
-    if (batch_statistics_) {
-      rest = I::fma(I::load(square_ + first), I::sub(x, I::load(mean_ + first)),
-                    I::load(constant_ + first));
-    }
-    return I::fma(I::load(slope_ + first), grad, rest);
+    return lanes(first)(grad, x);
   }
 
  private:

@@ -6,9 +6,9 @@
 //
 //   forward    X is read once, y written once
 //   probe      the same, with sums of grad y instead of y
-//   backward   for each unit, D again for dW2 = dy^T D; then dD = W2^T dy row by row in rings, dWd,
-//              and dZ = dw^T(dD) where ReLU let through, which lies where dX will; at last dX from
-//              dZ and X, once the BatchNorm's sums over all pixels are there
+//   backward   D of a group of rows again for dW2 = dy^T D; of the same rows dD = W2^T dy in rings,
+//              dWd, and dZ = dw^T(dD) where ReLU let through, which lies where dX will; at last dX
+//              from dZ and X, once the BatchNorm's sums over all pixels are there
 #pragma once
 
 #include "kernels/cpu/separable_table.h"
@@ -335,7 +335,7 @@ class SeparableBackwardPass {
     if constexpr (!kSame<T, float>) {
       dz_ = arena_.template take<float>(block_.mid_pixels * channels());
     }
-    scratch_stride_ = larger(pointwise_scratch(), depthwise_scratch());
+    scratch_stride_ = pointwise_scratch() + depthwise_scratch();
     scratch_ = arena_.template take<float>(slices * scratch_stride_);
   }
 
@@ -389,22 +389,30 @@ class SeparableBackwardPass {
     for (int64_t plane = 0; plane < block_.planes; ++plane) {
       sums_[slice * block_.planes + plane].start();
     }
+    DepthwiseState state(*this, scratch + pointwise_scratch());
+    rows_.rings(scratch).clear();
     for (int64_t u = begin; u < end; ++u) {
+      const Unit outputs = block_.unit(u, block_.out_h), inputs = block_.unit(u, block_.mid_h);
+      state.start(inputs, block_);
       if (weight_grads()) {
-        pointwise(slice, block_.unit(u, block_.out_h), u > begin, scratch);
+        pointwise(slice, outputs, u > begin, scratch, [&](int64_t last_row) {
+          depthwise(slice, inputs.image, smaller(last_row * block_.shape.stride, inputs.last_row),
+                    state);
+        });
       }
-      depthwise(slice, block_.unit(u, block_.mid_h), scratch);
+      depthwise(slice, inputs.image, inputs.last_row, state);
     }
   }
 
-  // dW2 of a unit.
-  void pointwise(int64_t slice, const Unit& unit, bool begun, float* scratch) const {
+  // dW2 of a unit; done(last_row) follows each group of rows, while they are in the cache.
+  template <class Done>
+  void pointwise(int64_t slice, const Unit& unit, bool begun, float* scratch,
+                 const Done& done) const {
     const Rings<I> rings = rows_.rings(scratch);
     float* d = scratch + rows_.rings_size();
     float* wide = d + block_.planes * rows_.group_pixels() * L;
     float* dpointwise = dpointwise_ + slice * out_channels() * block_.width;
     const int64_t plane_stride = rows_.group_pixels() * L;
-    rings.clear();
     rows_.for_groups_of(unit, rings, d, [&](int64_t y, int64_t rows) {
       const PatchRow<float> grad = grad_rows(unit.image, y, rows, wide);
       for (int64_t plane = 0; plane < block_.planes; plane += kBlock) {
@@ -415,6 +423,7 @@ class SeparableBackwardPass {
         });
       }
       begun = true;
+      done(y + rows);
     });
   }
 
@@ -437,32 +446,49 @@ class SeparableBackwardPass {
            rows_.group_pixels() * out_channels();
   }
 
-  // dZ of a unit, dWd and the BatchNorm's sums.
-  void depthwise(int64_t slice, const Unit& unit, float* scratch) const {
-    const MBConvShape& s = block_.shape;
-    const Rings<I> grads(scratch, block_, block_.reach, grad_vectors());
-    float* memory = scratch + Rings<I>::size(block_, block_.reach, grad_vectors());
-    const Band<I> a(memory, 1, block_.row_vectors, block_.pad);
-    memory += Band<I>::size(1, block_.row_vectors);
-    float* da = memory;
-    Operand* operands = reinterpret_cast<Operand*>(da + block_.mid_w * L);
-    grads.clear();
-    a.clear(kBlock);
-    int64_t made =
-        larger(0, ceil_div(unit.first_row - block_.pad + block_.reach * s.stride, s.stride) -
-                      block_.reach);
-    for (int64_t y = unit.first_row; y < unit.last_row; ++y) {
-      const int64_t last = smaller((y + block_.pad) / s.stride, block_.out_h - 1);
-      for (; made <= last; ++made) grad_row(unit.image, made, grads, operands);
+  // Rows of dD of all planes and of A of a few, and how far they are made in a unit.
+  struct DepthwiseState {
+    Rings<I> grads;
+    Band<I> a;
+    float* da;          // [mid_w, L]
+    Operand* operands;  // of a row of dy
+    int64_t made;       // rows of dD
+    int64_t next;       // row of dZ
+
+    DepthwiseState(const SeparableBackwardPass& pass, float* memory)
+        : grads(memory, pass.block_, pass.block_.reach, pass.grad_vectors()),
+          a(memory + pass.grads_size(), 1, pass.block_.row_vectors, pass.block_.pad),
+          da(memory + pass.grads_size() + Band<I>::size(1, pass.block_.row_vectors)),
+          operands(reinterpret_cast<Operand*>(da + pass.block_.mid_w * L)) {
+      grads.clear();
+      a.clear(kBlock);
+    }
+
+    void start(const Unit& unit, const BlockSizes<I>& block) {
+      const int64_t stride = block.shape.stride;
+      next = unit.first_row;
+      made = larger(0, ceil_div(next - block.pad + block.reach * stride, stride) - block.reach);
+    }
+  };
+
+  // dZ of the rows before `last_row`, dWd and the BatchNorm's sums.
+  void depthwise(int64_t slice, int64_t image, int64_t last_row, DepthwiseState& state) const {
+    const int64_t stride = block_.shape.stride;
+    for (; state.next < last_row; ++state.next) {
+      const int64_t y = state.next;
+      const int64_t last = smaller((y + block_.pad) / stride, block_.out_h - 1);
+      for (; state.made <= last; ++state.made) {
+        grad_row(image, state.made, state.grads, state.operands);
+      }
       for (int64_t plane = 0; plane < block_.planes; ++plane) {
         const int64_t v = plane % kBlock;
-        const Band<I> band = grads.band(plane - v);
-        float* a_row = a.row(y) + v * a.plane_stride();
-        rows_.activation_row(unit.image, y, plane, a_row);
-        depthwise_gradient_.transposed_row(band, v, plane, y, da);
-        activation_backward(slice, unit.image, y, plane, a_row, da);
+        const Band<I> band = state.grads.band(plane - v);
+        float* a_row = state.a.row(y) + v * state.a.plane_stride();
+        rows_.activation_row(image, y, plane, a_row);
+        depthwise_gradient_.transposed_row(band, v, plane, y, state.da);
+        activation_backward(slice, image, y, plane, a_row, state.da);
         if (weight_grads()) {
-          depthwise_gradient_.correlate_taps(band, v, y, a,
+          depthwise_gradient_.correlate_taps(band, v, y, state.a,
                                              dtaps_ + (slice * block_.planes + plane) * taps() * L);
         }
       }
@@ -470,9 +496,9 @@ class SeparableBackwardPass {
   }
 
   int64_t grad_vectors() const { return block_.out_w + 2 * block_.pad; }
+  int64_t grads_size() const { return Rings<I>::size(block_, block_.reach, grad_vectors()); }
   int64_t depthwise_scratch() const {
-    return Rings<I>::size(block_, block_.reach, grad_vectors()) +
-           Band<I>::size(1, block_.row_vectors) + block_.mid_w * L +
+    return grads_size() + Band<I>::size(1, block_.row_vectors) + block_.mid_w * L +
            grad_.template scratch_size<Operand>();
   }
 
@@ -539,13 +565,15 @@ class SeparableBackwardPass {
 
   // dX from dZ and X.
   void finish_row(int64_t row) const {
-    const T* x = rows_.input().row(row / block_.mid_h, row % block_.mid_h);
-    for (int64_t i = 0; i < block_.mid_w; ++i, x += rows_.input().step()) {
-      const int64_t pixel = (row * block_.mid_w + i) * channels();
-      for (int64_t c = 0; c < channels(); c += L) {
-        const int64_t lanes = smaller(L, channels() - c);
-        const auto dx = norm_(I::load(dz_ + pixel + c, lanes), I::load(x + c, lanes), c);
-        I::store(static_cast<T*>(args_.dx) + pixel + c, dx, lanes);
+    const int64_t first = row * block_.mid_w * channels(), step = rows_.input().step();
+    for (int64_t c = 0; c < channels(); c += L) {
+      const int64_t count = smaller(L, channels() - c);
+      const typename NormGradient<I>::Lanes norm = norm_.lanes(c);
+      const T* x = rows_.input().row(row / block_.mid_h, row % block_.mid_h) + c;
+      const float* dz = dz_ + first + c;
+      T* dx = static_cast<T*>(args_.dx) + first + c;
+      for (int64_t i = 0; i < block_.mid_w; ++i, x += step, dz += channels(), dx += channels()) {
+        I::store(dx, norm(I::load(dz, count), I::load(x, count)), count);
       }
     }
   }
