@@ -245,6 +245,13 @@ def test_damaged_pictures_are_left_out_by_choice(damaged):
     assert len(loaded.train_weights) + len(loaded.train_gates) == 7
 
 
+def test_no_more_are_left_out_than_the_limit(damaged):
+    with pytest.warns(UserWarning, match="left out picture"):
+        sentence = reject(r"2 pictures cannot be read", damaged, bad_pictures="skip", bad_limit=1)
+    assert str(damaged / "val/dog/2.png") in sentence
+    assert "raise data.bad_limit" in sentence
+
+
 def test_a_class_of_damaged_pictures_is_named(damaged):
     for index in range(3):
         (damaged / f"train/cat/{index}.png").write_bytes(b"")

@@ -34,12 +34,23 @@ class BadPictures:
     """
 
     policy: BadPicturePolicy
+    limit: int = 0
     met: set[Path] = field(default_factory=set)
 
     def meet(self, error: PictureError) -> None:
-        """Raise `error`, or warn of its file the first time, as the policy says."""
+        """Raise `error`, or warn of its file the first time, as the policy says.
+
+        Raises:
+            UserError: it is not to be left out, or one too many were.
+        """
         if self.policy == "fatal":
             raise error
         if error.path not in self.met:
             self.met.add(error.path)
+            if len(self.met) > self.limit:
+                raise UserError(
+                    f"{len(self.met)} pictures cannot be read, at last {error.path}: "
+                    f"{error.reason}; mend them, of which `proxyless data check` has a list, or "
+                    "raise data.bad_limit"
+                )
             warnings.warn(f"left out picture {error.path}: {error.reason}", stacklevel=2)

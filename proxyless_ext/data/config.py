@@ -28,6 +28,7 @@ class DataConfig(StrictModel):
         val_fraction: the part held out for validation, of sources without validation pictures.
         augment: `standard` crops at random and mirrors all but digits; `crop` only crops.
         bad_pictures: whether an unreadable picture ends the run or is left out with a warning.
+        bad_limit: how many may be left out before that ends the run, too.
         workers: processes that read pictures; 0 reads them in the main process.
     """
 
@@ -39,6 +40,7 @@ class DataConfig(StrictModel):
     val_fraction: Fraction = 0.2
     augment: Augmentation = "standard"
     bad_pictures: BadPicturePolicy = "fatal"
+    bad_limit: int = Field(1000, ge=0)
     workers: int = Field(0, ge=0)
 
 

@@ -129,7 +129,7 @@ def load_pictures(
             )
         train = train.limit(config.limit, derive_seed(seed, "limit"))
 
-    bad_pictures = BadPictures(config.bad_pictures)
+    bad_pictures = BadPictures(config.bad_pictures, config.bad_limit)
     if resolution <= SMALL:
         train = _in_memory(train, resolution, bad_pictures)
         val = _in_memory(val, resolution, bad_pictures)
@@ -173,7 +173,7 @@ def load_test_pictures(
         UserError: the source cannot be used as it is, or has classes that the network has not.
     """
     part = open_test_pictures(config, classes)
-    bad_pictures = BadPictures(config.bad_pictures)
+    bad_pictures = BadPictures(config.bad_pictures, config.bad_limit)
     return PictureSet(part, fit(resolution), normalise(normalisation), bad_pictures)
 
 

@@ -33,6 +33,7 @@ FREE = (
     "data.download",
     "data.workers",
     "data.bad_pictures",
+    "data.bad_limit",
     "comparison",
 )
 """Settings that can change at any time."""
