@@ -2,9 +2,10 @@
 
     python -m benchmarks.rank_scaling --resolution 96 --batch 16 --ranks 1 --ranks 2 --ranks 4
 
-Every rank has one thread and takes as many pictures as any other, so the work of a rank is fixed;
-ranks beyond the machine's cores share them. `waiting` is the part of a step in which a rank waited
-for gradients of the others. Bytes are what a rank has to add up, beside those of
+Every rank has one thread and takes as many pictures as any other, so the work of a rank is fixed.
+Ranks share the machine's caches, its memory and perhaps its cores, so what is planned is from steps
+that as many processes have timed at once, before they met. `waiting` is the part of a step in which
+a rank waited for gradients of the others. Bytes are what a rank has to add up, beside those of
 DistributedDataParallel, which adds up the gradients of all weights.
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -54,14 +54,15 @@ def main() -> None:
     parser.add_argument("--told", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.told:
+        config = load_config(None, _settings(arguments))
+        sizes = (arguments.batch // 4, arguments.batch)
+        costs = measure_steps(config, config.space.build(), sizes)
         with ranks.group():
-            told = measure(arguments)
+            told = {**measure(arguments), "costs": costs.model_dump()}
             if ranks.is_first():
                 arguments.told.write_text(json.dumps(told))
         return
-    config = load_config(None, _settings(arguments))
-    costs = measure_steps(config, config.space.build(), (arguments.batch // 4, arguments.batch))
-    rows = [_row(arguments, number, costs) for number in arguments.ranks or (1, 2, 4)]
+    rows = [_row(arguments, number) for number in arguments.ranks or (1, 2, 4)]
     header = ["ranks", "step, ms", "planned, ms", "error", "waiting", "bytes / path's", "DDP's"]
     print(table(header, rows))
 
@@ -74,7 +75,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _row(arguments: argparse.Namespace, number: int, costs: StepCosts) -> list[str]:
+def _row(arguments: argparse.Namespace, number: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         told_path = Path(folder) / "told.json"
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
@@ -83,18 +84,13 @@ def _row(arguments: argparse.Namespace, number: int, costs: StepCosts) -> list[s
             command += [f"--{name}", str(getattr(arguments, name))]
         subprocess.run([*command, "--told", str(told_path)], check=True)
         told = json.loads(told_path.read_text())
-    crowd = max(1.0, number / (os.cpu_count() or 1))
-    seconds = {
-        kind: line.model_copy(update={"fixed": crowd * line.fixed, "each": crowd * line.each})
-        for kind, line in costs.seconds.items()
-    }
     config = load_config(None, {**_settings(arguments), "derive.networks": 0})
     cluster = Cluster(told["bandwidth"], told["latency"])
     pictures = PictureCounts(10_000, 10_000, 0)
     planned = estimate(
         config,
         pictures,
-        costs.model_copy(update={"seconds": seconds}),
+        StepCosts.model_validate(told["costs"]),
         cluster,
         number,
         batch_per_device=arguments.batch,

@@ -354,6 +354,9 @@ def test_inactive_candidates_run_under_the_autocast_of_the_forward_pass(
         return pad_sequence(list(gradients), batch_first=True)
 
     edges = supernet.edges
+    for block in supernet.modules():
+        if isinstance(block, MBConv):
+            block.fused = False  # Probes of the operator round at other places.
     error = distance = 0.0
     for seed in range(6):
         with edges.gate_step("full", generator(seed)) as step:

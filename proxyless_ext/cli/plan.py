@@ -96,7 +96,7 @@ def plan(
     set_: SetOption = None,
     plugin: PluginOption = None,
 ) -> None:
-    """Say what a search takes on one device or many: time, memory, bytes sent, hours and cost."""
+    """What a search takes on one device or many: time, memory, bytes sent, hours, cost."""
     load_plugins(plugin or ())
     settings = configuration(config, set_, data__source=data, space__name=space)
     counts = _device_counts(devices)

@@ -97,11 +97,12 @@ def _weight_steps(phases: Sequence[WeightPhase], reading: bool) -> Callable[[], 
     """Takes the next step of one of the phases, in turn, on its next batch or always the same."""
     batches = _endless if reading else _same
     streams = itertools.cycle([(phase, batches(phase)) for phase in phases])
+    numbers = itertools.count()  # Of which each has paths of its own.
 
     def step() -> None:
         phase, stream = next(streams)
         pictures, labels = next(stream)
-        phase.step(0, pictures, labels, meter := Meter())
+        phase.step(next(numbers), pictures, labels, meter := Meter())
         meter.means()  # Waits for the device.
 
     return step

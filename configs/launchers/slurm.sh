@@ -1,0 +1,13 @@
+#!/bin/bash
+# A search on two machines with eight GPUs each: sbatch configs/launchers/slurm.sh
+# Two minutes before the job ends or is pre-empted it is asked to stop; queued again, it goes on.
+#SBATCH --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 --cpus-per-task=64
+#SBATCH --requeue --signal=TERM@120
+data=/shared/imagenet
+run=/shared/runs/imagenet
+begin=(--config configs/imagenet_gpu.yaml --data "$data" --out "$run")
+[ -e "$run" ] && begin=(--resume "$run")
+host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+srun torchrun --nnodes="$SLURM_NNODES" --nproc-per-node=8 \
+  --rdzv-backend=c10d --rdzv-endpoint="$host:29400" --rdzv-id="$SLURM_JOB_ID" \
+  -m proxyless_ext search "${begin[@]}"
