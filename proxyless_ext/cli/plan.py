@@ -46,7 +46,7 @@ from .options import (
 from .tables import ClassesOption, FigureOption, check_figure
 
 PUBLISHED_HOURS = 200
-"""GPU hours of the search on ImageNet (paper, table 3)."""
+"""GPU hours of the search on ImageNet, as the paper gives them."""
 
 TIMED_BATCH = 32
 """Pictures of the larger batch that steps are measured with, at most."""
@@ -141,7 +141,7 @@ def plan(
             if devices or not estimates:
                 raise
             left_out.append(str(error))
-    console.print(_describe(settings, available, costs, cluster, estimates, price))
+    console.print(_describe(available, costs, cluster, estimates, price))
     if left_out:
         console.print(f"\nnot for more devices: {left_out[0]}")
     if out:
@@ -178,7 +178,6 @@ def _costs(settings: Config, space: Space, tflops: float | None, steps: Path | N
 
 
 def _describe(
-    settings: Config,
     pictures: PictureCounts,
     costs: StepCosts,
     cluster: Cluster,

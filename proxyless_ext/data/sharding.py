@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, get_args
 
 import torch
 from PIL import Image
@@ -25,10 +25,12 @@ from ..seeding import generator
 from ..spaces import read_model
 from .bad_pictures import PictureError
 from .folder import PARTS, list_folder, suffixes
-from .shards import INDEX, PartName, PictureList, Shard, ShardIndex, has_shards
+from .shards import INDEX, LIST, PartName, PictureList, Shard, ShardIndex, has_shards
 
 Work = TypeVar("Work")
 Made = TypeVar("Made")
+
+_PARTS: tuple[PartName, ...] = get_args(PartName)
 
 CHUNK = 2**20
 """Bytes read at a time."""
@@ -92,7 +94,7 @@ def _plan(source: Path, out: Path, pictures: int) -> tuple[tuple[str, ...], list
     found = list_folder(source)
     classes = tuple(found.parts["train"])
     plans = []
-    for part in ("train", "val", "test"):
+    for part in _PARTS:
         listing = found.parts.get(part, {})
         paths = [path for of_class in listing.values() for path in of_class]
         labels = [classes.index(name) for name, of_class in listing.items() for _ in of_class]
@@ -237,9 +239,6 @@ def part_of(name: str) -> PartName:
     return found[0] if found else "train"
 
 
-_PARTS: tuple[PartName, ...] = ("train", "val", "test")
-
-
 def _index_shard(path: Path) -> PictureList:
     try:
         with path.open("rb") as file:
@@ -271,7 +270,7 @@ def _write_index(
 
 
 def _list_path(path: Path) -> Path:
-    return path.with_suffix(".json")
+    return path.with_suffix(LIST)
 
 
 @dataclass
