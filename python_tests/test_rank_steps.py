@@ -23,8 +23,8 @@ from proxyless_ext.training.evaluation import recalibrate
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.phase import seed_step
 
-# 12 weight steps; a gate step follows all but the first three.
-SETTINGS = {"search__epochs": 4, "gates__every": 1, "runtime__sync_batch_norm": True}
+# 24 weight steps; a gate step follows all but the first three.
+SETTINGS = {"search__epochs": 8, "gates__every": 1, "runtime__sync_batch_norm": True}
 MODES = {
     "full": {"latency__regularizer": "mul#log", "search__batch_size": 15},
     "two_path": {"gates__mode": "two_path", "gates__batch_size": 7},
@@ -38,7 +38,7 @@ def bench(**settings: Any) -> Bench:
 
 
 def losses(mode: str, dtype: torch.dtype, plain: bool = False) -> Tensor:
-    """Of every weight step and every gate step [12 + 9]."""
+    """Of every weight step and every gate step [24 + 21]."""
     made = bench(**SETTINGS, **MODES[mode])
     made.supernet.to(dtype)
     if plain or made.runtime.sync_batch_norm:
@@ -73,7 +73,7 @@ def of_two() -> list[dict[str, Tensor]]:
 @pytest.mark.parametrize("mode", MODES)
 def test_two_ranks_learn_what_one_does(of_two: list[dict[str, Tensor]], mode: str) -> None:
     expected = losses(mode, torch.float64)
-    assert len(expected) == 12 + 9
+    assert len(expected) == 24 + 21
     for found in of_two:
         torch.testing.assert_close(found[mode], expected, rtol=0, atol=1e-9)
 
