@@ -17,7 +17,7 @@ from .data import DataConfig, Distortions, is_named_source
 from .documents import parse_document
 from .errors import UserError
 from .latency import COUNTS, Conditions, Costs, CountName, Remote
-from .latency.conditions import BackendName, BlocksName, DeviceName, DtypeName, usual_blocks
+from .latency.conditions import BUILT_IN, BlocksName, DeviceName, DtypeName, usual_blocks
 from .latency.fit import FEWEST
 from .latency.remote import REMOTE_REPETITIONS
 from .quantities import amount_within, parse_amount, split_unit
@@ -136,11 +136,12 @@ class LatencyConfig(StrictModel):
     Attributes:
         table: a latency table to use; when absent, one is measured on this machine. Of several
             sizes, each can have its own, as in ``phone-{size}.yaml``.
-        backend: what runs the layers when they are measured; `dtype`, `blocks`, `device`,
-            `batch_size`, `threads`, `warmup` and `repetitions` say how.
+        backend: what runs the layers when they are measured, ``eager``, ``compile``,
+            ``onnxruntime`` or a plug-in's; `dtype`, `blocks`, `device`, `batch_size`, `threads`,
+            `warmup` and `repetitions` say how.
         remote: of a device elsewhere, the command that measures on it and how its output is read,
-            as a table's conditions record it. So many `networks` are measured and a table is fitted
-            to them, at `batch_size` and `threads`.
+            as a table's conditions record it; of a plug-in's backend, the patience it gets. So many
+            `networks` are measured and a table is fitted to them, at `batch_size` and `threads`.
         processor: what the remote device is called, such as ``Pixel 8, big cores``.
         target: for regularizer ``target``: such as ``12.5ms``, or a percentage of the way from the
             space's cheapest to its dearest network, such as ``40%``. One of ``MACs`` or ``params``,
@@ -163,7 +164,7 @@ class LatencyConfig(StrictModel):
     processor: str | None = Field(None, min_length=1)
     remote: Remote | None = None
     networks: Annotated[int, Field(ge=FEWEST)] = 60
-    backend: BackendName = "onnxruntime"
+    backend: Annotated[str, Field(min_length=1)] = "onnxruntime"
     dtype: DtypeName = "float32"
     blocks: BlocksName = Field(
         default_factory=lambda fields: usual_blocks(fields["backend"], fields["dtype"])
@@ -173,7 +174,11 @@ class LatencyConfig(StrictModel):
     threads: Count = 1
     warmup: Annotated[int, Field(ge=0)] = 1
     repetitions: Count = Field(
-        default_factory=lambda fields: REMOTE_REPETITIONS if fields.get("remote") else 100
+        default_factory=lambda fields: (
+            REMOTE_REPETITIONS
+            if fields.get("remote") or fields.get("backend", BUILT_IN[0]) not in BUILT_IN
+            else 100
+        )
     )
     regularizer: Literal["target", "add#linear", "mul#log", "none"] = "target"
     target: str = Field("40%", coerce_numbers_to_str=True)
@@ -199,38 +204,58 @@ class LatencyConfig(StrictModel):
             parse_amount(most, f"the limit of {name}")
         return self
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether a command or a plug-in measures, and not a backend of this machine."""
+        return self.remote is not None or self.backend not in BUILT_IN
+
     def _check_remote(self) -> None:
-        if self.remote is None:
+        if not self.is_remote:
             if self.processor is not None:
                 raise UserError(
                     f"processor '{self.processor}' names a device elsewhere; say by which "
-                    "remote.command it measures, or leave the name out"
+                    "remote.command or plug-in's backend it measures, or leave the name out"
                 )
             return
-        if self.remote.command is None or self.processor is None:
+        is_plugin = self.backend not in BUILT_IN
+        if is_plugin and self.table is not None and self.remote is None:
+            return  # What the table is to have been measured with.
+        command = self.remote.command if self.remote else None
+        if is_plugin and command is not None:
+            raise UserError(
+                f"backend '{self.backend}' and the command '{command}' each say what measures; "
+                "leave out one of them"
+            )
+        if is_plugin and self.processor is None:
+            raise UserError(
+                f"backend '{self.backend}' is none of {', '.join(BUILT_IN)}; use one of these, or "
+                "give the processor, which is the name of the device that a plug-in measures on"
+            )
+        if self.processor is None or (command is None and not is_plugin):
             raise UserError(
                 "a device elsewhere needs both a remote.command, which measures an ONNX file, and "
                 "a processor, which is its name; give both, or a table"
             )
         here = LatencyConfig.model_construct()
-        unused = [
-            name
-            for name in ("table", "backend", "dtype", "blocks", "device", "warmup")
-            if getattr(self, name) != getattr(here, name)
-        ]
+        of_here = ("table", "dtype", "blocks", "device", "warmup")
+        unused = [name for name in of_here if getattr(self, name) != getattr(here, name)]
+        if not is_plugin and self.backend != here.backend:
+            unused.insert(0, "backend")
         if unused:
-            raise UserError(
-                f"{self.remote.what} measures, which has no {', '.join(unused)}; leave out these, "
-                "or remote"
-            )
+            what = f"backend '{self.backend}'" if is_plugin else f"the command '{command}'"
+            raise UserError(f"{what} measures, which has no {', '.join(unused)}; leave out these")
         self.conditions()
 
     def conditions(self) -> Conditions:
         """How to measure: here and now."""
-        if self.remote is None:
+        if not self.is_remote:
             return Conditions(**{name: getattr(self, name) for name in self.MEASURING})
-        told = ("processor", "remote", "batch_size", "threads", "repetitions")
-        return Conditions(backend="command", **{name: getattr(self, name) for name in told})
+        told = ("processor", "batch_size", "threads", "repetitions")
+        return Conditions(
+            backend="command" if self.backend in BUILT_IN else self.backend,
+            remote=self.remote or Remote(),
+            **{name: getattr(self, name) for name in told},
+        )
 
     def check_target(self) -> None:
         """Refuse a target that is no amount of anything.

@@ -72,8 +72,9 @@ def test_yaml_is_a_space_or_a_device() -> None:
             devices.append(LatencyConfig.model_validate(tree))
         else:
             spaces.append(Space.model_validate({**LEFT_OUT, **tree}))
-    assert [device.batch_size for device in devices] == [1, 1, 32, 1]
-    assert [device.processor for device in devices] == [None, None, None, "Pixel 8, big cores"]
+    assert [device.batch_size for device in devices] == [1, 1, 32, 1, 1]
+    elsewhere = ["Pixel 8, big cores", "simulator 1.2"]
+    assert [device.processor for device in devices] == [None, None, None, *elsewhere]
     assert [len(space.edges) for space in spaces] == [5, 5, 18]
 
 

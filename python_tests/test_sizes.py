@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,21 @@ def test_devices_are_measured_at_every_size_before_anything_is_trained(
         f"size w1-r8, .*; correct {run.config_path} and go on with --resume",
         result.stderr,
     )
+
+
+def test_a_device_that_vanishes_names_the_size_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun_run(tmp_path / "vanished")
+    loaded = load_sizes(load_config(run.config_path, {}), run)
+    sizes = [replace(size, task=replace(size.task, tables={})) for size in loaded]
+
+    def vanish(space: Space, _: Any) -> LatencyTable:
+        raise UserError("the device vanished")
+
+    monkeypatch.setattr("proxyless_ext.search.task.measure_table", vanish)
+    with pytest.raises(UserError, match=r"size w0.5-r8: the device vanished; correct .* --resume"):
+        begin_sizes(run, sizes)
 
 
 def test_a_table_for_every_size(tmp_path: Path) -> None:

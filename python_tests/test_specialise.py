@@ -31,12 +31,13 @@ from tiny_runs import (
     tiny_config,
     write_inputs,
 )
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from proxyless_ext.cli import app
 from proxyless_ext.config import Config, LatencyConfig, load_config, read_devices
 from proxyless_ext.errors import UserError
-from proxyless_ext.latency import Conditions, Entry, LatencyTable
+from proxyless_ext.latency import Conditions, Entry, LatencyTable, backends
 from proxyless_ext.nn import count_parameters
 from proxyless_ext.report import describe_status, write_report
 from proxyless_ext.report.preferences import describe_preferences
@@ -630,10 +631,50 @@ def test_a_device_that_a_command_measures_on_is_measured_once(
         Task.load(Config.model_validate(changed), run)
 
 
+def test_a_device_that_a_plugin_measures_on_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+
+    class Weights:
+        def __init__(self, conditions: Conditions) -> None:
+            self.threads = conditions.threads
+
+        def build(self, module: nn.Module, example: Tensor) -> backends.Run:
+            measured.append(weights := count_parameters(module))
+            return lambda: 0.1 + 1e-6 * weights
+
+    monkeypatch.setitem(backends.BACKENDS, "weights", Weights)
+    settings = {
+        "backend": "weights",
+        "processor": "weights on paper",
+        "remote": {"pause_s": 0.0},
+        "networks": 10,
+    }
+    config = tiny_config(
+        tmp_path, {"devices": {"paper": settings}, "targets": ["50%"], "latency.table": None}
+    )
+    run = begin(tmp_path / "run", config)
+    (device,) = Stages.prepare(run, config, Task.load(config, run)).devices
+    assert device.table.conditions is not None
+    assert device.table.conditions.backend == "weights"
+    assert device.table.conditions.processor == "weights on paper"
+    count = len(measured)
+    assert count >= 10
+    Stages.prepare(run, config, Task.load(config, run))
+    assert len(measured) == count
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"processor": "Pixel"}, "say by which remote.command it measures"),
+        ({"processor": "Pixel"}, "say by which remote.command or plug-in's backend it measures"),
+        ({"backend": "toys"}, "'toys' is none of eager, compile, onnxruntime; use one of these"),
+        ({"backend": "toy", "processor": "toy", "blocks": "fused"}, "'toy' .* has no blocks"),
+        (
+            {"backend": "toy", "processor": "toy", "remote": {"command": "a {onnx}"}},
+            "backend 'toy' and the command 'a {onnx}' each say what measures",
+        ),
         ({"remote": {"command": "a {onnx}"}}, "needs both a remote.command"),
         ({"remote": {}, "processor": "Pixel"}, "needs both a remote.command"),
         ({"remote": {"command": "a"}, "processor": "Pixel"}, "where the network goes"),

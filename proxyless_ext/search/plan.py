@@ -106,7 +106,7 @@ def check_plannable(config: Config) -> None:
     ]
     if given:
         raise UserError(f"a budget plans {', '.join(given)}; leave these out, or the budget")
-    elsewhere = [aim.latency.processor for aim in config.aims if aim.latency.remote]
+    elsewhere = [aim.latency.processor for aim in config.aims if aim.latency.is_remote]
     if elsewhere:
         raise UserError(
             f"a budget is planned before there is a folder to keep what {elsewhere[0]} measures; "

@@ -142,7 +142,7 @@ def begin_sizes(run: Run, sizes: Sequence[Size]) -> list[tuple[Run, Size]]:
     Raises:
         UserError: a target is out of reach at every size, or a backend cannot run here.
     """
-    runs, measured = [], []
+    begun, runs, measured = [], [], []
     for each in sizes:
         size = replace(each, config=each.config.anchored())
         part = run.sizes[size.name]
@@ -152,11 +152,13 @@ def begin_sizes(run: Run, sizes: Sequence[Size]) -> list[tuple[Run, Size]]:
         else:
             pictures = size.task.data.inventory.model_dump(mode="json")
             part = Run.create(part.folder, settings, size.config.seed, pictures)
+        begun.append(size)
         runs.append(part)
-        with _at(size.name):
-            task = size.task.measured(size.config, part)
-        measured.append(replace(size, task=task))
     try:
+        for size, part in zip(begun, runs, strict=True):
+            with _at(size.name):
+                task = size.task.measured(size.config, part)
+            measured.append(replace(size, task=task))
         reached = within_reach(measured, run)
     except UserError as error:
         raise run.correctable(error) from error
