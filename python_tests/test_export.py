@@ -95,6 +95,25 @@ def test_a_difference_is_an_error_and_leaves_the_old_file(network, tmp_path):
     assert (tmp_path / "network.onnx").read_text() == "old"
 
 
+@pytest.mark.usefixtures("exporter")
+def test_a_difference_is_one_of_the_largest_logit(network, tmp_path, monkeypatch):
+    huge = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        huge.classifier.linear.weight.mul_(1e6)
+
+    def export(factor: float) -> float:
+        def run(_, pictures):
+            with torch.no_grad():
+                return factor * torch.cat([huge(batch) for batch in pictures])
+
+        monkeypatch.setattr("proxyless_ext.export._run", run)
+        return export_onnx(huge, 16, tmp_path / "network.onnx")
+
+    assert export(1 + 5e-5) > 1e-4
+    with pytest.raises(UserError, match="differ from PyTorch's"):
+        export(1 + 2e-4)
+
+
 def test_a_nan_is_a_difference(tmp_path):
     with pytest.raises(UserError, match="differ from PyTorch's by nan"):
         export_onnx(NaN(), 4, tmp_path / "network.onnx")

@@ -185,3 +185,15 @@ def test_hundreds_of_edges_whose_networks_crowd_beyond_the_band() -> None:
         assert all(low <= known.network(choices) <= high for choices in networks)
     worth = [[scores[range(200), choices].sum() for choices in each] for each in (drawn, likeliest)]
     assert min(worth[1]) > max(worth[0])
+
+
+def test_roundings_that_all_point_one_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "BINS", 800)
+    # Good networks have as many as can be of a candidate that takes 5.45 bins and counts as 5.
+    taken = 5.45
+    costs = torch.tensor([[0.0, 800 - 79 * taken]] + 79 * [[0.0, taken]], dtype=torch.float64)
+    scores = torch.rand(80, 2, generator=torch.Generator().manual_seed(0)) + torch.tensor([0, 2])
+    scores[0, 1] = -1000
+    low, high = 200.0, 260.0
+    (found,) = most_probable_within(scores.double(), costs, low, high)
+    assert low <= costs[range(80), found].sum() <= high

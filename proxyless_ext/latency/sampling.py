@@ -7,7 +7,8 @@ the best. Networks are then built edge by edge from these values. The band is wi
 rounding can amount to, so that no network of the band is missed, and what is built is held against
 the band by its exact cost, so that no other is accepted. Of hundreds of edges that amounts to so
 much that hardly any network of the widened band is in the band; then it is widened by less, at the
-price of missing networks whose roundings nearly all point one way.
+price of missing networks whose roundings nearly all point one way, or narrowed, where those of all
+good ones do.
 """
 
 from __future__ import annotations
@@ -154,12 +155,19 @@ class BandProgramme:
         return self.values[0, totals.start :].exp().sum().item()
 
     def widenings(self) -> Iterator[tuple[float, int]]:
-        """Bins to widen the band by, in turn, and how many networks to try for every one found."""
+        """Bins to widen the band by, or to narrow it where they are negative, in turn, and how many
+        networks to try for every one found.
+        """
         slack = self._slack
         while slack >= 1:
             yield slack, PATIENCE
             slack /= 2
         yield 0.0, PATIENCE
+        slack, innermost = 1.0, min(self._slack, (self._high - self._low) / 2)
+        while slack < innermost:
+            yield -slack, PATIENCE
+            slack *= 2
+        yield -innermost, PATIENCE
         yield self._slack, MAX_TRIES
 
     def holds(self, choices: Sequence[int]) -> bool:
