@@ -194,6 +194,29 @@ def test_what_is_the_same_is_done_once(four: tuple[Run, Work]) -> None:
     assert len(trained) == len(winners)
 
 
+def test_finalists_compete_wherever_their_cost_lets_them(four: tuple[Run, Work]) -> None:
+    run, _ = four
+    config = load_config(run.config_path, {})
+    tables = {"cpu": table_of(SPACE), "phone": phone_table()}
+    first = {
+        record.phase: {finalist.choices for finalist in record.finalists}
+        for record in read_metrics(run.metrics_path)
+        if isinstance(record, FinalistsEpoch) and record.epoch == 0
+    }
+    everyone = set().union(*first.values())
+    for name, device in run.networks.items():
+        target = run.outcome_of(name).result.target
+        assert target is not None
+        within = {
+            choices
+            for choices in everyone
+            if abs(tables[device].predict(SPACE.architecture(choices, "")) / target - 1)
+            <= config.latency.tolerance
+        }
+        assert within <= first[f"finalists@{name}"]
+    assert max(map(len, first.values())) > config.derive.finalists
+
+
 def test_devices_of_one_table_share_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

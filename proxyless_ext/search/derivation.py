@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 from .. import ranks
 from ..data import batches_per_epoch
@@ -44,7 +45,9 @@ def choose(stages: Stages, supernet: SuperNet) -> list[Choices]:
 
 
 def short_lists(stages: Stages, supernet: SuperNet) -> list[list[Choices]]:
-    """The finalists of every goal: the best of its band by what the supernet tells of them."""
+    """The finalists of every goal: the best of its band by what the supernet tells of them, and
+    after these its guests, which are finalists of other goals and happen to lie in its band.
+    """
     config, scores = stages.config, stages.path_scores
     wanted = config.derive.networks
     listings: list[Listing] = []
@@ -60,25 +63,35 @@ def short_lists(stages: Stages, supernet: SuperNet) -> list[list[Choices]]:
         first = list(dict.fromkeys([*preferred, *shared, *drawn]))[:wanted]
         listings.append(Listing(goal.phase("shortlist"), band, goal.log_probabilities, first))
     stages.run_phase(ShortList(supernet, config, stages.runtime, stages.data, scores, listings))
-    return [
+    best = [
         [network.choices for network in listing.best_first[: config.derive.finalists]]
         for listing in listings
+    ]
+    everyone = dict.fromkeys(chain.from_iterable(best))
+    within = [{network.choices for network in listing.scored} for listing in listings]
+    return [
+        list(dict.fromkeys([*own, *filter(known.__contains__, everyone)]))
+        for own, known in zip(best, within, strict=True)
     ]
 
 
 def best_finalists(
     stages: Stages, supernet: SuperNet, finalists: Sequence[Sequence[Choices]]
 ) -> list[Choices]:
-    """For every goal the finalist that is left when all others have dropped out."""
-    contests = [
-        Contest(
-            goal.phase("finalists"),
-            goal.objective,
-            list(each),
-            rounds(len(each), stages.config.derive.round),
-        )
-        for goal, each in zip(stages.goals, finalists, strict=True)
-    ]
+    """For every goal the finalist that is left when all others have dropped out.
+
+    Args:
+        stages: of the run.
+        supernet: after the search.
+        finalists: of every goal, its guests last: they cost nothing in the first round, in which
+            they train anyway, and take part in later ones in place of others.
+    """
+    derive = stages.config.derive
+    contests = []
+    for goal, each in zip(stages.goals, finalists, strict=True):
+        own = rounds(min(len(each), derive.finalists), derive.round)
+        own[:1] = [first._replace(finalists=len(each)) for first in own[:1]]
+        contests.append(Contest(goal.phase("finalists"), goal.objective, list(each), own))
     if any(contest.rounds for contest in contests):
         networks = {
             choices: stages.beginner(supernet, choices, "train")
