@@ -26,6 +26,7 @@ from proxyless_ext.runs import (
 )
 from proxyless_ext.search import Objective, Task
 from proxyless_ext.search.candidates import Band, Choices
+from proxyless_ext.search.derivation import share_finalists
 from proxyless_ext.search.finalists import Contest, Finalists, rounds
 from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.short_list import Listing, ShortList, best_first
@@ -227,3 +228,13 @@ def test_more_finalists_than_networks_are_refused() -> None:
     with pytest.raises(UserError, match="more than the short list has networks"):
         DeriveConfig(networks=2, generations=1, finalists=5)
     DeriveConfig(networks=0, finalists=5)
+
+
+def test_goals_share_finalists() -> None:
+    a, b, c, d, e, f, g = ((number,) for number in range(7))
+    # The second and third have two guests when they choose, and so two of their own.
+    orders = [[a, b, c, d, e], [e, f, g, c, a], [g, e, f, d]]
+    assert share_finalists(orders, 4) == [[a, b, c, d, e], [e, f, a, c, g], [g, e, d, f]]
+    assert share_finalists(orders[:1], 4) == [[a, b, c, d]]
+    assert share_finalists([[a], [b, a]], 4) == [[a], [b, a]]
+    assert share_finalists([[a, b, c], [b, c, a]], 1) == [[a, b], [b, a]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 
 from .. import ranks
 from ..data import batches_per_epoch
@@ -45,9 +44,7 @@ def choose(stages: Stages, supernet: SuperNet) -> list[Choices]:
 
 
 def short_lists(stages: Stages, supernet: SuperNet) -> list[list[Choices]]:
-    """The finalists of every goal: the best of its band by what the supernet tells of them, and
-    after these its guests, which are finalists of other goals and happen to lie in its band.
-    """
+    """The finalists of every goal, by what the supernet tells of the networks of its band."""
     config, scores = stages.config, stages.path_scores
     wanted = config.derive.networks
     listings: list[Listing] = []
@@ -63,15 +60,30 @@ def short_lists(stages: Stages, supernet: SuperNet) -> list[list[Choices]]:
         first = list(dict.fromkeys([*preferred, *shared, *drawn]))[:wanted]
         listings.append(Listing(goal.phase("shortlist"), band, goal.log_probabilities, first))
     stages.run_phase(ShortList(supernet, config, stages.runtime, stages.data, scores, listings))
-    best = [
-        [network.choices for network in listing.best_first[: config.derive.finalists]]
-        for listing in listings
-    ]
-    everyone = dict.fromkeys(chain.from_iterable(best))
-    within = [{network.choices for network in listing.scored} for listing in listings]
+    orders = [[network.choices for network in listing.best_first] for listing in listings]
+    return share_finalists(orders, config.derive.finalists)
+
+
+def share_finalists(orders: Sequence[Sequence[Choices]], wanted: int) -> list[list[Choices]]:
+    """The finalists of every goal: the best of its own networks, and after these its guests.
+
+    Guests are other goals' finalists that happen to lie in its band, which train anyway. The more
+    of them earlier goals bring, the fewer finalists of its own a goal has, but at least half.
+
+    Args:
+        orders: for every goal the networks of its band, the best first.
+        wanted: how many finalists a goal has of its own if it is alone.
+    """
+    half = math.ceil(wanted / 2)
+    everyone: dict[Choices, None] = {}
+    best: list[Sequence[Choices]] = []
+    for order in orders:
+        guests = len(everyone.keys() & set(order[half:]))
+        best.append(order[: max(half, wanted - guests)])
+        everyone.update(dict.fromkeys(best[-1]))
     return [
-        list(dict.fromkeys([*own, *filter(known.__contains__, everyone)]))
-        for own, known in zip(best, within, strict=True)
+        list(dict.fromkeys([*own, *(each for each in everyone if each in order)]))
+        for own, order in zip(best, orders, strict=True)
     ]
 
 
