@@ -446,6 +446,8 @@ class Config(StrictModel):
     Attributes:
         seed: of every random decision of the run.
         checkpoint_seconds: how much time a kill may cost.
+        checkpoints_kept: while a phase runs, so that one before serves if the last is damaged; of
+            phases that have ended the last is kept.
         plugins: Python files that register operations of one's own.
         latency: of a run for one network; what `devices` leave out about targets is that of it.
         devices: of a run for several networks, by their names, each in place of `latency`.
@@ -457,6 +459,7 @@ class Config(StrictModel):
     seed: int = Field(0, ge=0)
     plugins: tuple[Path, ...] = ()
     checkpoint_seconds: Positive = 60.0
+    checkpoints_kept: Count = 2
     runtime: RuntimeConfig = RuntimeConfig()
     data: DataConfig = DataConfig()
     space: SpaceConfig = SpaceConfig()

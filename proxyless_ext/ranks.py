@@ -64,7 +64,10 @@ def group() -> Iterator[None]:
 def _meet(rank: int, world: int) -> None:
     at = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
     try:
-        store, _, _ = next(distributed.rendezvous("env://", timeout=MEETING))
+        served, _, _ = next(distributed.rendezvous("env://", timeout=MEETING))
+        # torchrun's store may outlive ranks that it starts again, with the addresses of dead ones.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = distributed.PrefixStore(f"attempt {attempt}", served)
         store.set(f"here {rank}", "")
         store.wait([f"here {each}" for each in range(world)], MEETING)
     except (RuntimeError, ValueError) as error:

@@ -177,7 +177,9 @@ def test_resuming_a_finished_search_changes_nothing(
 ) -> None:
     run, printed = finished
     before = remains(run)
-    again = proxyless("search", "--resume", run.folder)
+    # As a scheduler starts it again, wherever its configuration has gone.
+    begun = ("--config", "gone.yaml", "--seed", "9", "--out", run.folder)
+    again = proxyless("search", *begun, "--auto-resume")
     after = remains(run)
     for each in (before, after):
         del each["networks"][""]["result"]["onnx_max_difference"]

@@ -325,6 +325,12 @@ def test_folders_in_which_no_run_can_begin(here: Path) -> None:
     assert fails(*search_arguments("--out", "table.yaml")).startswith("cannot write table.yaml/")
 
 
+def test_what_is_to_go_on_by_itself_has_a_folder(here: Path) -> None:
+    for arguments in ((), ("--out", "run", "--resume", "run")):
+        said = fails("search", "--auto-resume", *arguments)
+        assert said.startswith("--auto-resume begins or goes on with the run in --out; give that")
+
+
 @pytest.mark.parametrize("option", ["--out", "--config", "--data", "--seed", "--set"])
 def test_resume_takes_no_other_options(here: Path, option: str) -> None:
     (here / "c.yaml").write_text("seed: 0\n")

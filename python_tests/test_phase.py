@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 import os
 import signal
@@ -26,13 +27,12 @@ from proxyless_ext.runs import (
     TrainEpoch,
     load_checkpoint,
     read_metrics,
-    save_checkpoint,
 )
+from proxyless_ext.runs.checkpoint import Snapshot
 from proxyless_ext.search import Task
 from proxyless_ext.search.goals import make_goals
 from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.phases import Search, WarmUp, first_gate_step
-from proxyless_ext.training import phase as phases
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.optim import (
     cosine_rate,
@@ -529,12 +529,15 @@ def test_too_little_memory_is_a_sentence(run: Run, room: int, says: str) -> None
 def test_a_full_disk_costs_checkpoints_and_nothing_else(
     run: Run, expected: list[Epoch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save(path: Path, state: Any) -> None:
+    write = Snapshot.write
+
+    def write_if_there_is_room(snapshot: Snapshot, path: Path) -> None:
+        state = dict(json.loads(snapshot.tree)["dict"])
         if is_full and state["batch"] + 3 * state["epoch"] >= 2:
             raise DiskFullError("cannot write it; free some disk space")
-        save_checkpoint(path, state)
+        write(snapshot, path)
 
-    monkeypatch.setattr(phases, "save_checkpoint", save)
+    monkeypatch.setattr(Snapshot, "write", write_if_there_is_room)
     is_full, walk = True, Walk()
     with (
         pytest.warns(UserWarning, match="free some disk space; until then a kill costs more"),
@@ -545,6 +548,23 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     is_full, resumed = False, Walk()
     run_phase(resumed, run, seed=3, checkpoint_seconds=0)
     assert resumed.taken == [1, 2, 3, 4, 5]
+    assert records(run) == expected
+
+
+def test_a_damaged_checkpoint_costs_one_interval(run: Run, expected: list[Epoch]) -> None:
+    class Tired(Walk):
+        def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
+            if step == 4:
+                raise KeyboardInterrupt
+            super().step(step, pictures, labels, meter)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_phase(Tired(), run, seed=3, checkpoint_seconds=0)
+    run.checkpoint("walk").write_text("half of it")
+    resumed = Walk()
+    with pytest.warns(UserWarning, match=r"is damaged, so the run goes on from walk-1\."):
+        run_phase(resumed, run, seed=3, checkpoint_seconds=0)
+    assert resumed.taken == [3, 4, 5]
     assert records(run) == expected
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -29,9 +30,9 @@ from proxyless_ext.cli.planning import planned
 from proxyless_ext.config import load_config
 from proxyless_ext.data import Inventory, load_pictures
 from proxyless_ext.errors import UserError
-from proxyless_ext.runs import Run, load_checkpoint, read_metrics, save_checkpoint
+from proxyless_ext.runs import Run, load_checkpoint, read_metrics
+from proxyless_ext.runs.checkpoint import Snapshot
 from proxyless_ext.training import agreement
-from proxyless_ext.training import phase as phases
 from proxyless_ext.training.agreement import check_ranks
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.phase import run_phase
@@ -141,10 +142,13 @@ def fail() -> None:
     raise UserError("this picture cannot be read")
 
 
-def full_disk(path: Path, state: Any) -> None:
-    if state["batch"] == 2:
-        raise UserError("the disk is full")
-    save_checkpoint(path, state)
+def unplugged(snapshot: Snapshot, path: Path) -> None:
+    if dict(json.loads(snapshot.tree)["dict"])["batch"] == 2:
+        raise UserError("the disk is gone")
+    write(snapshot, path)
+
+
+write = Snapshot.write
 
 
 def treks(folder: Path) -> dict[str, tuple[list[int], str]]:
@@ -153,15 +157,13 @@ def treks(folder: Path) -> dict[str, tuple[list[int], str]]:
     for name, happens in (
         ("stop", lambda: strike(signal.SIGTERM)),
         ("failure", fail),
-        ("full disk", lambda: None),
+        ("no disk", lambda: None),
         ("drift", lambda: None),
     ):
         run = Run.create(folder / name, {}, 0, {})
         walk = Trek(folder, happens, step=4)
-        if name == "full disk":
-            phases.save_checkpoint = full_disk
+        Snapshot.write = unplugged if name == "no disk" else write  # type: ignore[method-assign]
         if name == "drift":
-            phases.save_checkpoint = save_checkpoint
             walk.happens = lambda walk=walk: walk.position.add_(2**-20)
         with pytest.raises(UserError) as error:
             run_phase(walk, run, seed=3, checkpoint_seconds=0.0)
@@ -179,7 +181,8 @@ def test_what_happens_to_one_rank_happens_to_all(tmp_path: Path) -> None:
     assert first["failure"][0] == second["failure"][0] == [0, 1, 2, 3]
     assert first["failure"][1].startswith("rank 0 has lost the others: one has ended or does not")
     assert second["failure"][1] == "this picture cannot be read"
-    assert first["full disk"] == second["full disk"] == ([0, 1], "the disk is full")
+    # It is noticed when the next checkpoint is due.
+    assert first["no disk"] == second["no disk"] == ([0, 1, 2], "the disk is gone")
     assert first["drift"] == second["drift"]
     steps, sentence = first["drift"]
     assert steps == [0, 1, 2, 3]

@@ -19,7 +19,8 @@ from tiny_runs import PHASES, SPACE, begin, exactly, remains, search, tiny_confi
 
 from proxyless_ext.errors import UserError
 from proxyless_ext.nn import SuperNet
-from proxyless_ext.runs import Run, load_checkpoint, save_checkpoint
+from proxyless_ext.runs import Checkpoints, Run, load_checkpoint, save_checkpoint
+from proxyless_ext.runs.checkpoint import Snapshot
 from proxyless_ext.search import run as search_run
 from proxyless_ext.search.gate_steps import GateLearner
 from proxyless_ext.search.phases import check_space
@@ -153,7 +154,8 @@ def crashing_at(number: int) -> Iterator[None]:
             (ShortList, "step"),
             (GateLearner, "step"),
             (Run, "log"),
-            (phases, "save_checkpoint"),
+            (Checkpoints, "begin"),
+            (Snapshot, "write"),
             (Stages, "search"),
             (search_run, "choose"),
             (Stages, "train"),

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from .. import progress, ranks
 from ..errors import InterruptionError, UserError
+from .restarting import restartable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,12 +31,16 @@ def command(
     Args:
         app: of the command line.
         name: of the command, if it is not the function's.
-        resumable: whether it has ``--resume``, so that what was stopped can go on.
+        resumable: whether it has ``--out`` and ``--resume``, so that what was stopped can go on; it
+            gets ``--auto-resume``, too.
         on_ranks: whether it runs on several ranks of torch.distributed, of which the first speaks.
     """
     again = "then go on with --resume" if resumable else "then start again"
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
+        if resumable:
+            function = restartable(function)
+
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             try:

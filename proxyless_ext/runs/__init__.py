@@ -1,6 +1,7 @@
 """Run folders: what a search or a training leaves behind, whole and exact after any kill."""
 
 from .checkpoint import digest, load_checkpoint, save_checkpoint
+from .checkpoints import Checkpoints
 from .metrics import read_metrics
 from .outcome import Outcome
 from .records import (
@@ -30,6 +31,7 @@ from .run import Run, check_free, check_output, new_folder
 
 __all__ = [
     "Beginning",
+    "Checkpoints",
     "Comparison",
     "Competitor",
     "Derivation",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Container
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,32 @@ def save_checkpoint(path: str | Path, state: Any) -> None:
         UserError: the disk is full or the folder not writable; the previous checkpoint is intact.
         TypeError: the state holds something else.
     """
-    tensors: dict[str, Tensor] = {}
-    tree = json.dumps(_encode(state, "", tensors))
-    metadata = {"format": _FORMAT, "state": tree, "checksum": _checksum(tree, tensors)}
-    write_atomically(path, _in_order(save(tensors, metadata)))
+    Snapshot.of(state).write(path)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as a checkpoint holds it, which does not change with what it was taken from.
+
+    Attributes:
+        tree: the state as JSON, with names in place of tensors.
+        tensors: copies of them on the CPU.
+    """
+
+    tree: str
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, state: Any) -> Snapshot:
+        """That of a state as `save_checkpoint` takes it."""
+        tensors: dict[str, Tensor] = {}
+        return cls(json.dumps(_encode(state, "", tensors)), tensors)
+
+    def write(self, path: str | Path) -> None:
+        """`save_checkpoint` of the state."""
+        checksum = _checksum(self.tree, self.tensors)
+        metadata = {"format": _FORMAT, "state": self.tree, "checksum": checksum}
+        write_atomically(path, _in_order(save(self.tensors, metadata)))
 
 
 def digest(state: Any, leave_out: Container[str] = ()) -> str:
@@ -50,12 +73,13 @@ def digest(state: Any, leave_out: Container[str] = ()) -> str:
         state: of modules, optimizers and loops.
         leave_out: last names of tensors that do not count, such as ``running_mean``.
     """
-    tensors: dict[str, Tensor] = {}
-    tree = json.dumps(_encode(state, "", tensors))
+    snapshot = Snapshot.of(state)
     counting = {
-        name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in leave_out
+        name: tensor
+        for name, tensor in snapshot.tensors.items()
+        if name.rpartition(".")[2] not in leave_out
     }
-    return _checksum(tree, counting)
+    return _checksum(snapshot.tree, counting)
 
 
 def load_checkpoint(path: str | Path) -> Any:

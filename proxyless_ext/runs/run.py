@@ -22,6 +22,7 @@ from ..files import (
     write_error,
 )
 from ..spaces import load_plugins, read_mapping, read_model
+from .checkpoints import Checkpoints
 from .lock import FolderLock, holder
 from .metrics import Metrics
 from .outcome import Outcome
@@ -253,6 +254,10 @@ class Run:
     def checkpoint(self, name: str) -> Path:
         """The path of the checkpoint called `name`."""
         return self.checkpoints_path / f"{name}.safetensors"
+
+    def checkpoints(self, name: str, kept: int = 1) -> Checkpoints:
+        """The checkpoint called `name`, and those before it."""
+        return Checkpoints(self.checkpoint(name), kept)
 
     @property
     def num_records(self) -> int:

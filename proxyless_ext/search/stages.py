@@ -200,7 +200,7 @@ class Stages:
         """Run what is left of a phase, and note what it took."""
         config = self.config
         self.seconds[phase.name] = run_phase(
-            phase, self.run, config.seed, config.checkpoint_seconds
+            phase, self.run, config.seed, config.checkpoint_seconds, config.checkpoints_kept
         )
 
     def architecture(self, choices: Choices, name: str) -> Architecture:

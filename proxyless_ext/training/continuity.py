@@ -25,6 +25,7 @@ from ..spaces import Architecture
 
 FREE = (
     "checkpoint_seconds",
+    "checkpoints_kept",
     "plugins",  # Files may move; what they register is known by its names.
     "runtime.device",
     "runtime.threads",

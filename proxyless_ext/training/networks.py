@@ -56,7 +56,7 @@ def train_network(
     phase = Train(network, config, runtime, data, name)
     if begun:
         begin_phase(phase, run, begun)
-    seconds = run_phase(phase, run, config.seed, config.checkpoint_seconds)
+    seconds = run_phase(phase, run, config.seed, config.checkpoint_seconds, config.checkpoints_kept)
     return phase.result, seconds
 
 

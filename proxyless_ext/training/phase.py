@@ -26,7 +26,7 @@ from .. import ranks
 from ..data import worker_failures
 from ..errors import DiskFullError, UserError
 from ..progress import Bar, progress_bar
-from ..runs import Epoch, Position, Run, load_checkpoint, phase_kind, save_checkpoint
+from ..runs import Checkpoints, Epoch, Position, Run, phase_kind
 from ..seeding import derive_seed
 from .agreement import check_drift
 from .meter import Meter
@@ -95,7 +95,9 @@ class Phase(ABC):
         """Go back to a `state_dict`."""
 
 
-def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> float:
+def run_phase(
+    phase: Phase, run: Run, seed: int, checkpoint_seconds: float, checkpoints_kept: int = 2
+) -> float:
     """Run what is left of a phase.
 
     Args:
@@ -103,6 +105,7 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
         run: receives records and checkpoints.
         seed: of the run.
         checkpoint_seconds: between checkpoints, beside those after every epoch.
+        checkpoints_kept: until the phase ends, which leaves its last one.
 
     Returns:
         Seconds spent in this phase, over all sittings.
@@ -111,9 +114,16 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
         UserError: the loss or the weights are no longer finite, or Ctrl-C (the last checkpoint
             stays); or the checkpoint does not fit the phase.
     """
-    sitting = _Sitting(phase, run)
-    if sitting.epoch >= phase.epochs:
-        return sitting.seconds
+    with run.checkpoints(phase.name, checkpoints_kept) as checkpoints:
+        sitting = _Sitting(phase, run, checkpoints)
+        if sitting.epoch < phase.epochs:
+            _take_steps(sitting, seed, checkpoint_seconds)
+        ranks.of_first(checkpoints.end)
+    return sitting.seconds
+
+
+def _take_steps(sitting: _Sitting, seed: int, checkpoint_seconds: float) -> None:
+    phase = sitting.phase
     sizes = [phase.networks(epoch) for epoch in range(phase.epochs)]
     total = phase.num_batches * sum(sizes)
     done = phase.num_batches * sum(sizes[: sitting.epoch]) + sitting.batch * sizes[sitting.epoch]
@@ -134,7 +144,7 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
                     sitting.save()
                     raise sitting.stopped()
                 if saves:
-                    sitting.save_if_there_is_room()
+                    sitting.begin_to_save()
                 if batch is None:
                     break
                 pictures, labels = batch
@@ -150,7 +160,6 @@ def run_phase(phase: Phase, run: Run, seed: int, checkpoint_seconds: float) -> f
             sitting.next_epoch()
             if _agree(stop.requested).stops:
                 raise sitting.stopped()
-    return sitting.seconds
 
 
 class _Agreement(NamedTuple):
@@ -270,7 +279,8 @@ def begin_phase(phase: Phase, run: Run, begun: Begun) -> None:
     """Let `run_phase` go on after these steps, unless the phase has got somewhere itself."""
     if not ranks.of_first(run.checkpoint(phase.name).exists):
         phase.load_state_dict(begun.state)
-        _Sitting(phase, run, begun.steps, begun.seconds)
+        with run.checkpoints(phase.name) as checkpoints:
+            _Sitting(phase, run, checkpoints, begun.steps, begun.seconds)
 
 
 class _Sitting:
@@ -279,6 +289,7 @@ class _Sitting:
     Args:
         phase: of the run.
         run: that has its checkpoint.
+        checkpoints: of the phase.
         steps, seconds: that were taken, if there is no checkpoint.
 
     Attributes:
@@ -287,16 +298,23 @@ class _Sitting:
         meter: of the epoch so far.
     """
 
-    def __init__(self, phase: Phase, run: Run, steps: int = 0, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        phase: Phase,
+        run: Run,
+        checkpoints: Checkpoints,
+        steps: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
         self.phase = phase
         self.run = run
+        self.checkpoints = checkpoints
         self.epoch, self.batch = divmod(steps, phase.num_batches)
         self.meter = Meter()
-        self._path = run.checkpoint(phase.name)
         self._saved = time.monotonic()
         self._started = self._saved - seconds
         self._looked = self._noted = -math.inf
-        if saved := ranks.of_first(self._read):
+        if saved := ranks.of_first(checkpoints.read):
             self._load(saved)
         else:
             self.save()
@@ -351,27 +369,29 @@ class _Sitting:
         """End an epoch."""
         self.epoch, self.batch, self.meter = self.epoch + 1, 0, Meter()
         if self.epoch < self.phase.epochs:
-            self.save_if_there_is_room()
+            self.begin_to_save()
         else:
             self.save()
 
     def save(self) -> None:
-        """Write the checkpoint, unless a step whose loss was finite led to weights that are not."""
+        """`begin_to_save`, and wait until the checkpoint is on the disk."""
+        self.begin_to_save()
+        ranks.of_first(self.checkpoints.finish)
+
+    def begin_to_save(self) -> None:
+        """Begin to write a checkpoint, unless a step whose loss was finite led to weights that are
+        not; where the disk was too full for the one before, warn.
+        """
         state = self.phase.state_dict()
         check_drift(self.phase.name, state)
-        ranks.of_first(self._write, state)
-        self._saved = time.monotonic()
-
-    def save_if_there_is_room(self) -> None:
-        """Write the checkpoint; where the disk is full, warn and go on with the one before."""
         try:
-            self.save()
+            ranks.of_first(self._begin_to_save, state)
         except DiskFullError as error:
             if ranks.is_first():
                 warnings.warn(f"{error}; until then a kill costs more", stacklevel=2)
-            self._saved = time.monotonic()
+        self._saved = time.monotonic()
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _begin_to_save(self, state: dict[str, Any]) -> None:
         self._check_loss()
         if not _is_finite(state):
             raise self._diverged("weights")
@@ -383,13 +403,7 @@ class _Sitting:
             "meter": self.meter.state,
             "records": self.run.num_records,
         }
-        save_checkpoint(self._path, checkpoint)
-
-    def _read(self) -> dict[str, Any] | None:
-        saved: dict[str, Any] | None = None
-        if self._path.exists():
-            saved = load_checkpoint(self._path)
-        return saved
+        self.checkpoints.begin(checkpoint)
 
     def _load(self, saved: dict[str, Any]) -> None:
         try:
