@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,17 +16,18 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from rank_processes import on_ranks
 from sittings import Blow, sit_on_ranks
 from test_phase import Walk, strike
+from test_sizes import begun_run
 from test_specialise import two_devices
-from tiny_runs import PHASES, begin, remains, search, tiny_config
+from tiny_runs import PHASES, begin, remains, search, tiny_config, write_inputs
 from torch import Tensor
 from typer.testing import CliRunner
 
 from proxyless_ext import ranks
 from proxyless_ext.cli import app
-from proxyless_ext.cli.options import refuse_sizes
 from proxyless_ext.cli.planning import planned
 from proxyless_ext.config import load_config
 from proxyless_ext.data import Inventory, load_pictures
@@ -256,12 +258,40 @@ def test_other_commands_are_one_process(
     )
 
 
-def test_what_several_ranks_cannot_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(ranks, "are_several", lambda: True)
-    with pytest.raises(UserError, match="--budget measures what steps take in one process"):
-        planned(tiny_config(tmp_path), "1h")
-    with pytest.raises(UserError, match="several widths or resolutions is one process"):
-        refuse_sizes(["w0.5-r8", "w1-r8"])
+def plans(path: Path) -> tuple[dict[str, Any], str]:
+    """What a rank plans with much and with little time."""
+    settings, task = planned(load_config(path, {}), "10min")
+    assert {*task.tables} == {""}
+    with pytest.raises(UserError) as error:
+        planned(load_config(path, {}), "1s")
+    return settings.model_dump(mode="json"), re.sub(r"give \d+ min", "", str(error.value))
+
+
+def test_ranks_plan_alike(tmp_path: Path) -> None:
+    """Each has a clock of its own."""
+    write_inputs(tmp_path)
+    tree = {
+        "data": {"source": "digits", "limit": 200},
+        "space": {"name": str(tmp_path / "space.yaml")},
+        "latency": {"table": str(tmp_path / "table.yaml")},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    (settings, error), other = on_ranks(plans, tmp_path / "config.yaml")
+    assert other == (settings, error)
+    assert settings["train"]["epochs"] > 3
+    assert error.startswith("a budget of 1 s is too small for 200 pictures")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:at size", "ignore:(no|only one) network of 'tiny'")
+def test_several_sizes_are_searched_on_several_ranks(tmp_path: Path) -> None:
+    whole, killed = begun_run(tmp_path / "whole"), begun_run(tmp_path / "killed")
+    assert [code for code, _ in sit_on_ranks(whole)] == [0, 0]
+    assert sit_on_ranks(killed, [None, Blow("search", 1, 0.01)])[1][0] == -signal.SIGKILL
+    assert [code for code, _ in sit_on_ranks(killed)] == [0, 0]
+    assert whole.has_ended
+    for name, part in whole.sizes.items():
+        assert remains(part) == remains(killed.sizes[name])
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,19 +95,6 @@ def check_count(option: str, value: int) -> None:
     """
     if value < 1:
         raise UserError(f"{option} is {value}; give at least 1")
-
-
-def refuse_sizes(sizes: Collection[object]) -> None:
-    """Refuse several ranks where a run has several sizes.
-
-    Raises:
-        UserError: it is so.
-    """
-    if sizes and ranks.are_several():
-        raise UserError(
-            "a run for several widths or resolutions is one process; start it without torchrun, or "
-            "give one size"
-        )
 
 
 def resumed(

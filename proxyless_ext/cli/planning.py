@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .. import ranks
 from ..config import Config
-from ..errors import UserError
 from ..report.words import duration
 from ..search import (
     Plan,
@@ -37,10 +35,6 @@ def planned(settings: Config, budget: str) -> tuple[Config, Task]:
     Raises:
         UserError: it cannot be planned.
     """
-    if ranks.are_several():
-        raise UserError(
-            "--budget measures what steps take in one process; leave it out on several ranks"
-        )
     seconds = parse_budget(budget)
     check_plannable(settings)
     started = time.monotonic()

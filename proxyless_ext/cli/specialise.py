@@ -29,7 +29,6 @@ from .options import (
     begun,
     configuration,
     limits,
-    refuse_sizes,
     resumed,
 )
 from .planning import BudgetOption, planned, planned_sizes
@@ -124,7 +123,6 @@ def _search(settings: Config, run: Run | None, out: Path | None, budget: str | N
 
 def _search_sizes(settings: Config, run: Run | None, out: Path | None, budget: str | None) -> Run:
     """Search at one size after the other."""
-    refuse_sizes(settings.space.sizes())
     if budget is None:
         sizes = load_sizes(settings, run)
     else:

@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass
 import torch
 from torch.nn import functional
 
+from .. import ranks
 from ..config import Config
 from ..nn import SuperNet, batch_statistics
 from ..seeding import derive_seed, generator
@@ -67,6 +68,7 @@ class Pace:
         scores = PathScores(list(task.space.counts))
         warm_up = WarmUp(supernet, scores, config, runtime, data)
         pictures, labels = map(runtime.put, next(warm_up.batches(0, 0)))
+        batch_size = ranks.share(len(labels)).total
 
         def gate() -> None:
             with edges.gate_step("full", draw) as step, runtime.autocast():
@@ -87,8 +89,8 @@ class Pace:
         train = _weight_steps(trainings, reading)
         return cls(
             weight=_per_picture(_weight_steps([warm_up], reading), config.warmup.batch_size),
-            gate=_per_picture(gate, len(labels)),
-            score=_per_picture(score, len(labels)),
+            gate=_per_picture(gate, batch_size),
+            score=_per_picture(score, batch_size),
             train=_per_picture(train, config.train.batch_size, len(trainings)),
         )
 

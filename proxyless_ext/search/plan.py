@@ -1,4 +1,4 @@
-"""How a search spends a given time, from what steps take on this machine.
+"""How a search spends a given time, from what steps take on this machine, on all ranks together.
 
 What is measured before it is chosen is what a search is worth (docs/search.md), so the finalists,
 which begin the training of the network found, get up to twice the time of that training itself, and
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .. import ranks
 from ..config import Config
 from ..data import batches_per_epoch
 from ..errors import UserError
@@ -132,7 +133,7 @@ def plan_search(config: Config, task: Task, budget: float, spent: float = 0.0) -
     started = time.monotonic()
     task = task.measured(config)
     planner = Planner(config, task, measure_pace(config, task))
-    return planner.spend(budget - spent - (time.monotonic() - started), budget), task
+    return _spend(planner, budget, spent + time.monotonic() - started), task
 
 
 def plan_sizes(sizes: Sequence[Size], budget: float, spent: float = 0.0) -> tuple[Plan, list[Size]]:
@@ -154,7 +155,12 @@ def plan_sizes(sizes: Sequence[Size], budget: float, spent: float = 0.0) -> tupl
     pace = Pace.sum(measure_pace(size.config, size.task) for size in searched)
     dearest = max(searched, key=lambda size: len(size.config.aims))
     planner = Planner(dearest.config, dearest.task, pace)
-    return planner.spend(budget - spent - (time.monotonic() - started), budget), sizes
+    return _spend(planner, budget, spent + time.monotonic() - started), sizes
+
+
+def _spend(planner: Planner, budget: float, spent: float) -> Plan:
+    """The plan of the first rank, whose clock and pace count for all."""
+    return ranks.of_first(planner.spend, budget - spent, budget)
 
 
 def measure_pace(config: Config, task: Task) -> Pace:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .. import ranks
 from ..config import Config, SpaceConfig
 from ..data import Pictures, load_pictures
 from ..errors import OutOfReachError, UserError
@@ -147,7 +148,7 @@ def begin_sizes(run: Run, sizes: Sequence[Size]) -> list[tuple[Run, Size]]:
         size = replace(each, config=each.config.anchored())
         part = run.sizes[size.name]
         settings = size.config.model_dump(mode="json")
-        if part.has_begun:
+        if ranks.of_first(getattr, part, "has_begun"):
             part = Run.resume(part.folder)
         else:
             pictures = size.task.data.inventory.model_dump(mode="json")
@@ -163,7 +164,7 @@ def begin_sizes(run: Run, sizes: Sequence[Size]) -> list[tuple[Run, Size]]:
     except UserError as error:
         raise run.correctable(error) from error
     for part, size in zip(runs, reached, strict=True):
-        part.write_config(size.config.model_dump(mode="json"))
+        ranks.of_first(part.write_config, size.config.model_dump(mode="json"))
     return list(zip(runs, reached, strict=True))
 
 

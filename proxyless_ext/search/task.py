@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .. import ranks
 from ..config import Config, LatencyConfig
 from ..data import Pictures, load_pictures
 from ..errors import UserError
@@ -86,7 +87,7 @@ class Task:
         return cls(space, data, runtime, tables)
 
     def measured(self, config: Config, run: Run | None = None) -> Task:
-        """The same with the tables that were missing, measured now.
+        """The same with the tables that were missing, measured now by the first rank.
 
         Args:
             config: of the run.
@@ -95,6 +96,9 @@ class Task:
         Raises:
             UserError: a backend cannot run here.
         """
+        return replace(self, tables=ranks.of_first(self._measure, config, run))
+
+    def _measure(self, config: Config, run: Run | None) -> Mapping[str, LatencyTable]:
         tables = dict(self.tables)
         for device, latency in {aim.device: aim.latency for aim in config.aims}.items():
             if run:
@@ -107,7 +111,7 @@ class Task:
             if path:
                 tables[device].save(path)
                 tables[device] = LatencyTable.load(path)
-        return replace(self, tables=tables)
+        return tables
 
     def check(self, config: Config, run: Run | None = None) -> None:
         """Find what is impossible about a configuration.
