@@ -17,7 +17,7 @@ from .. import ops
 from ..errors import UserError
 from .layers import ConvBNAct
 from .sliced import SlicedConv2d
-from .statistics import InputStatistics, track
+from .statistics import InputStatistics, count_values, track, uses_batch
 
 Layers = Sequence[ConvBNAct]
 Module = TypeVar("Module", bound=nn.Module)
@@ -88,7 +88,7 @@ def norms_agree(layers: Layers) -> bool:
     """Whether the BatchNorms have one eps, and all or none normalise by the batch's statistics."""
     norms = [layer.bn for layer in layers]
     return all(
-        norm.eps == norms[0].eps and _uses_batch(norm) == _uses_batch(norms[0]) for norm in norms
+        norm.eps == norms[0].eps and uses_batch(norm) == uses_batch(norms[0]) for norm in norms
     )
 
 
@@ -137,8 +137,8 @@ def run_separable(x: Tensor, layers: SeparableLayers) -> Tensor:
         ValueError: batch statistics of a single value per channel.
     """
     bn = layers.bn
-    batch = _uses_batch(bn)
-    count = _count(x.shape) if batch else 0
+    batch = uses_batch(bn)
+    count = count_values(x.shape) if batch else 0
     mean, var = (None, None) if batch else _running(bn)
     result = ops.separable(x, **_separable_arguments(x, layers), mean=mean, var=var)
     if batch:
@@ -165,8 +165,8 @@ def probe_separable(
         UserError: grad has not the shape of y.
     """
     bn = layers.bn
-    if _uses_batch(bn):
-        _count(x.shape)
+    if uses_batch(bn):
+        count_values(x.shape)
         mean, var = statistics.channels
     else:
         mean, var = _running(bn)
@@ -240,7 +240,7 @@ def _gather(x: Tensor, layers: Layers) -> _Block:
             "batch's statistics; make them alike, or build the block with fused=False"
         )
     *expand, depthwise, project = [layer.conv for layer in layers]
-    counts = _counts(x, layers) if _uses_batch(norms[0]) else None
+    counts = _counts(x, layers) if uses_batch(norms[0]) else None
     mean = var = None
     if counts is None:
         mean = _concatenate([cast(Tensor, norm.running_mean) for norm in norms])
@@ -262,10 +262,6 @@ def _gather(x: Tensor, layers: Layers) -> _Block:
     )
 
 
-def _uses_batch(norm: nn.BatchNorm2d) -> bool:
-    return norm.training or norm.running_mean is None
-
-
 def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """The mean and the variance that it normalises by."""
     return _wide(cast(Tensor, norm.running_mean)), _wide(cast(Tensor, norm.running_var))
@@ -278,19 +274,8 @@ def _counts(x: Tensor, layers: Layers) -> list[int]:
     for layer in layers:
         stride = layer.conv.stride[0]
         height, width = -(-height // stride), -(-width // stride)
-        counts.append(_count([batch, layer.bn.num_features, height, width]))
+        counts.append(count_values([batch, layer.bn.num_features, height, width]))
     return counts
-
-
-def _count(size: Sequence[int]) -> int:
-    """Values per channel of an input [N, C, H, W] of a BatchNorm."""
-    batch, _, height, width = size
-    count = batch * height * width
-    if count == 1:
-        raise ValueError(
-            f"Expected more than 1 value per channel when training, got input size {[*size]}"
-        )
-    return count
 
 
 def _separable_arguments(x: Tensor, layers: SeparableLayers) -> dict[str, Any]:

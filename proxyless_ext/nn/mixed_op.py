@@ -201,16 +201,21 @@ def group_by_alpha(model: nn.Module) -> list[list[MixedOp]]:
 
 
 class _GateGradient(torch.autograd.Function):
-    """Identity on the active candidate's output whose backward computes the gates' gradients."""
+    """Identity on the active candidate's output whose backward computes the gates' gradients.
+
+    It keeps that output for the candidate's own gate, or asks again as it asks all others.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, output: Tensor, gates: Tensor, x: Tensor, mixed: MixedOp, active: int
     ) -> Tensor:
-        ctx.save_for_backward(output, x)
-        ctx.mixed, ctx.active, ctx.involved = mixed, active, mixed._involved
+        asks_again = _recomputes(mixed.candidates[active])
+        ctx.save_for_backward(None if asks_again else output, x)
+        ctx.mixed, ctx.involved = mixed, mixed._involved
         ctx.num_gates = gates.numel()
-        ctx.others = _tensors_beside(mixed, active)
+        ctx.kept = None if asks_again else active
+        ctx.others = _tensors_beside(mixed, ctx.kept)
         device = x.device.type
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         return output.view_as(output)
@@ -223,14 +228,14 @@ class _GateGradient(torch.autograd.Function):
         gate_grad = grad.new_zeros(
             ctx.num_gates, dtype=torch.promote_types(grad.dtype, torch.float32)
         )
-        if not all(map(operator.is_, ctx.others, _tensors_beside(ctx.mixed, ctx.active))):
+        if not all(map(operator.is_, ctx.others, _tensors_beside(ctx.mixed, ctx.kept))):
             raise UserError(
                 "the weights of a MixedOp were exchanged between forward and backward of a gate "
                 "step, as by torch.func.functional_call; load them into the model instead"
             )
         statistics = InputStatistics(x)
         for index in ctx.involved:
-            if index == ctx.active:
+            if index == ctx.kept:
                 gate_grad[index] = _dot(grad, output)
                 continue
             with torch.autocast(device, dtype, enabled):
@@ -238,9 +243,14 @@ class _GateGradient(torch.autograd.Function):
         return grad, gate_grad, None, None, None
 
 
-def _tensors_beside(mixed: MixedOp, active: int) -> list[Tensor | None]:
-    """What candidates other than the active one compute with: parameters and buffers."""
-    others = [each for index, each in enumerate(mixed.candidates) if index != active]
+def _recomputes(candidate: nn.Module) -> bool:
+    """Whether it keeps so little for backward that its output would double that."""
+    return bool(getattr(candidate, "recomputes", False))
+
+
+def _tensors_beside(mixed: MixedOp, kept: int | None) -> list[Tensor | None]:
+    """What candidates compute with, parameters and buffers, but for one whose output is kept."""
+    others = [each for index, each in enumerate(mixed.candidates) if index != kept]
     if mixed.shared is not None:
         others.append(mixed.shared)
     return [

@@ -27,6 +27,7 @@ from ..spaces import (
 )
 from .layers import ConvBNAct, Identity, Zero
 from .mbconv import MBConv
+from .pools import AvgPool, MaxPool
 from .pre_activated import Separable
 from .tree import Tree, Trunk
 
@@ -93,8 +94,8 @@ def _(operation: SeparableSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn
 @_build.register
 def _(operation: PoolSpec, block: BlockConfig, batch_norm: BatchNorm) -> nn.Module:
     if operation.kind == "max":
-        return nn.MaxPool2d(3, block.stride, padding=1)
-    return nn.AvgPool2d(3, block.stride, padding=1, count_include_pad=False)
+        return MaxPool(block.stride)
+    return AvgPool(block.stride)
 
 
 @_build.register

@@ -19,6 +19,7 @@ from .fused import (
     separable_layers,
 )
 from .layers import ACTIVATIONS, convolution
+from .recomputed import keeps_input_only, pre_activated_layers, run_pre_activated
 from .statistics import InputStatistics
 
 
@@ -48,9 +49,13 @@ class BNAct(nn.Sequential):
 class BNActConv(BNAct):
     """BatchNorm, an activation and a convolution.
 
+    On a CPU they keep their input for backward and nothing else, where their activation is ReLU or
+    none: see `recomputed`.
+
     Args:
         in_channels, out_channels, kernel_size, stride, groups: of the convolution, whose padding
             keeps the size at stride 1.
+        recomputes: False for the plain layers always.
         settings: the other arguments of `BNAct`.
 
     Shape:
@@ -64,10 +69,20 @@ class BNActConv(BNAct):
         kernel_size: int,
         stride: int = 1,
         groups: int = 1,
+        recomputes: bool = True,
         **settings: Any,
     ) -> None:
         super().__init__(in_channels, **settings)
         self.conv = convolution(in_channels, out_channels, kernel_size, stride, groups)
+        self.recomputes = recomputes
+
+    def forward(self, x: Tensor, behind: nn.BatchNorm2d | None = None) -> Tensor:
+        """The layers, and the BatchNorm behind them if there is one, whose input is not kept."""
+        layers = pre_activated_layers(self, behind) if self.recomputes else None
+        if layers is not None and keeps_input_only(x, *self.parameters()):
+            return run_pre_activated(x, layers)
+        y: Tensor = super().forward(x)
+        return y if behind is None else behind(y)
 
 
 class Separable(BNAct):
@@ -118,6 +133,11 @@ class Separable(BNAct):
             return run_separable(x, layers)
         y: Tensor = super().forward(x)
         return y
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether it keeps its input only for backward, where it can."""
+        return self.fused is not False
 
     def gate_probe(self, grad: Tensor, x: Tensor, statistics: InputStatistics) -> Tensor | None:
         """`<grad, self(x)>` without self(x), in training mode without moving statistics.

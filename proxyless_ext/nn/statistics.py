@@ -4,7 +4,7 @@ the candidates of an edge share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -76,6 +76,26 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes:
             child.training = training
+
+
+def uses_batch(norm: _BatchNorm) -> bool:
+    """Whether it normalises by the batch's statistics."""
+    return norm.training or norm.running_mean is None
+
+
+def count_values(size: Sequence[int]) -> int:
+    """Values per channel of an input [N, C, H, W] of a BatchNorm.
+
+    Raises:
+        ValueError: it is a single one, which has no statistics.
+    """
+    batch, _, height, width = size
+    count = batch * height * width
+    if count == 1:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {[*size]}"
+        )
+    return count
 
 
 @torch.no_grad()

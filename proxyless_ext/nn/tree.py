@@ -54,7 +54,7 @@ class Trunk(Branch):
         given = iter([nn.Identity()] * sum(self.spec.level_sizes) if edges is None else edges)
         levels = [[*islice(given, size)] for size in self.spec.level_sizes]
         grown = self._grow(self.shuffle(self.root(self.enter(x))), levels)
-        output: Tensor = self._shortcut(x) + self.dropped(self.norm(self.leave(grown)))
+        output: Tensor = self._shortcut(x) + self.dropped(self.leave(grown, self.norm))
         return output
 
     def _grow(self, x: Tensor, levels: Sequence[Sequence[Edge]], node: int = 0) -> Tensor:
