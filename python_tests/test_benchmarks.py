@@ -70,6 +70,7 @@ def test_separable_shapes_are_checked_timed_and_judged(run: Run, tmp_path: Path)
     sums = [sum(s["seconds"][name]["median"] for s in shapes) for name in ("plain", "fused")]
     assert bars["plain / fused, sum"] == pytest.approx(sums[0] / sums[1])
     assert bars["saved tensors, plain / fused"] > 2.5
+    assert bars["saved tensors of the supernet, plain / fused"] > 2.5
     assert "sep7 88 2" in (tmp_path / "separable.md").read_text()
 
 

@@ -2,6 +2,7 @@
 
     python -m proxyless_ext.bench.peak_memory fused weight
     python -m proxyless_ext.bench.peak_memory plain gate --batch 8 --resolution 128
+    python -m proxyless_ext.bench.peak_memory fused gate --space cifar_tree --resolution 32
 
 What is measured: the growth of the resident memory (VmHWM after the step minus VmRSS before it) of
 a process that holds the supernet, the batch, and everything that an earlier step at a tiny size
@@ -23,7 +24,7 @@ from pathlib import Path
 import torch
 
 from ..errors import UserError
-from ..spaces import imagenet
+from ..spaces.builtin import BUILTIN
 from .supernets import TRAINEES, Batch, Trainee, build
 
 _BLOCK = str(128 << 10)
@@ -31,14 +32,26 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": _BLOCK, "MALLOC_TRIM_THRESHOLD_": _BLOCK
 
 
 def measure_apart(
-    trainee: str, step: str, batch: int, resolution: int, width: float, threads: int
+    trainee: str,
+    step: str,
+    batch: int,
+    resolution: int,
+    width: float,
+    threads: int,
+    space: str = "imagenet",
 ) -> int:
     """The same from a process of its own.
 
     Raises:
         UserError: the step failed, and has said why on stderr if it could.
     """
-    options = {"batch": batch, "resolution": resolution, "width": width, "threads": threads}
+    options = {
+        "batch": batch,
+        "resolution": resolution,
+        "width": width,
+        "threads": threads,
+        "space": space,
+    }
     words = [f"--{name}={value}" for name, value in options.items()]
     try:
         finished = subprocess.run(
@@ -86,12 +99,15 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--space", choices=BUILTIN, default="imagenet")
     arguments = parser.parse_args()
     if not _ALLOCATOR.items() <= os.environ.items():
         print(measure_apart(**vars(arguments)))
         return
     torch.set_num_threads(arguments.threads)
-    space = imagenet(width_mult=arguments.width)
+    if arguments.space != "imagenet" and arguments.trainee != "fused":
+        parser.error("the peers have the layers of the imagenet space only")
+    space = BUILTIN[arguments.space](width_mult=arguments.width)
     batch = Batch(space, arguments.batch, arguments.resolution)
     (trainee,) = build([arguments.trainee], space, Batch(space, 2, 32)).values()
     _run(trainee, arguments.step)
