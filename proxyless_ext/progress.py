@@ -57,6 +57,13 @@ class Pace:
         passed = time.monotonic() - started
         return (self._waited - before) / passed if passed > 0 else 0.0
 
+    @property
+    def steps_alone(self) -> float:
+        """Pictures per second of the steps, had none been waited for."""
+        started, _, pictures, waited = self._marks[0]
+        stepping = time.monotonic() - started - (self._waited - waited)
+        return (self._pictures - pictures) / stepping if stepping > 0 else 0.0
+
     def seconds_left(self, total: int) -> float | None:
         """For the rest of `total` steps; None before the first, and at the end."""
         started, before, _, _ = self._marks[0]

@@ -144,7 +144,11 @@ class SlowPictures(Walk):
         super().step(*arguments)
 
 
-@pytest.mark.parametrize(("wait", "said"), [(3.0, ", 75% of the time for pictures"), (0.01, "")])
+@pytest.mark.parametrize(
+    # A step of a second trains on one picture.
+    ("wait", "said"),
+    [(3.0, r", 75% of the time for pictures \(steps alone 1/s\)"), (0.01, "")],
+)
 def test_the_bar_says_which_waits(
     run: Run, seconds: list[float], monkeypatch: pytest.MonkeyPatch, wait: float, said: str
 ) -> None:

@@ -339,9 +339,11 @@ class _Sitting:
             return
         self._looked = now
         if "loss" in (means := self.meter.means()):
-            waiting = bar.pace.waiting
-            waits = f", {waiting:.0%} of the time for pictures" if waiting > NOTED_WAIT else ""
-            bar.note(f"loss {means['loss']:.3f}{waits}")
+            note, pace = f"loss {means['loss']:.3f}", bar.pace
+            if pace.waiting > NOTED_WAIT:
+                note += f", {pace.waiting:.0%} of the time for pictures"
+                note += f" (steps alone {pace.steps_alone:.0f}/s)"
+            bar.note(note)
         if now - self._noted >= POSITION_SECONDS and ranks.is_first():
             self._noted = now
             self.run.write_position(
