@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ import pytest
 import torch
 from tiny_runs import SPACE, begin, exactly, tiny_config
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from proxyless_ext import SuperNet
 from proxyless_ext.config import OptimizerConfig, load_config
+from proxyless_ext.data import batches
 from proxyless_ext.errors import DiskFullError, UserError
 from proxyless_ext.nn import Network
 from proxyless_ext.runs import (
@@ -100,6 +103,31 @@ def candidates(supernet: SuperNet) -> list[list[Any]]:
         [exactly(candidate.state_dict()) for candidate in mixed.candidates]
         for mixed in supernet.edges.mixed_ops
     ]
+
+
+def test_readers_live_on_from_one_epoch_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def loader(*args: Any, **kwargs: Any) -> DataLoader[Any]:
+        made.append(kwargs["num_workers"])
+        return DataLoader(*args, **kwargs)
+
+    monkeypatch.setattr(sys.modules["proxyless_ext.data.batches"], "DataLoader", loader)
+    bench = Bench(tmp_path, data__workers=1)
+    phase = bench.warm_up()
+    read = [exactly(batch) for epoch in range(2) for batch in phase.batches(epoch, 0)]
+    assert made == [1]
+    assert exactly(next(phase.batches(1, 2))) == read[phase.num_batches + 2]  # As after a kill.
+    assert made == [1, 1]
+    schedule = bench.config.warmup
+    expected = [
+        exactly(batch)
+        for epoch in range(2)
+        for batch in batches(phase.dataset, schedule.batch_size, 0, "warmup", epoch)
+    ]
+    assert read == expected
 
 
 # Rates and optimizers.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import ranks
 from ..config import Config, OptimizerConfig
-from ..data import PictureSet, batches, batches_per_epoch
+from ..data import PictureSet, batches_per_epoch, endless
 from ..nn import Slices
 from ..runtime import Runtime
 from .gradients import GradientMean
@@ -62,16 +62,28 @@ class WeightPhase(Phase):
         self.optimizer = weight_optimizer(schedule, self.weights, decay_norms)
         self.gradients = GradientMean(self.weights)
         self.scaler = runtime.scaler()
+        # Batches, and how many of the phase's come before the next of them.
+        self._stream: Iterator[Batch] | None = None
+        self._place = 0
         self.criterion = nn.CrossEntropyLoss(label_smoothing=schedule.label_smoothing)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        return batches(
+        """Of one stream, so that its workers live on from one epoch to the next."""
+        place = epoch * self.num_batches + start
+        if self._stream is None or place != self._place:
+            self._stream, self._place = self._stream_from(place), place
+        for _ in range(start, self.num_batches):
+            batch = next(self._stream)
+            self._place += 1
+            yield batch
+
+    def _stream_from(self, place: int) -> Iterator[Batch]:
+        return endless(
             self.dataset,
             self.schedule.batch_size,
             self.config.seed,
             self.kind,
-            epoch,
-            start,
+            start=place,
             workers=self.config.data.workers,
             **self.runtime.reading,
         )
