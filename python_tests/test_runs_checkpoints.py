@@ -98,10 +98,10 @@ def test_a_damaged_one_is_replaced_by_the_one_before(path: Path) -> None:
 
 
 def test_what_went_wrong_is_told_at_the_next(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, is_full = Snapshot.write, True
+    write, room = Snapshot.write, iter([False, False, True])
 
     def write_if_there_is_room(snapshot: Snapshot, path: Path) -> None:
-        if is_full:
+        if not next(room):
             raise DiskFullError("no room")
         write(snapshot, path)
 
@@ -111,7 +111,6 @@ def test_what_went_wrong_is_told_at_the_next(path: Path, monkeypatch: pytest.Mon
         with pytest.raises(DiskFullError):
             checkpoints.finish()
         checkpoints.begin(state(1))
-        is_full = False
         with pytest.raises(DiskFullError):
             checkpoints.begin(state(2))
         checkpoints.finish()  # That one was begun even so.
