@@ -115,6 +115,8 @@ def growth(samples: list[Sample]) -> list[str]:
     """How a rank's memory and files changed over the run, once ranks had started."""
     settled = [each for each in samples if each.age > STARTING_SECONDS]
     third = len(settled) // 3
+    if not third:
+        return [f"memory and files: no rank lived for {STARTING_SECONDS:.0f} s"]
     lines = []
     for name, unit in (("memory", " MB"), ("files", "")):
         values = [getattr(each, name) for each in settled]

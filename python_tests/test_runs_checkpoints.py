@@ -72,6 +72,7 @@ def test_the_last_few_are_kept_until_the_end(
         checkpoints.finish()
         older = {f"older/walk-{age}.safetensors": 5 - age for age in range(1, kept)}
         assert steps(path.parent) == {"walk.safetensors": 5, **older}
+    with Checkpoints(path, 1) as checkpoints:  # Fewer are to be kept from now on.
         checkpoints.end()
     assert [each.name for each in path.parent.iterdir()] == ["walk.safetensors"]
 

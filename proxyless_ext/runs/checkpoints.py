@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,8 +29,9 @@ class Checkpoints:
 
     def __init__(self, path: Path, kept: int) -> None:
         self.path = path
-        folder = path.parent / "older"
-        self._older = [folder / f"{path.stem}-{age}{path.suffix}" for age in range(1, kept)]
+        self._folder = path.parent / "older"
+        names = [f"{path.stem}-{age}{path.suffix}" for age in range(1, kept)]
+        self._older = [self._folder / name for name in names]
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
 
@@ -92,12 +94,16 @@ class Checkpoints:
             written.result()
 
     def end(self) -> None:
-        """`finish`, and remove the older ones."""
+        """`finish`, and remove the older ones, however many were kept when they were written."""
         self.finish()
-        for path in self._older:
-            path.unlink(missing_ok=True)
-        if self._older and (folder := self._older[0].parent).exists() and not any(folder.iterdir()):
-            folder.rmdir()
+        if not self._folder.exists():
+            return
+        of_phase = re.compile(rf"{re.escape(self.path.stem)}-\d+{re.escape(self.path.suffix)}")
+        for path in self._folder.iterdir():
+            if of_phase.fullmatch(path.name):
+                path.unlink()
+        if not any(self._folder.iterdir()):
+            self._folder.rmdir()
 
     def _write(self, snapshot: Snapshot) -> None:
         if self._older and self.path.exists():
@@ -110,7 +116,7 @@ class Checkpoints:
     def _age(self) -> None:
         """Make the newest one, which stays where it is, the first of the older ones."""
         first = self._older[0]
-        first.parent.mkdir(exist_ok=True)
+        self._folder.mkdir(exist_ok=True)
         for newer, older in reversed([*pairwise(self._older)]):
             if newer.exists():
                 newer.replace(older)

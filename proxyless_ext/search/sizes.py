@@ -143,7 +143,7 @@ def begin_sizes(run: Run, sizes: Sequence[Size]) -> list[tuple[Run, Size]]:
     Raises:
         UserError: a target is out of reach at every size, or a backend cannot run here.
     """
-    begun, runs, measured = [], [], []
+    begun: list[tuple[Run, Size]] = []
     for each in sizes:
         size = replace(each, config=each.config.anchored())
         part = run.sizes[size.name]
@@ -153,19 +153,19 @@ def begin_sizes(run: Run, sizes: Sequence[Size]) -> list[tuple[Run, Size]]:
         else:
             pictures = size.task.data.inventory.model_dump(mode="json")
             part = Run.create(part.folder, settings, size.config.seed, pictures)
-        begun.append(size)
-        runs.append(part)
+        begun.append((part, size))
+    measured = []
     try:
-        for size, part in zip(begun, runs, strict=True):
+        for part, size in begun:
             with _at(size.name):
-                task = size.task.measured(size.config, part)
-            measured.append(replace(size, task=task))
+                measured.append(replace(size, task=size.task.measured(size.config, part)))
         reached = within_reach(measured, run)
     except UserError as error:
         raise run.correctable(error) from error
-    for part, size in zip(runs, reached, strict=True):
+    found = [(part, size) for (part, _), size in zip(begun, reached, strict=True)]
+    for part, size in found:
         ranks.of_first(part.write_config, size.config.model_dump(mode="json"))
-    return list(zip(runs, reached, strict=True))
+    return found
 
 
 def _begun(run: Run | None) -> dict[str, Run]:
