@@ -79,8 +79,8 @@ class Blank:
     def __call__(self, number: int) -> Tensor:
         return torch.zeros(3, 1, 1, dtype=torch.uint8)
 
-    def key(self, number: int) -> bytes:
-        return b"%d" % number
+    def keys_of(self, numbers: Tensor) -> Iterator[bytes]:
+        return (b"%d" % number for number in numbers.tolist())
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (3, 0), (3, 1), (4, 0)])

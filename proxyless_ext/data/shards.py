@@ -8,6 +8,7 @@ can be read in any order, as those in files can.
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import zlib
 from array import array
@@ -133,12 +134,14 @@ class ShardReader:
     def __call__(self, number: int) -> Tensor:
         return decode(self.path(number), self.content(number))
 
-    def key(self, number: int) -> bytes:
-        return self.keys[self.ends[number] : self.ends[number + 1]]
+    def keys_of(self, numbers: Tensor) -> Iterator[bytes]:
+        keys, ends = self.keys, self.ends
+        return (keys[ends[number] : ends[number + 1]] for number in numbers.tolist())
 
     def path(self, number: int) -> Path:
         """What messages call the picture: its key below its shard."""
-        return self.paths[self.shards[number]] / os.fsdecode(self.key(number))
+        key = self.keys[self.ends[number] : self.ends[number + 1]]
+        return self.paths[self.shards[number]] / os.fsdecode(key)
 
     def content(self, number: int) -> bytes:
         """The bytes of the picture's file.
@@ -218,11 +221,11 @@ def _read_list(folder: Path, shard: Shard, index: ShardIndex) -> _Columns:
         name=shard.name,
         keys=b"".join(keys),
         key_sizes=np.fromiter(map(len, keys), np.int64),
-        numbers=np.array(pictures.numbers, np.int64),
-        labels=np.array(pictures.labels, np.int64),
-        offsets=np.array(pictures.offsets, np.int64),
-        sizes=np.array(pictures.sizes, np.int64),
-        checksums=np.array(pictures.checksums, np.uint32),
+        numbers=np.fromiter(pictures.numbers, np.int64),
+        labels=np.fromiter(pictures.labels, np.int64),
+        offsets=np.fromiter(pictures.offsets, np.int64),
+        sizes=np.fromiter(pictures.sizes, np.int64),
+        checksums=np.fromiter(pictures.checksums, np.uint32),
     )
 
 
@@ -242,7 +245,7 @@ def read_list(folder: Path, shard: Shard, classes: int) -> PictureList:
         pictures.sizes,
         pictures.checksums,
     )
-    ends = map(sum, zip(pictures.offsets, pictures.sizes, strict=False))
+    ends = map(operator.add, pictures.offsets, pictures.sizes)
     if (
         pictures.shard != shard
         or any(len(column) != shard.pictures for column in columns)
