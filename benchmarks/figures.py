@@ -208,6 +208,7 @@ def _use_log_scale(axes: Axes, axis: str) -> None:
 FIGURES: dict[str, dict[str, Callable[[dict[str, Any], Path], None]]] = {
     "mbconv": {"mbconv_times": draw_times, "mbconv_roofline": draw_roofline},
     "supernet_step": {"supernet_step": draw_steps},
+    "supernet_step_cifar_tree": {"supernet_step_cifar_tree": draw_steps},
 }
 
 

@@ -13,8 +13,8 @@ training mode, at some of the widths of each of its stages. Peers:
     compiled       the same by torch.compile, channels-last
 
 All results are first compared with those of the layers in float64. Then the peers take turns; a
-time is the median of all rounds. Last, what one weight step of the whole supernet, on random paths,
-keeps for backward. Writes separable.json and separable.md.
+time is the median of all rounds. Writes separable.json and separable.md. Whole steps of the
+supernet are in supernet_step.py.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ from proxyless_ext.bench.records import Conditions
 from proxyless_ext.bench.text import table, with_spread
 from proxyless_ext.bench.timing import Timing, alternate
 from proxyless_ext.errors import UserError
-from proxyless_ext.nn import Separable, SuperNet
-from proxyless_ext.nn.pools import AvgPool, MaxPool
-from proxyless_ext.nn.pre_activated import BNActConv
+from proxyless_ext.nn import Separable
 from proxyless_ext.seeding import generator
 from proxyless_ext.spaces import SeparableSpec, cifar_tree, parse_operation
 
@@ -102,14 +100,12 @@ def _arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--per-stage", type=int, help="widths of each stage (default: 2)")
     parser.add_argument("--peers", nargs="+", choices=PEERS, help="(default: all)")
-    parser.add_argument("--blocks", type=int, help="of each stage of the supernet (default: 18)")
     usual = {
         "batch": 64,
         "resolution": 32,
         "per_stage": 2,
         "peers": list(PEERS),
         "rounds": 7,
-        "blocks": 18,
     }
     fast = [name for name in PEERS if name != "compiled"]
     quick = {
@@ -118,7 +114,6 @@ def _arguments() -> argparse.Namespace:
         "per_stage": 1,
         "peers": fast,
         "rounds": 2,
-        "blocks": 1,
     }
     return parse(parser, usual, quick)
 
@@ -145,39 +140,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for case in cases(arguments.resolution, arguments.per_stage):
         print(f"measuring {case.name} ...", flush=True)
         shapes.append(measure_case(case, arguments))
-    settings = ("batch", "resolution", "per_stage", "rounds", "peers", "blocks")
+    settings = ("batch", "resolution", "per_stage", "rounds", "peers")
     return {
         "conditions": conditions.model_dump(mode="json"),
         "settings": {name: getattr(arguments, name) for name in settings},
         "shapes": shapes,
-        "supernet_saved_bytes": supernet_saved_bytes(arguments.blocks, arguments.resolution),
     }
-
-
-def supernet_saved_bytes(blocks: int, resolution: int) -> dict[str, int]:
-    """What a weight step of two pictures keeps in all layers, ours and PyTorch's."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        supernet = SuperNet(cifar_tree(blocks=blocks, resolution=resolution))
-        x = torch.randn(2, 3, resolution, resolution).to(memory_format=torch.channels_last)
-    supernet.edges.sample(generator(0, "paths"))
-    saved = {}
-    for name in ("fused", "plain"):
-        if name == "plain":
-            use_plain_layers(supernet)
-        with SavedTensors(supernet) as kept:
-            supernet(x)
-        saved[name] = kept.bytes
-    return saved
-
-
-def use_plain_layers(supernet: SuperNet) -> None:
-    """PyTorch's layers in place of all that keep less."""
-    for module in supernet.modules():
-        if isinstance(module, Separable):
-            module.fused = False
-        elif isinstance(module, (BNActConv, MaxPool, AvgPool)):
-            module.recomputes = False
 
 
 def measure_case(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -230,9 +198,7 @@ def judge(results: dict[str, Any]) -> list[Bar]:
     if "fused" not in shapes[0]:
         return []
     fused = sum(times["fused"] for times in shapes)
-    of_supernet = results["supernet_saved_bytes"]
-    saved_ratio = of_supernet["plain"] / of_supernet["fused"]
-    bars = [Bar("saved tensors of the supernet, plain / fused", saved_ratio, "at_least", 3, 5)]
+    bars = []
     if "plain" in shapes[0]:
         ratio = sum(times["plain"] for times in shapes) / fused
         bars.append(Bar("plain / fused, sum", ratio, "at_least", 2.5, 4))

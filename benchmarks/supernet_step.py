@@ -2,15 +2,18 @@
 
     python -m benchmarks.supernet_step --out build/bench
     python -m benchmarks.supernet_step --gates recompute two_path full --rounds 5
+    python -m benchmarks.supernet_step --space cifar_tree --batch 8
     python -m benchmarks.supernet_step --quick
 
 Weight steps (forward, loss, backward, SGD) on random paths that are the same for all, and gate
-steps (forward, loss, backward: the gates' gradients of all edges) on the ImageNet space. Peers:
+steps (forward, loss, backward: the gates' gradients of all edges) on the ImageNet space, or on that
+of the CIFAR-10 trees, at full size. Peers:
 
     fused          proxyless_ext's supernet, channels-last pictures
     plain          PyTorch's layers, contiguous, as published
     channels_last  the same layers, channels-last
-    checkpointed   the same layers, channels-last, every block computed again in backward
+    checkpointed   the same layers, channels-last, every block computed again in backward; there is
+                   none of trees
 
 Modes of gate steps, of the published algorithm: ``recompute`` runs the inactive candidates one at
 a time in backward, ``full`` keeps the graphs of all, ``two_path`` runs two. `fused` computes what
@@ -19,7 +22,8 @@ the first two do, the gates' gradients over all candidates, in one way.
 First every result is compared with that of the layers in float64: `fused` may be at most four times
 as far from it as PyTorch's layers in float32. Then the peers take turns; a time is the median of
 all rounds. Peaks of memory come from fresh processes, see bench/peak_memory.py. Writes
-supernet_step.json, supernet_step.md and the figure supernet_step.svg.
+supernet_step.json, supernet_step.md and the figure supernet_step.svg, for trees under the name
+supernet_step_cifar_tree.
 """
 
 from __future__ import annotations
@@ -32,11 +36,11 @@ from proxyless_ext.bench.peak_memory import peaks_apart
 from proxyless_ext.bench.plain import GateMode
 from proxyless_ext.bench.records import Conditions, StepFigures
 from proxyless_ext.bench.steps import check_steps, time_gate_steps, time_weight_steps
-from proxyless_ext.bench.supernets import TRAINEES, Batch, Trainee, build
+from proxyless_ext.bench.supernets import SPACES, Batch, Trainee, build
 from proxyless_ext.bench.text import table, with_spread
 from proxyless_ext.bench.timing import Timing
 from proxyless_ext.errors import UserError
-from proxyless_ext.spaces import imagenet
+from proxyless_ext.spaces.builtin import BUILTIN
 
 from . import figures
 from .options import new_parser, parse
@@ -57,12 +61,14 @@ def main() -> None:
             memory_table(results),
         ]
     )
-    write(arguments.out, "supernet_step", results, bars, text)
-    figures.draw(arguments.out, "supernet_step")
+    name = "supernet_step" if arguments.space == "imagenet" else f"supernet_step_{arguments.space}"
+    write(arguments.out, name, results, bars, text)
+    figures.draw(arguments.out, name)
 
 
 def _arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
+    parser.add_argument("--space", choices=SPACES, default="imagenet")
     parser.add_argument("--width", type=float, help="of the supernet (default: 1)")
     parser.add_argument("--paths", type=int, default=2, help="per round (default: %(default)s)")
     parser.add_argument(
@@ -72,32 +78,34 @@ def _arguments() -> argparse.Namespace:
         default=["recompute", "two_path"],
         help="modes of gate steps; 'full' needs much memory (default: recompute two_path)",
     )
-    parser.add_argument(
-        "--peaks", nargs="+", choices=TRAINEES, help="peers whose peaks to measure (default: all)"
-    )
-    usual = {"width": 1.0, "rounds": 3, "peaks": list(TRAINEES)}
+    parser.add_argument("--peaks", nargs="+", help="peers whose peaks to measure (default: all)")
+    usual = {"width": 1.0, "rounds": 3, "resolution": None}
     quick = {"width": 0.25, "rounds": 1, "peaks": ["fused"], "batch": 4, "resolution": 32}
-    return parse(parser, usual, quick)
+    arguments = parse(parser, usual, quick)
+    arguments.resolution = arguments.resolution or BUILTIN[arguments.space]().resolution
+    arguments.peaks = arguments.peaks or list(SPACES[arguments.space])
+    return arguments
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that goes into supernet_step.json but the bars."""
     conditions = Conditions.here()
-    space = imagenet(width_mult=arguments.width)
+    space = BUILTIN[arguments.space](width_mult=arguments.width)
     batch = Batch(space, arguments.batch, arguments.resolution)
-    trainees = build(TRAINEES, space, batch)
+    trainees = build(SPACES[space.name], space, batch)
     print("checking ...", flush=True)
     errors = check_steps(trainees, space, batch, arguments.gates)
     seconds = times(trainees, arguments)
     print("measuring memory ...", flush=True)
-    sizes = {name: getattr(arguments, name) for name in ("batch", "resolution", "width", "threads")}
+    sized = ("space", "batch", "resolution", "width", "threads")
+    sizes = {name: getattr(arguments, name) for name in sized}
     steps = StepFigures(
         errors=errors,
         seconds=seconds,
         saved_bytes={name: trainee.saved_bytes(seed=0) for name, trainee in trainees.items()},
         peak_bytes=peaks_apart(arguments.peaks, **sizes),
     )
-    settings = ("batch", "resolution", "width", "rounds", "paths", "gates")
+    settings = ("space", "batch", "resolution", "width", "rounds", "paths", "gates")
     return {
         "conditions": conditions.model_dump(mode="json"),
         "settings": {name: getattr(arguments, name) for name in settings},
@@ -117,30 +125,33 @@ def times(
     return found
 
 
+TIME_BARS: dict[str, list[tuple[str, str, float, float]]] = {
+    "imagenet": [
+        ("weight", "plain", 3.5, 5),
+        ("weight", "channels_last", 1.8, 2.5),
+        ("weight", "checkpointed", 2, 2),
+        ("recompute", "plain", 3, 5),
+    ],
+    "cifar_tree": [("recompute", "plain", 2.5, 4)],
+}
+"""Step, rival, bar and aim, by space."""
+
+SAVED_BARS = {"imagenet": (8.0, 10.0), "cifar_tree": (3.0, 5.0)}
+"""What PyTorch's layers keep is to be so many times as much."""
+
+
 def judge(results: dict[str, Any]) -> list[Bar]:
     """The bars that the measurements allow to judge."""
+    space = results["settings"]["space"]
     seconds, saved, peaks = results["seconds"], results["saved_bytes"], results["peak_bytes"]
-
-    def speedup(step: str, rival: str) -> float:
-        return float(seconds[step][rival]["median"] / seconds[step]["fused"]["median"])
-
-    bars = [
-        Bar("weight step, plain / fused", speedup("weight", "plain"), "at_least", 3.5, 5),
-        Bar(
-            "weight step, channels_last / fused",
-            speedup("weight", "channels_last"),
-            "at_least",
-            1.8,
-            2.5,
-        ),
-        Bar(
-            "weight step, checkpointed / fused", speedup("weight", "checkpointed"), "at_least", 2, 2
-        ),
-        Bar("saved tensors, fused / plain", saved["fused"] / saved["plain"], "at_most", 1 / 8, 0.1),
-    ]
-    if "recompute" in seconds:
-        ratio = speedup("recompute", "plain")
-        bars.append(Bar("gate step over all, plain / fused", ratio, "at_least", 3, 5))
+    bars = []
+    for step, rival, bar, aim in TIME_BARS[space]:
+        if step in seconds:
+            name = "weight step" if step == "weight" else "gate step over all"
+            ratio = seconds[step][rival]["median"] / seconds[step]["fused"]["median"]
+            bars.append(Bar(f"{name}, {rival} / fused", ratio, "at_least", bar, aim))
+    ratio = saved["plain"] / saved["fused"]
+    bars.append(Bar("saved tensors, plain / fused", ratio, "at_least", *SAVED_BARS[space]))
     if "checkpointed" in peaks["weight"]:
         ratio = peaks["weight"]["fused"] / peaks["weight"]["checkpointed"]
         bars.append(Bar("peak of a weight step, fused / checkpointed", ratio, "at_most", 1, 0.5))

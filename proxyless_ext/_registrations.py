@@ -119,6 +119,28 @@ def _(given: dict[str, Any]) -> Tensor:
     return _probe(given)
 
 
+@_fake("pool_forward", "pool")
+def _(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    x, stride = given["x"], given["stride"]
+    height, width = (_strided(size, stride) for size in x.shape[2:])
+    y = _picture(x, *x.shape[:2], height, width)
+    sizes = y.shape if given["maximum"] else (0, 0, 0, 0)
+    return y, _picture(x.new_empty(0, dtype=torch.uint8), *sizes)
+
+
+@_fake("pool_backward", "pool", "grad")
+def _(given: dict[str, Any]) -> Tensor:
+    grad = given["grad"]
+    return _picture(grad, *grad.shape[:2], given["height"], given["width"])
+
+
+@_fake("pool_gate_probe", "pool")
+def _(given: dict[str, Any]) -> Tensor:
+    x = given["x"]
+    result: Tensor = x.new_empty((), dtype=torch.promote_types(x.dtype, torch.float32))
+    return result
+
+
 @_fake("alpha_gradient", "alpha_gradient", "alpha")
 def _(given: dict[str, Any]) -> Tensor:
     return torch.empty_like(given["alpha"], memory_format=torch.contiguous_format)
@@ -188,6 +210,22 @@ def _separable_backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, .
     return _asked_gradients(ctx, grad, _ops.separable_backward)
 
 
+def _keep_taps(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, *ctx.settings = inputs
+    ctx.size = x.shape[2:]
+    taps = output[1]
+    ctx.save_for_backward(taps)
+    ctx.mark_non_differentiable(taps)
+    ctx.set_materialize_grads(False)
+
+
+def _pool_backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    dx = None
+    if grad is not None:
+        dx = _ops.pool_backward(grad, *ctx.saved_tensors, *ctx.size, *ctx.settings)
+    return dx, None, None, None
+
+
 def _asked_gradients(
     ctx: Any, grad: Tensor | None, backward: Callable[..., tuple[Tensor, ...]]
 ) -> tuple[Tensor | None, ...]:
@@ -219,6 +257,7 @@ torch.library.register_autograd(
 torch.library.register_autograd(
     "proxyless::separable_forward", _separable_backward, setup_context=_keep_separable
 )
+torch.library.register_autograd("proxyless::pool_forward", _pool_backward, setup_context=_keep_taps)
 # Without these, gradients would silently stop here.
 for _name, _sentence in {
     "mbconv_moments": "mbconv_moments has no gradient; give it a detached x",
@@ -228,6 +267,8 @@ for _name, _sentence in {
     "separable_statistics": "separable_statistics has no gradient; give it a detached x",
     "separable_gate_probe": "separable_gate_probe has no gradient; give it detached tensors",
     "separable_backward": "separable has no second derivative; call backward without create_graph",
+    "pool_gate_probe": "pool_gate_probe has no gradient; give it detached tensors",
+    "pool_backward": "pool has no second derivative; call backward without create_graph",
 }.items():
     torch.library.register_autograd(f"proxyless::{_name}", _refuse(_sentence))
 

@@ -4,8 +4,8 @@ Importing this loads them. Where they are missing, calling one is a UserError th
 them, and everything else works.
 
 Under autocast the pictures and the convolutions' weights take its type, as in plain layers, and the
-BatchNorms' vectors float32. Of what the operators give, only `y` of `mbconv` and of `separable` has
-gradients: first ones, with respect to x, the weights, scale and shift.
+BatchNorms' vectors float32. Of what the operators give, only `y` of `mbconv`, of `separable` and of
+`pool` has gradients: first ones, with respect to x, the weights, scale and shift.
 
 GPUs multiply float32 as TF32 if `torch.backends.cudnn` lets convolutions do so, which is PyTorch's
 default; a compiled function keeps the setting it was compiled with. The host never waits for a GPU,
@@ -103,8 +103,8 @@ def unsupported(x: Tensor, kernel_size: int) -> str | None:
     return None
 
 
-def separable_unsupported(x: Tensor) -> str | None:
-    """Why there is no operator for a separable block on x, or None: as `unsupported` says it."""
+def cpu_only_unsupported(x: Tensor) -> str | None:
+    """Why there is no operator for a separable block or a pool on x, or None, as `unsupported`."""
     device = x.device.type
     return _transform() or (None if device == "cpu" else f"there are no kernels for {device}")
 
@@ -303,7 +303,7 @@ def separable(
     Raises:
         UserError: an argument does not fit, or the compiled operators are missing.
     """
-    _check_on_cpu(x)
+    _check_on_cpu(x, "separable")
     if (mean is None) != (var is None):
         raise UserError("separable: mean and var must be given together")
     batch_statistics = mean is None
@@ -328,7 +328,7 @@ def separable_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: an argument does not fit, or the compiled operators are missing.
     """
-    _check_on_cpu(x)
+    _check_on_cpu(x, "separable")
     mean, var = torch.ops.proxyless.separable_statistics(x)
     return mean, var
 
@@ -361,17 +361,61 @@ def separable_gate_probe(
     Raises:
         UserError: an argument does not fit, or the compiled operators are missing.
     """
-    _check_on_cpu(x)
+    _check_on_cpu(x, "separable")
     probe: Tensor = torch.ops.proxyless.separable_gate_probe(
         grad, x, depthwise, pointwise, scale, shift, mean, var, eps, stride, dilation
     )
     return probe
 
 
-def _check_on_cpu(x: Tensor) -> None:
+@_with_user_errors
+def pool(x: Tensor, kernel: int, *, stride: int = 1, maximum: bool) -> Tensor:
+    """Maxima or averages of windows, on the CPU, of which backward needs a byte per value or none.
+
+    Windows are padded by half the kernel, and what lies beyond the picture is left out.
+    Channels-last input is read as it lies; any other is copied.
+
+    Args:
+        x: [N, C, H, W], float32, float64, bfloat16 or float16.
+        kernel: odd, at most 15.
+        stride: 1 or 2.
+        maximum: the maxima, or else the averages.
+
+    Returns:
+        [N, C, Ho, Wo], channels last in memory.
+
+    Raises:
+        UserError: an argument does not fit, or the compiled operators are missing.
+    """
+    _check_on_cpu(x, "pool")
+    y: Tensor = torch.ops.proxyless.pool_forward(x, kernel, stride, maximum)[0]
+    return y
+
+
+@_with_user_errors
+def pool_gate_probe(
+    grad: Tensor, x: Tensor, kernel: int, *, stride: int = 1, maximum: bool
+) -> Tensor:
+    """`<grad, y>` for the y of `pool`, without making y.
+
+    Args:
+        grad: dL/dy [N, C, Ho, Wo]. The other arguments are those of `pool`.
+
+    Returns:
+        0-dim, float32, or float64 if x is.
+
+    Raises:
+        UserError: an argument does not fit, or the compiled operators are missing.
+    """
+    _check_on_cpu(x, "pool")
+    probe: Tensor = torch.ops.proxyless.pool_gate_probe(grad, x, kernel, stride, maximum)
+    return probe
+
+
+def _check_on_cpu(x: Tensor, operator: str) -> None:
     if x.device.type != "cpu":
         raise UserError(
-            f"separable: there are no kernels for {x.device.type}; use plain layers there"
+            f"{operator}: there are no kernels for {x.device.type}; use plain layers there"
         )
 
 

@@ -340,6 +340,69 @@ def separable_gate_probe(
     return (_widened(grad) * Y).sum()
 
 
+def pool_forward(x: Tensor, kernel: int, stride: int, maximum: bool) -> tuple[Tensor, Tensor]:
+    """Maxima or averages of windows, without what lies beyond the picture.
+
+    Args:
+        x: [N, C, H, W].
+        kernel: size of the windows, which are padded by half of it.
+        stride: between them.
+        maximum: maxima, or else averages.
+
+    Returns:
+        Y and, of maxima, which pixel of its window each is, row by row, as bytes; both
+        [N, C, Ho, Wo]. Of averages the second is empty.
+    """
+    padding = kernel // 2
+    if not maximum:
+        Y = F.avg_pool2d(_widened(x), kernel, stride, padding, count_include_pad=False)
+        return Y.to(x.dtype), x.new_empty((0, 0, 0, 0), dtype=torch.uint8)
+    Y, places = F.max_pool2d(_widened(x), kernel, stride, padding, return_indices=True)
+    rows, columns = (torch.arange(size) * stride - padding for size in Y.shape[2:])
+    width = x.shape[3]
+    taps = (places // width - rows[:, None]) * kernel + places % width - columns
+    return Y.to(x.dtype), taps.to(torch.uint8)
+
+
+def pool_backward(
+    grad: Tensor, taps: Tensor, height: int, width: int, kernel: int, stride: int, maximum: bool
+) -> Tensor:
+    """dL/dx from G = dL/dY.
+
+    Args:
+        grad: G [N, C, Ho, Wo].
+        taps: as `pool_forward` gave them.
+        height, width: of x. The other arguments are those of `pool_forward`.
+
+    Returns:
+        [N, C, H, W].
+    """
+    G = _widened(grad)
+    dX = G.new_zeros(*G.shape[:2], height, width)
+    if maximum:
+        rows, columns = (torch.arange(size) * stride - kernel // 2 for size in G.shape[2:])
+        places = (rows[:, None] + taps // kernel) * width + columns + taps % kernel
+        dX.flatten(2).scatter_add_(2, places.flatten(2), G.flatten(2))
+    else:
+        with torch.enable_grad():
+            Y, _ = pool_forward(dX.requires_grad_(), kernel, stride, maximum)
+        (dX,) = torch.autograd.grad(Y, dX, G)
+    return dX.to(grad.dtype)
+
+
+def pool_gate_probe(grad: Tensor, x: Tensor, kernel: int, stride: int, maximum: bool) -> Tensor:
+    """The gradient of a pool's gate, `<G, Y>`.
+
+    Args:
+        grad: G [N, C, Ho, Wo]. The other arguments are those of `pool_forward`.
+
+    Returns:
+        0-dim, in float32 at least.
+    """
+    Y, _ = pool_forward(_widened(x), kernel, stride, maximum)
+    return (_widened(grad) * Y).sum()
+
+
 def alpha_gradient(alpha: Tensor, gate_gradient: Tensor) -> Tensor:
     """dL/dalpha_i = p_i (g_i - sum_j p_j g_j) with p = softmax(alpha) and g = dL/dgates.
 

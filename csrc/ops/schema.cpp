@@ -35,5 +35,10 @@ STABLE_TORCH_LIBRARY(proxyless, m) {
       "separable_gate_probe(Tensor grad, Tensor x, Tensor depthwise, Tensor pointwise, "
       "Tensor scale, Tensor shift, Tensor mean, Tensor var, float eps, int stride, int dilation) "
       "-> Tensor");
+  m.def("pool_forward(Tensor x, int kernel, int stride, bool maximum) -> (Tensor y, Tensor taps)");
+  m.def(
+      "pool_backward(Tensor grad, Tensor taps, int height, int width, int kernel, int stride, "
+      "bool maximum) -> Tensor");
+  m.def("pool_gate_probe(Tensor grad, Tensor x, int kernel, int stride, bool maximum) -> Tensor");
   m.def("alpha_gradient(Tensor alpha, Tensor gate_gradient) -> Tensor");
 }

@@ -20,12 +20,13 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import UserError
 from ..spaces.builtin import BUILTIN
-from .supernets import TRAINEES, Batch, Trainee, build
+from .supernets import SPACES, TRAINEES, Batch, Trainee, build
 
 _BLOCK = str(128 << 10)
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": _BLOCK, "MALLOC_TRIM_THRESHOLD_": _BLOCK}
@@ -70,17 +71,17 @@ def measure_apart(
     return int(finished.stdout)
 
 
-def peaks_apart(
-    trainees: Iterable[str], batch: int, resolution: int, width: float, threads: int
-) -> dict[str, dict[str, int]]:
+def peaks_apart(trainees: Iterable[str], **sizes: Any) -> dict[str, dict[str, int]]:
     """Peaks of a ``weight`` and of a ``gate`` step by trainee; `checkpointed` has no gate steps.
+
+    Args:
+        trainees: by their names.
+        sizes: the other arguments of `measure_apart`.
 
     Raises:
         UserError: a step failed.
     """
-    measure = partial(
-        measure_apart, batch=batch, resolution=resolution, width=width, threads=threads
-    )
+    measure = partial(measure_apart, **sizes)
     names = list(trainees)
     return {
         "weight": {name: measure(name, "weight") for name in names},
@@ -99,14 +100,14 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--space", choices=BUILTIN, default="imagenet")
+    parser.add_argument("--space", choices=SPACES, default="imagenet")
     arguments = parser.parse_args()
     if not _ALLOCATOR.items() <= os.environ.items():
         print(measure_apart(**vars(arguments)))
         return
     torch.set_num_threads(arguments.threads)
-    if arguments.space != "imagenet" and arguments.trainee != "fused":
-        parser.error("the peers have the layers of the imagenet space only")
+    if arguments.trainee not in SPACES[arguments.space]:
+        parser.error(f"there is no {arguments.trainee} supernet of {arguments.space}")
     space = BUILTIN[arguments.space](width_mult=arguments.width)
     batch = Batch(space, arguments.batch, arguments.resolution)
     (trainee,) = build([arguments.trainee], space, Batch(space, 2, 32)).values()

@@ -13,7 +13,9 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from .. import gates
-from ..nn import GateMode, SuperNet
+from ..nn import GateMode, Separable, SuperNet
+from ..nn.pools import AvgPool, MaxPool
+from ..nn.pre_activated import BNActConv
 from ..seeding import generator
 from ..spaces import Space
 from . import plain
@@ -108,9 +110,9 @@ class Trainee(ABC):
 class Fused(Trainee):
     """proxyless_ext's own supernet."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, layout: torch.memory_format = torch.channels_last) -> None:
         self.supernet = SuperNet(space)
-        super().__init__(self.supernet, torch.channels_last)
+        super().__init__(self.supernet, layout)
 
     def activate(self, paths: Sequence[int]) -> None:
         self.supernet.edges.activate(paths)
@@ -123,11 +125,30 @@ class Fused(Trainee):
         return step.gates.grad
 
 
-class Plain(Trainee):
-    """The supernet of PyTorch's layers.
+class Layered(Fused):
+    """The same supernet, with PyTorch's layers in all its blocks.
+
+    Its gate steps over all candidates are those of the mode ``recompute``.
 
     Args:
-        space: what it is built from.
+        space: of separable candidates.
+        layout: of pictures and weights.
+    """
+
+    def __init__(self, space: Space, layout: torch.memory_format) -> None:
+        super().__init__(space, layout)
+        for module in self.supernet.modules():
+            if isinstance(module, Separable):
+                module.fused = False
+            elif isinstance(module, (BNActConv, MaxPool, AvgPool)):
+                module.recomputes = False
+
+
+class Plain(Trainee):
+    """The supernet of PyTorch's layers, written apart from proxyless_ext's.
+
+    Args:
+        space: of MBConvs.
         layout: contiguous, as published, or channels-last.
         checkpointed: whether weight steps compute every block again for backward.
     """
@@ -177,14 +198,29 @@ TRAINEES: dict[str, Callable[[Space], Trainee]] = {
     "channels_last": lambda space: Plain(space, torch.channels_last, checkpointed=False),
     "checkpointed": lambda space: Plain(space, torch.channels_last, checkpointed=True),
 }
+"""Of the space `imagenet`."""
+
+TREES: dict[str, Callable[[Space], Trainee]] = {
+    "fused": Fused,
+    "plain": lambda space: Layered(space, torch.contiguous_format),
+    "channels_last": lambda space: Layered(space, torch.channels_last),
+}
+"""Of the space `cifar_tree`."""
+
+SPACES = {"imagenet": TRAINEES, "cifar_tree": TREES}
+"""The trainees that there are, by space."""
 
 
 def build(names: Iterable[str], space: Space, batch: Batch) -> dict[str, Trainee]:
-    """The trainees of those names, all with the same weights, alphas and pictures."""
+    """The trainees of those names, all with the same weights, alphas and pictures.
+
+    Raises:
+        KeyError: there is none of that name for the space.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         state = SuperNet(space).state_dict()
-    trainees = {name: TRAINEES[name](space) for name in names}
+    trainees = {name: SPACES[space.name][name](space) for name in names}
     for trainee in trainees.values():
         trainee.model.load_state_dict(state)
         trainee.take(batch)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from .statistics import InputStatistics, frozen_statistics
 ALPHA_STD = 1e-3
 
 
-@runtime_checkable
 class Probed(Protocol):
     """A candidate that can tell `<grad, o(x)>` without o(x)."""
 
@@ -134,8 +133,8 @@ class MixedOp(nn.Module):
             UserError: o(x) has not the shape of grad, or what `run_candidate` raises.
         """
         candidate = self.candidates[index]
-        if isinstance(candidate, Probed):
-            product = candidate.gate_probe(grad, x, statistics)
+        if hasattr(candidate, "gate_probe"):
+            product = cast(Probed, candidate).gate_probe(grad, x, statistics)
             if product is not None:
                 return product
         with frozen_statistics(candidate), _closed_gates(candidate):
@@ -234,12 +233,12 @@ class _GateGradient(torch.autograd.Function):
                 "step, as by torch.func.functional_call; load them into the model instead"
             )
         statistics = InputStatistics(x)
-        for index in ctx.involved:
-            if index == ctx.kept:
-                gate_grad[index] = _dot(grad, output)
-                continue
-            with torch.autocast(device, dtype, enabled):
-                gate_grad[index] = ctx.mixed.probe(index, grad, x, statistics)
+        with torch.autocast(device, dtype, enabled):
+            for index in ctx.involved:
+                if index == ctx.kept:
+                    gate_grad[index] = _dot(grad, output)
+                else:
+                    gate_grad[index] = ctx.mixed.probe(index, grad, x, statistics)
         return grad, gate_grad, None, None, None
 
 
@@ -250,15 +249,22 @@ def _recomputes(candidate: nn.Module) -> bool:
 
 def _tensors_beside(mixed: MixedOp, kept: int | None) -> list[Tensor | None]:
     """What candidates compute with, parameters and buffers, but for one whose output is kept."""
-    others = [each for index, each in enumerate(mixed.candidates) if index != kept]
+    found: list[Tensor | None] = []
+    for index, candidate in enumerate(mixed.candidates):
+        if index != kept:
+            _add_tensors(candidate, found)
     if mixed.shared is not None:
-        others.append(mixed.shared)
-    return [
-        tensor
-        for other in others
-        for module in other.modules()
-        for tensor in (*module._parameters.values(), *module._buffers.values())
-    ]
+        _add_tensors(mixed.shared, found)
+    return found
+
+
+def _add_tensors(module: nn.Module, found: list[Tensor | None]) -> None:
+    """Those of the module and what it contains; `modules()` takes several times as long."""
+    found.extend(module._parameters.values())
+    found.extend(module._buffers.values())
+    for child in module._modules.values():
+        if child is not None:
+            _add_tensors(child, found)
 
 
 @contextmanager

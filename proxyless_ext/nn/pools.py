@@ -1,25 +1,69 @@
-"""Pooling that keeps less for backward than PyTorch's: where maxima were, a byte each, or nothing.
+"""Pooling as an operator that keeps where maxima were, a byte each, or nothing.
 
-PyTorch's layers keep their input and 8 bytes for each maximum. They run where `keeps_input_only`
-says no.
+PyTorch's layers keep their input and 8 bytes for each maximum. They run where there is no operator,
+in exports and under compilers and the transforms of torch.func.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from .recomputed import keeps_input_only
+from .. import ops
+from .fused import is_exporting, is_untouched
+from .statistics import InputStatistics
 
-_aten = torch.ops.aten
 _SIZE = 3
-_PADDING = 1
 
 
-class MaxPool(nn.MaxPool2d):
+class _Pool(nn.Module):
+    """What both kinds have in common; their other base is PyTorch's layer."""
+
+    MAXIMUM: ClassVar[bool]
+    stride: Any
+
+    def __init__(self, stride: int, recomputes: bool, **settings: Any) -> None:
+        super().__init__(_SIZE, stride, padding=_SIZE // 2, **settings)
+        self.recomputes = recomputes
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._is_operator_for(x):
+            return ops.pool(x, _SIZE, stride=self.stride, maximum=self.MAXIMUM)
+        y: Tensor = super().forward(x)
+        return y
+
+    def gate_probe(self, grad: Tensor, x: Tensor, statistics: InputStatistics) -> Tensor | None:
+        """`<grad, self(x)>` without self(x).
+
+        Args:
+            grad: dL/dy [N, C, Ho, Wo].
+            x: [N, C, H, W].
+            statistics: those of x, which are not used.
+
+        Returns:
+            0-dim, or None where only running the layer tells: PyTorch's would run, or it is of a
+            subclass or has hooks.
+        """
+        alone = is_untouched(self, MaxPool) or is_untouched(self, AvgPool)
+        if not alone or not self._is_operator_for(x):
+            return None
+        return ops.pool_gate_probe(grad, x, _SIZE, stride=self.stride, maximum=self.MAXIMUM)
+
+    def _is_operator_for(self, x: Tensor) -> bool:
+        return (
+            self.recomputes
+            and not is_exporting(x)
+            and not torch.compiler.is_compiling()
+            and not x.is_meta
+            and x.dim() == 4
+            and x.is_floating_point()
+            and ops.cpu_only_unsupported(x) is None
+        )
+
+
+class MaxPool(_Pool, nn.MaxPool2d):
     """Maxima of 3x3 pixels.
 
     Args:
@@ -30,18 +74,13 @@ class MaxPool(nn.MaxPool2d):
         [N, C, H, W] -> [N, C, ceil(H / stride), ceil(W / stride)].
     """
 
+    MAXIMUM = True
+
     def __init__(self, stride: int, recomputes: bool = True) -> None:
-        super().__init__(_SIZE, stride, padding=_PADDING)
-        self.recomputes = recomputes
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.recomputes and keeps_input_only(x):
-            y: Tensor = _Maximum.apply(x, self.stride)
-            return y
-        return super().forward(x)
+        super().__init__(stride, recomputes)
 
 
-class AvgPool(nn.AvgPool2d):
+class AvgPool(_Pool, nn.AvgPool2d):
     """Averages of 3x3 pixels, leaving out what lies beyond the picture.
 
     Args:
@@ -52,75 +91,7 @@ class AvgPool(nn.AvgPool2d):
         [N, C, H, W] -> [N, C, ceil(H / stride), ceil(W / stride)].
     """
 
+    MAXIMUM = False
+
     def __init__(self, stride: int, recomputes: bool = True) -> None:
-        super().__init__(_SIZE, stride, padding=_PADDING, count_include_pad=False)
-        self.recomputes = recomputes
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.recomputes and keeps_input_only(x):
-            y: Tensor = _Average.apply(x, self.stride)
-            return y
-        return super().forward(x)
-
-
-class _Maximum(torch.autograd.Function):
-    """Keeps how far each maximum lies behind the first pixel of its window, counted in rows."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, stride: int) -> Tensor:
-        y, places = _aten.max_pool2d_with_indices(x, _SIZE, stride, _PADDING)
-        width = x.shape[3]
-        fits = (_SIZE - 1) * (width + 1) <= torch.iinfo(torch.uint8).max
-        behind = places - _first_places(places, width, stride)
-        ctx.save_for_backward(behind.to(torch.uint8 if fits else torch.int32))
-        ctx.like, ctx.stride = _Like.of(x), stride
-        result: Tensor = y
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (behind,) = ctx.saved_tensors
-        places = behind + _first_places(behind, ctx.like.size[3], ctx.stride)
-        dx = _aten.max_pool2d_with_indices_backward(
-            grad, ctx.like.unfilled(grad), [_SIZE], [ctx.stride], [_PADDING], [1], False, places
-        )
-        return dx, None
-
-
-class _Average(torch.autograd.Function):
-    """Keeps nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, stride: int) -> Tensor:
-        ctx.like, ctx.settings = _Like.of(x), ([_SIZE], [stride], [_PADDING], False, False, None)
-        y: Tensor = _aten.avg_pool2d(x, *ctx.settings)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _aten.avg_pool2d_backward(grad, ctx.like.unfilled(grad), *ctx.settings), None
-
-
-class _Like(NamedTuple):
-    """How a tensor [N, C, H, W] lies, all that backward asks of the input."""
-
-    size: torch.Size
-    layout: torch.memory_format
-
-    @staticmethod
-    def of(x: Tensor) -> _Like:
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        return _Like(x.shape, torch.channels_last if last else torch.contiguous_format)
-
-    def unfilled(self, grad: Tensor) -> Tensor:
-        return torch.empty(self.size, dtype=grad.dtype, memory_format=self.layout)
-
-
-def _first_places(places: Tensor, width: int, stride: int) -> Tensor:
-    """The first pixel of every window [Ho, Wo] as a place in a picture, rows one after the other;
-    padding counts.
-    """
-    rows, columns = (torch.arange(size) * stride - _PADDING for size in places.shape[2:])
-    return rows[:, None] * width + columns
+        super().__init__(stride, recomputes, count_include_pad=False)

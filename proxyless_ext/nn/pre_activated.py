@@ -163,7 +163,7 @@ class Separable(BNAct):
             "a layer of it was replaced, changed or hooked, or has a stride above 2 or another "
             "activation than ReLU"
             if layers is None
-            else ops.separable_unsupported(x)
+            else ops.cpu_only_unsupported(x)
         )
         if reason is None:
             return layers

@@ -62,7 +62,7 @@ def keeps_input_only(x: Tensor, *parameters: Tensor) -> bool:
         and x.numel() > 0
         and x.dtype in (torch.float32, torch.float64)
         and all(parameter.dtype == x.dtype for parameter in parameters)
-        and ops.separable_unsupported(x) is None
+        and ops.cpu_only_unsupported(x) is None
     )
 
 
