@@ -18,7 +18,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +80,11 @@ def peaks_apart(trainees: Iterable[str], **sizes: Any) -> dict[str, dict[str, in
     Raises:
         UserError: a step failed.
     """
-    measure = partial(measure_apart, **sizes)
     names = list(trainees)
+    with_gates = [name for name in names if name != "checkpointed"]
     return {
-        "weight": {name: measure(name, "weight") for name in names},
-        "gate": {name: measure(name, "gate") for name in names if name != "checkpointed"},
+        "weight": {name: measure_apart(name, "weight", **sizes) for name in names},
+        "gate": {name: measure_apart(name, "gate", **sizes) for name in with_gates},
     }
 
 
