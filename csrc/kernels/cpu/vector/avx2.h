@@ -65,6 +65,18 @@ struct Avx2 {
     if (count & 1) _mm_store_ss(p, rest);
   }
 
+  // Whole numbers from 0 to 255.
+  static Vector load_bytes(const uint8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+  }
+  static void store_bytes(uint8_t* p, Vector v) {
+    const __m256i wide = _mm256_cvtps_epi32(v);
+    const __m128i words =
+        _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+  }
+
   template <class Storage>
   static Vector load(const Storage* p) {
     return widen(Storage{}, load_bits(p));

@@ -80,6 +80,16 @@ struct Avx512 {
     _mm256_mask_storeu_epi16(p, mask(count), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
   }
 
+  // Whole numbers from 0 to 255.
+  static Vector load_bytes(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+  }
+  static void store_bytes(uint8_t* p, Vector v) {
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+  }
+
   static Doubles load(const double* p) { return _mm512_loadu_pd(p); }
   static void store(double* p, Doubles v) { _mm512_storeu_pd(p, v); }
   static Doubles zero_doubles() { return _mm512_setzero_pd(); }

@@ -48,52 +48,37 @@ struct PoolRows {
   }
 };
 
-// `lanes` channels of the pixels of a picture.
-template <class I, class T>
-struct PooledChannels {
-  const T* data;
-  int64_t row_stride, pixel_stride, lanes;
-
-  auto operator()(int64_t y, int64_t x) const {
-    const T* at = data + y * row_stride + x * pixel_stride;
-    return lanes == I::kLanes ? I::load(at) : I::load(at, lanes);
-  }
+// A size that only the run knows, to stand for a Count.
+struct Size {
+  int64_t value;
 };
+
+// body(rows, columns), as Counts where a window is of 3x3 pixels, as most are.
+template <class Body>
+PROXYLESS_INLINE void with_sizes(int64_t rows, int64_t columns, const Body& body) {
+  if (rows == 3 && columns == 3) {
+    body(Count<3>{}, Count<3>{});
+  } else {
+    body(Size{rows}, Size{columns});
+  }
+}
+
+// body(c, load) for all channels, a vector at a time; load(pointer) gives the lanes that exist.
+template <class I, class Body>
+PROXYLESS_INLINE void for_each_vector(int64_t channels, const Body& body) {
+  const int64_t whole = channels / I::kLanes * I::kLanes;
+  for (int64_t c = 0; c < whole; c += I::kLanes) {
+    body(c, [](const auto* at) { return I::load(at); });
+  }
+  if (const int64_t lanes = channels - whole; lanes > 0) {
+    body(whole, [lanes](const auto* at) { return I::load(at, lanes); });
+  }
+}
 
 template <class I>
 struct PooledMaximum {
   typename I::Vector value, tap;
 };
-
-// The values of one window and their places in it.
-template <class I, class T>
-PROXYLESS_INLINE PooledMaximum<I> pooled_maximum(const PooledChannels<I, T>& x, Range rows,
-                                                 Range columns, int64_t first_tap, int64_t kernel) {
-  using Vector = typename I::Vector;
-  PooledMaximum<I> found{x(rows.first, columns.first), I::set1(static_cast<float>(first_tap))};
-  for (int64_t y = rows.first; y < rows.last; ++y) {
-    int64_t tap = first_tap + (y - rows.first) * kernel;
-    for (int64_t column = columns.first; column < columns.last; ++column, ++tap) {
-      const Vector value = x(y, column);
-      const auto better = (value > found.value) | (value != value);  // NaN is.
-      found.value = better ? value : found.value;
-      found.tap = better ? I::set1(static_cast<float>(tap)) : found.tap;
-    }
-  }
-  return found;
-}
-
-template <class I, class T>
-PROXYLESS_INLINE typename I::Vector pooled_average(const PooledChannels<I, T>& x, Range rows,
-                                                   Range columns) {
-  typename I::Vector sum = I::zero();
-  for (int64_t y = rows.first; y < rows.last; ++y) {
-    for (int64_t column = columns.first; column < columns.last; ++column) {
-      sum = I::add(sum, x(y, column));
-    }
-  }
-  return sum / I::set1(static_cast<float>(rows.count() * columns.count()));
-}
 
 template <class I, class T>
 class PoolPass {
@@ -106,40 +91,25 @@ class PoolPass {
         rows_{shape.kernel, shape.stride, shape.height, shape.out_height()},
         columns_{shape.kernel, shape.stride, shape.width, shape.out_width()} {}
 
-  // body(first channel, its lanes, pixel, maximum with its tap, or average) for an output row;
-  // pixels count from the row's first.
-  template <class Body>
-  void for_each_output(const Pixels& x, int64_t image, int64_t out_y, const Body& body) const {
-    const Range rows = rows_.window(out_y);
-    for (int64_t out_x = 0; out_x < columns_.outputs; ++out_x) {
-      const Range columns = columns_.window(out_x);
-      const int64_t tap =
-          (rows.first - rows_.start(out_y)) * shape_.kernel + columns.first - columns_.start(out_x);
-      for (int64_t c = 0; c < shape_.channels; c += L) {
-        const auto channels = channels_of(x, image, c);
-        PooledMaximum<I> found;
-        if (shape_.maximum) {
-          found = pooled_maximum<I, T>(channels, rows, columns, tap, shape_.kernel);
-        } else {
-          found.value = pooled_average<I, T>(channels, rows, columns);
-        }
-        body(c, channels.lanes, out_x, found);
-      }
-    }
-  }
-
   void forward(const PoolForward& args) const {
     const PoolRows rows(shape_.batch, rows_.outputs);
     parallel_for(args.parallel, rows.slices(), [&](int64_t slice) {
       rows.for_each(slice, [&](int64_t image, int64_t y) {
         const int64_t first = (image * rows_.outputs + y) * columns_.outputs * shape_.channels;
-        for_each_output(
-            args.x, image, y,
-            [&](int64_t c, int64_t lanes, int64_t pixel, const PooledMaximum<I>& found) {
-              const int64_t at = first + pixel * shape_.channels + c;
-              I::store(static_cast<T*>(args.y) + at, found.value, lanes);
-              if (args.taps != nullptr) store_taps(args.taps + at, found.tap, lanes);
-            });
+        T* to = static_cast<T*>(args.y) + first;
+        if (shape_.maximum) {
+          uint8_t* taps = args.taps + first;
+          for_each_maximum<true>(args.x, image, y,
+                                 [&](int64_t x, int64_t c, const PooledMaximum<I>& found) {
+                                   const int64_t at = x * shape_.channels + c, lanes = lanes_at(c);
+                                   I::store(to + at, found.value, lanes);
+                                   store_taps(taps + at, found.tap, lanes);
+                                 });
+        } else {
+          for_each_average(args.x, image, y, [&](int64_t x, int64_t c, Vector average) {
+            I::store(to + x * shape_.channels + c, average, lanes_at(c));
+          });
+        }
       });
     });
   }
@@ -151,12 +121,19 @@ class PoolPass {
       double* own = sums + slice * L;
       for (int lane = 0; lane < L; ++lane) own[lane] = 0.0;
       rows.for_each(slice, [&](int64_t image, int64_t y) {
+        const T* grad = row_of(args.grad, image, y);
         Vector sum = I::zero();
-        for_each_output(args.x, image, y,
-                        [&](int64_t c, int64_t, int64_t pixel, const PooledMaximum<I>& found) {
-                          sum =
-                              I::fma(channels_of(args.grad, image, c)(y, pixel), found.value, sum);
-                        });
+        const auto add = [&](int64_t x, int64_t c, Vector value) {
+          const T* at = grad + x * args.grad.pixel_stride + c;
+          sum = I::fma(I::load(at, lanes_at(c)), value, sum);
+        };
+        if (shape_.maximum) {
+          for_each_maximum<false>(
+              args.x, image, y,
+              [&](int64_t x, int64_t c, const PooledMaximum<I>& found) { add(x, c, found.value); });
+        } else {
+          for_each_average(args.x, image, y, add);
+        }
         I::add_to(own, sum);
       });
     });
@@ -165,72 +142,141 @@ class PoolPass {
     *static_cast<float*>(args.result) = static_cast<float>(result);
   }
 
+  template <bool kMaximum>
   void backward(const PoolBackward& args) const {
     const PoolRows rows(shape_.batch, shape_.height);
+    const int64_t channels = shape_.channels;
     parallel_for(args.parallel, rows.slices(), [&](int64_t slice) {
+      Reader readers[kMaxPoolKernel * kMaxPoolKernel];
       rows.for_each(slice, [&](int64_t image, int64_t y) {
-        T* to =
-            static_cast<T*>(args.dx) + (image * shape_.height + y) * shape_.width * shape_.channels;
-        for (int64_t x = 0; x < shape_.width; ++x, to += shape_.channels) {
-          for (int64_t c = 0; c < shape_.channels; c += L) {
-            const int64_t lanes = smaller(L, shape_.channels - c);
-            I::store(to + c,
-                     shape_.maximum ? of_maxima(args, image, y, x, c)
-                                    : of_averages(args, image, y, x, c),
-                     lanes);
-          }
+        T* to = static_cast<T*>(args.dx) + (image * shape_.height + y) * shape_.width * channels;
+        for (int64_t x = 0; x < shape_.width; ++x, to += channels) {
+          const int64_t count = readers_of<kMaximum>(args, image, y, x, readers);
+          for_each_vector<I>(channels, [&](int64_t c, const auto& load) {
+            const int64_t lanes = smaller(L, channels - c);
+            Vector dx = I::zero();
+            for (int64_t i = 0; i < count; ++i) {
+              const Vector grad = load(readers[i].grad + c), number = I::set1(readers[i].number);
+              if constexpr (kMaximum) {
+                const Vector taps = load_taps(readers[i].taps + c, lanes);
+                dx = I::add(dx, taps == number ? grad : I::zero());
+              } else {
+                dx = I::fma(grad, number, dx);
+              }
+            }
+            I::store(to + c, dx, lanes);
+          });
         }
       });
     });
   }
 
  private:
-  PooledChannels<I, T> channels_of(const Pixels& pixels, int64_t image, int64_t c) const {
-    return {static_cast<const T*>(pixels.data) + image * pixels.batch_stride + c, pixels.row_stride,
-            pixels.pixel_stride, smaller(L, shape_.channels - c)};
+  int64_t lanes_at(int64_t c) const { return smaller(L, shape_.channels - c); }
+
+  const T* row_of(const Pixels& pixels, int64_t image, int64_t y) const {
+    return static_cast<const T*>(pixels.data) + image * pixels.batch_stride + y * pixels.row_stride;
   }
 
-  Vector of_averages(const PoolBackward& args, int64_t image, int64_t y, int64_t x,
-                     int64_t c) const {
-    const auto grad = channels_of(args.grad, image, c);
-    const Range rows = rows_.outputs_of(y), columns = columns_.outputs_of(x);
-    Vector sum = I::zero();
-    for (int64_t out_y = rows.first; out_y < rows.last; ++out_y) {
-      const int64_t height = rows_.window(out_y).count();
-      for (int64_t out_x = columns.first; out_x < columns.last; ++out_x) {
-        const int64_t pixels = height * columns_.window(out_x).count();
-        sum = I::add(sum, grad(out_y, out_x) / I::set1(static_cast<float>(pixels)));
-      }
+  // body(x, c, maximum) for an output row; without kTaps their places are not looked for.
+  template <bool kTaps, class Body>
+  PROXYLESS_INLINE void for_each_maximum(const Pixels& x, int64_t image, int64_t out_y,
+                                         const Body& body) const {
+    const Range rows = rows_.window(out_y);
+    for (int64_t out_x = 0; out_x < columns_.outputs; ++out_x) {
+      const Range columns = columns_.window(out_x);
+      const int64_t first_tap =
+          (rows.first - rows_.start(out_y)) * shape_.kernel + columns.first - columns_.start(out_x);
+      const T* corner = row_of(x, image, rows.first) + columns.first * x.pixel_stride;
+      with_sizes(rows.count(), columns.count(), [&](auto height, auto width) {
+        for_each_vector<I>(shape_.channels, [&](int64_t c, const auto& load) {
+          PooledMaximum<I> found{load(corner + c), I::set1(static_cast<float>(first_tap))};
+          for (int64_t row = 0; row < height.value; ++row) {
+            const T* at = corner + row * x.row_stride + c;
+            int64_t tap = first_tap + row * shape_.kernel;
+            for (int64_t column = 0; column < width.value; ++column, ++tap) {
+              const Vector value = load(at + column * x.pixel_stride);
+              const auto better = (value > found.value) | (value != value);  // NaN is.
+              found.value = better ? value : found.value;
+              if constexpr (kTaps) {
+                found.tap = better ? I::set1(static_cast<float>(tap)) : found.tap;
+              }
+            }
+          }
+          body(out_x, c, found);
+        });
+      });
     }
-    return sum;
   }
 
-  Vector of_maxima(const PoolBackward& args, int64_t image, int64_t y, int64_t x, int64_t c) const {
-    const auto grad = channels_of(args.grad, image, c);
+  // body(x, c, average) for an output row.
+  template <class Body>
+  PROXYLESS_INLINE void for_each_average(const Pixels& x, int64_t image, int64_t out_y,
+                                         const Body& body) const {
+    const Range rows = rows_.window(out_y);
+    for (int64_t out_x = 0; out_x < columns_.outputs; ++out_x) {
+      const Range columns = columns_.window(out_x);
+      const T* corner = row_of(x, image, rows.first) + columns.first * x.pixel_stride;
+      const Vector pixels = I::set1(static_cast<float>(rows.count() * columns.count()));
+      with_sizes(rows.count(), columns.count(), [&](auto height, auto width) {
+        for_each_vector<I>(shape_.channels, [&](int64_t c, const auto& load) {
+          Vector sum = I::zero();
+          for (int64_t row = 0; row < height.value; ++row) {
+            const T* at = corner + row * x.row_stride + c;
+            for (int64_t column = 0; column < width.value; ++column) {
+              sum = I::add(sum, load(at + column * x.pixel_stride));
+            }
+          }
+          body(out_x, c, sum / pixels);
+        });
+      });
+    }
+  }
+
+  // An output pixel whose window has an input pixel in it: as this tap, or with this share.
+  struct Reader {
+    const T* grad;        // [C]
+    const uint8_t* taps;  // [C], of maxima
+    float number;
+  };
+
+  // Fills `readers` with those of an input pixel; gives their number.
+  template <bool kMaximum>
+  int64_t readers_of(const PoolBackward& args, int64_t image, int64_t y, int64_t x,
+                     Reader* readers) const {
     const Range rows = rows_.outputs_of(y), columns = columns_.outputs_of(x);
-    Vector sum = I::zero();
+    int64_t count = 0;
     for (int64_t out_y = rows.first; out_y < rows.last; ++out_y) {
+      const T* grad = row_of(args.grad, image, out_y);
       for (int64_t out_x = columns.first; out_x < columns.last; ++out_x) {
-        const int64_t tap = (y - rows_.start(out_y)) * shape_.kernel + x - columns_.start(out_x);
-        const int64_t pixel = (image * rows_.outputs + out_y) * columns_.outputs + out_x;
-        const Vector taps = load_taps(args.taps + pixel * shape_.channels + c, grad.lanes);
-        sum =
-            I::add(sum, taps == I::set1(static_cast<float>(tap)) ? grad(out_y, out_x) : I::zero());
+        Reader& reader = readers[count++];
+        reader.grad = grad + out_x * args.grad.pixel_stride;
+        if constexpr (kMaximum) {
+          const int64_t pixel = (image * rows_.outputs + out_y) * columns_.outputs + out_x;
+          reader.taps = args.taps + pixel * shape_.channels;
+          reader.number = static_cast<float>((y - rows_.start(out_y)) * shape_.kernel + x -
+                                             columns_.start(out_x));
+        } else {
+          const int64_t pixels = rows_.window(out_y).count() * columns_.window(out_x).count();
+          reader.number = 1.0f / static_cast<float>(pixels);
+        }
       }
     }
-    return sum;
+    return count;
   }
 
   static void store_taps(uint8_t* to, Vector taps, int64_t lanes) {
-    float values[L];
-    I::store(values, taps);
-    for (int64_t lane = 0; lane < lanes; ++lane) to[lane] = static_cast<uint8_t>(values[lane]);
+    if (lanes == L) return I::store_bytes(to, taps);
+    uint8_t bytes[L];
+    I::store_bytes(bytes, taps);
+    for (int64_t lane = 0; lane < lanes; ++lane) to[lane] = bytes[lane];
   }
 
   static Vector load_taps(const uint8_t* from, int64_t lanes) {
-    float values[L] = {};
-    for (int64_t lane = 0; lane < lanes; ++lane) values[lane] = static_cast<float>(from[lane]);
-    return I::load(values);
+    if (lanes == L) return I::load_bytes(from);
+    uint8_t bytes[L] = {};
+    for (int64_t lane = 0; lane < lanes; ++lane) bytes[lane] = from[lane];
+    return I::load_bytes(bytes);
   }
 
   const PoolShape& shape_;
@@ -257,8 +303,14 @@ void pool_gate_probe(const PoolProbe& args) {
 
 template <class I>
 void pool_backward(const PoolBackward& args) {
-  with_storage<I>(args.dtype,
-                  [&](auto storage) { PoolPass<I, decltype(storage)>(args.shape).backward(args); });
+  with_storage<I>(args.dtype, [&](auto storage) {
+    const PoolPass<I, decltype(storage)> pass(args.shape);
+    if (args.shape.maximum) {
+      pass.template backward<true>(args);
+    } else {
+      pass.template backward<false>(args);
+    }
+  });
 }
 
 template <class I>

@@ -63,6 +63,16 @@ struct Vec128 {
     for (int64_t i = 0; i < count; ++i) narrow(v[i], p + i);
   }
 
+  // Whole numbers from 0 to 255.
+  static Vector load_bytes(const uint8_t* p) {
+    Vector v;
+    for (int i = 0; i < kLanes; ++i) v[i] = static_cast<float>(p[i]);
+    return v;
+  }
+  static void store_bytes(uint8_t* p, Vector v) {
+    for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>(v[i]);
+  }
+
   static Doubles load(const double* p) {
     Doubles v;
     __builtin_memcpy(&v, p, sizeof v);
