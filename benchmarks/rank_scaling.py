@@ -85,7 +85,7 @@ def _row(arguments: argparse.Namespace, number: int) -> list[str]:
         subprocess.run([*command, "--told", str(told_path)], check=True)
         told = json.loads(told_path.read_text())
     config = load_config(None, {**_settings(arguments), "derive.networks": 0})
-    cluster = Cluster(told["bandwidth"], told["latency"])
+    cluster = Cluster(told["bandwidth"], told["latency"], overlap=0.0)
     pictures = PictureCounts(10_000, 10_000, 0)
     planned = estimate(
         config,

@@ -109,6 +109,9 @@ def test_devices_share_batches_and_wait_for_each_other(
     sent = 2 * (devices - 1) / devices * num_bytes
     assert real.wire_bytes == pytest.approx(sent)
     assert step.waiting >= sent / bandwidth - step.compute
+    shared = Cluster(bandwidth, latency=0, overlap=0)
+    stopped = estimate(config, PICTURES, costs(fixed, each, num_bytes), shared, devices)
+    assert stopped.steps["weight"].waiting == pytest.approx(sent / bandwidth)
     assert real.device_hours == pytest.approx(devices * real.total / 3600)
 
 

@@ -20,6 +20,7 @@ from ..report.plot import save
 from ..report.words import cost, duration
 from ..runs import check_output
 from ..scaling import (
+    BACKWARD,
     SUPERNET_PARTS,
     Cluster,
     Estimate,
@@ -129,7 +130,8 @@ def plan(
         found = load_pictures(settings.data, searched.resolution, settings.seed)
         available, searched = PictureCounts.of(found), searched.with_classes(len(found.classes))
     list_work(settings, available)
-    cluster = Cluster(bandwidth * 1e9 / 8, message * 1e-6, loader or math.inf)
+    overlap = 0.0 if settings.runtime.device == "cpu" else BACKWARD
+    cluster = Cluster(bandwidth * 1e9 / 8, message * 1e-6, loader or math.inf, overlap)
     costs = _costs(settings, searched, tflops, steps)
     estimates, left_out = [], []
     for number in counts:
@@ -201,6 +203,7 @@ def _describe(
                 *([f"{price * each.device_hours:.4g}"] if price else []),
             ]
         )
+    meanwhile = "two thirds of a step go on" if cluster.overlap else "no step goes on"
     first = estimates[0]
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in first.seconds.items())
     search_seconds = sum(first.seconds.get(part, 0.0) for part in SUPERNET_PARTS)
@@ -213,7 +216,7 @@ def _describe(
         f"{pictures.weights} pictures for weights, {pictures.gates} for gates, {pictures.val} to "
         f"validate; steps: {costs.source}\n"
         f"assumed: {loading}; {8e-9 * cluster.bandwidth:g} Gbit/s and "
-        f"{1e6 * cluster.latency:g} us between devices, while two thirds of a step go on\n"
+        f"{1e6 * cluster.latency:g} us between devices, while {meanwhile}\n"
         f"on {first.devices}: {parts}\n\n"
         f"{table([*header, *(['cost'] if price else [])], rows)}\n\n"
         "waiting: for other devices, of a weight step; sent: by a device in a weight step; all: "

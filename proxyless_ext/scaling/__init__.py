@@ -1,11 +1,12 @@
 """What a search takes on any number of devices, before any of them is rented."""
 
-from .cluster import Cluster, Estimate, estimate
+from .cluster import BACKWARD, Cluster, Estimate, estimate
 from .figure import draw_estimates
 from .step_costs import StepCosts, count_steps, measure_steps
 from .work import SUPERNET_PARTS, PictureCounts, Work, list_work
 
 __all__ = [
+    "BACKWARD",
     "SUPERNET_PARTS",
     "Cluster",
     "Estimate",

@@ -12,7 +12,7 @@ from .step_costs import StepCosts
 from .work import Kind, PictureCounts, Work, list_work, with_batches
 
 BACKWARD = 2 / 3
-"""The part of a step that trains weights during which gradients are on their way."""
+"""The part of a step that trains weights during which gradients can be on their way."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,14 @@ class Cluster:
         bandwidth: bytes a second that a device sends while it receives as many.
         latency: seconds until a message begins to arrive.
         loading: pictures a second that are read for each device, while it computes.
+        overlap: the part of a step that trains weights during which gradients are on their way:
+            none where the cores that compute carry them, too.
     """
 
     bandwidth: float = 1.25e9
     latency: float = 5e-5
     loading: float = math.inf
+    overlap: float = BACKWARD
 
     def reduce_seconds(self, num_bytes: float, devices: int) -> float:
         """To add up so many bytes over devices, in a ring."""
@@ -141,5 +144,5 @@ def _step(work: Work, costs: StepCosts, cluster: Cluster, devices: int) -> Step:
     waiting = cluster.reduce_seconds(num_bytes, devices)
     if work.kind in ("weight", "train"):
         last = cluster.reduce_seconds(min(num_bytes, BUCKET_BYTES), devices)
-        waiting = max(waiting - BACKWARD * compute, last)
+        waiting = max(waiting - cluster.overlap * compute, last)
     return Step(compute, own / cluster.loading, waiting)
