@@ -84,7 +84,7 @@ def run_all(module: object, case: Case, x: Tensor, grad: Tensor) -> dict[str, Te
 def check(case: Case, dtype: torch.dtype, seed: int = 0) -> None:
     """Operators and twins against PyTorch's layers in float64."""
     x, grad = case.inputs(dtype, seed)
-    leaf = x.double().requires_grad_()
+    leaf = x.double().clone().requires_grad_()
     y = case.plain(leaf)
     (dx,) = torch.autograd.grad(y, leaf, grad.double())
     y = y.detach()

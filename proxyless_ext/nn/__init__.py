@@ -3,10 +3,11 @@
 from .derivation import derive
 from .drop_path import set_drop_rates
 from .edges import Edges, GateMode, GateStep
-from .layers import ConvBNAct, Identity, Zero
+from .layers import ConvBNAct, Zero
 from .mbconv import MBConv
 from .mixed_op import MixedOp
 from .network import Classifier, Network, SuperNet, build_block
+from .pools import Identity
 from .pre_activated import Separable
 from .profile import count_macs, count_parameters
 from .sharing import SharedWeights, share_weights

@@ -22,10 +22,11 @@ from .derivation import derive
 from .drop_path import Branch
 from .edges import Edges
 from .fused import is_untouched
-from .layers import ConvBNAct, Identity, PooledMix
+from .layers import ConvBNAct, PooledMix
 from .mbconv import MBConv
 from .mixed_op import MixedOp
 from .operations import build_operation, build_tree
+from .pools import Identity
 from .pre_activated import BNAct
 from .tree import Tree
 

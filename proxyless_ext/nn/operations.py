@@ -25,9 +25,9 @@ from ..spaces import (
     ZeroSpec,
     parse_operation,
 )
-from .layers import ConvBNAct, Identity, Zero
+from .layers import ConvBNAct, Zero
 from .mbconv import MBConv
-from .pools import AvgPool, MaxPool
+from .pools import AvgPool, Identity, MaxPool
 from .pre_activated import Separable
 from .tree import Tree, Trunk
 

@@ -1,4 +1,5 @@
-"""Pooling as an operator that keeps where maxima were, a byte each, or nothing.
+"""Pooling as an operator that keeps where maxima were, a byte each, or nothing. The identity is the
+pooling of single pixels.
 
 PyTorch's layers keep their input and 8 bytes for each maximum. They run where there is no operator,
 in exports and under compilers and the transforms of torch.func.
@@ -52,15 +53,7 @@ class _Pool(nn.Module):
         return ops.pool_gate_probe(grad, x, _SIZE, stride=self.stride, maximum=self.MAXIMUM)
 
     def _is_operator_for(self, x: Tensor) -> bool:
-        return (
-            self.recomputes
-            and not is_exporting(x)
-            and not torch.compiler.is_compiling()
-            and not x.is_meta
-            and x.dim() == 4
-            and x.is_floating_point()
-            and ops.cpu_only_unsupported(x) is None
-        )
+        return self.recomputes and _has_operator(x)
 
 
 class MaxPool(_Pool, nn.MaxPool2d):
@@ -95,3 +88,26 @@ class AvgPool(_Pool, nn.AvgPool2d):
 
     def __init__(self, stride: int, recomputes: bool = True) -> None:
         super().__init__(stride, recomputes, count_include_pad=False)
+
+
+class Identity(nn.Identity):
+    """What it is given."""
+
+    recomputes = True
+
+    def gate_probe(self, grad: Tensor, x: Tensor, statistics: InputStatistics) -> Tensor | None:
+        """`<grad, x>`, as that of the pools."""
+        if not is_untouched(self, Identity) or not _has_operator(x):
+            return None
+        return ops.pool_gate_probe(grad, x, 1, maximum=False)
+
+
+def _has_operator(x: Tensor) -> bool:
+    return (
+        not is_exporting(x)
+        and not torch.compiler.is_compiling()
+        and not x.is_meta
+        and x.dim() == 4
+        and x.is_floating_point()
+        and ops.cpu_only_unsupported(x) is None
+    )

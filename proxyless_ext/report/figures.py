@@ -32,7 +32,7 @@ from .colours import (
 from .compare import SearchedPoint, pareto_front
 from .parts import parts
 from .plot import add_legend, new_figure, styled, to_svg
-from .words import cost_name, layer_name, shapes
+from .words import cost_name, layer_name, shapes, three_digits
 
 
 @styled
@@ -121,7 +121,8 @@ def layer_costs(layers: Sequence[Layer], costs: Sequence[float], unit: str) -> s
         operation_colour(layer.operation) if layer.kind == "block" else FIXED for layer in layers
     ]
     bars = axes.barh(range(len(layers)), costs, height=0.76, color=colours, zorder=2)
-    axes.bar_label(bars, [f"{value:.3g}" for value in costs], padding=4, size=9, color=MUTED)
+    labels = [three_digits(value) for value in costs]
+    axes.bar_label(bars, labels, padding=4, size=9, color=MUTED)
     axes.set_yticks(
         range(len(layers)), [f"{layer_name(layer)}   {shapes(layer)}" for layer in layers], size=9
     )

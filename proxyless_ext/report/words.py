@@ -34,7 +34,7 @@ def cost(value: float | None, unit: str) -> str:
     if value is None:
         return "\N{EN DASH}"
     number, written = scaled(value, unit)
-    digits = f"{number:.0f}" if written in ("", *COUNTED) else _three_digits(number)
+    digits = f"{number:.0f}" if written in ("", *COUNTED) else three_digits(number)
     return f"{digits} {written}"
 
 
@@ -48,7 +48,7 @@ def cost_name(unit: str) -> str:
     return "latency" if unit == "ms" else "cost"
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
     """To three significant digits, without an exponent."""
     rounded = float(f"{value:.3g}")
     decimals = 2 - math.floor(math.log10(abs(rounded))) if rounded else 0
