@@ -26,15 +26,18 @@ def parse_amount(text: str, what: str) -> tuple[float, str]:
         what: it is, for messages.
 
     Raises:
-        UserError: it is none.
+        UserError: it is none, or a percentage above 100.
     """
     try:
         number, unit = _AMOUNT.fullmatch(text).groups()  # type: ignore[union-attr]
-        return float(number), unit
+        value = float(number)
     except (AttributeError, ValueError) as error:
         raise UserError(
             f"{what} '{text}' is no amount; write for example 12.5ms, 5.7Mparams or 40%"
         ) from error
+    if unit == "%" and value > 100:
+        raise UserError(f"{what} '{text}' is beyond the dearest network; give at most 100%")
+    return value, unit
 
 
 def amount_within(text: str, what: str, bounds: tuple[float, float], unit: str) -> float:

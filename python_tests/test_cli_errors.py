@@ -235,8 +235,11 @@ def test_broken_configuration_files(here: Path, content: str, sentence: str) -> 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"candidates": ["zero"]}, r"has no candidate that fits; add an MBConv such as k3e6"),
-        ({"candidates": []}, r"edge 0 .* has no candidate that fits; add an MBConv"),
+        (
+            {"candidates": ["zero"]},
+            r"has no candidate that fits; add one for these shapes, such",
+        ),
+        ({"candidates": []}, r"edge 0 .* has no candidate that fits; add one"),
         ({"candidates": ["k4e1"]}, "'k4e1' is not an operation; write k3, k5 or k7 with e1 to e6"),
         ({"candidates": ["k3e1", "k3e1"]}, "repeat; list each of them once"),
         ({"stages": []}, r"'stages'.*at least 1"),
@@ -279,7 +282,7 @@ def test_no_cuda_device(here: Path) -> None:
 # Targets.
 
 
-@pytest.mark.parametrize("target", ["0.01ms", "1e9ms", "101%"])
+@pytest.mark.parametrize("target", ["0.01ms", "1e9ms"])
 def test_a_target_out_of_reach_says_what_is_within(here: Path, target: str) -> None:
     said = fails(*search_arguments("--target", target))
     assert re.search(r"out of reach: networks of 'tiny' take [\d.]+ to [\d.]+ ms", said)

@@ -37,13 +37,13 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (index, 200 * (name == "b"), 0)).save(folder / f"{index}.png")
     inputs, spaces = tmp_path / "inputs", tmp_path / "configs" / "spaces"
-    inputs.mkdir(), spaces.mkdir(parents=True)
+    inputs.mkdir()
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     config = tiny_config(inputs, {"latency.table": None})
     SPACE.save(spaces / "small.yaml")
     for name in ("digits", "cifar10_hour"):
         text = write_document(config.model_dump(mode="json", exclude_unset=True))
         (tmp_path / "configs" / f"{name}.yaml").write_text(text)
-    shutil.copytree(ROOT / "configs" / "devices", tmp_path / "configs" / "devices")
     search(begin(tmp_path / "RUN", config))
     (tmp_path / "runs").mkdir()
     shutil.copytree(tmp_path / "RUN", tmp_path / "runs" / "...")

@@ -51,6 +51,7 @@ def test_amounts(text: str, unit: str, value: float) -> None:
         ("-1ms", "ms", "is no amount"),
         ("nan", "ms", "is no amount"),
         ("4%%", "ms", "is no amount"),
+        ("120%", "ms", "target '120%' is beyond the dearest network; give at most 100%"),
     ],
 )
 def test_what_is_no_amount_of_the_unit(text: str, unit: str, sentence: str) -> None:

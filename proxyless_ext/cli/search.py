@@ -9,6 +9,7 @@ import typer
 
 from .. import ranks
 from ..errors import UserError
+from ..quantities import COUNTED
 from ..report import describe_status, describe_verdict, write_report
 from ..report.words import cost, cost_name, describe_limit
 from ..runs import Result, Run, check_output
@@ -172,7 +173,8 @@ def _print_result(result: Result, report: Path) -> None:
     console.print(f"{predicted:<18} {cost(result.predicted, unit)}{aim}")
     for kept in result.limits:
         console.print(f"{f'{kept.name}:':<18} {describe_limit(kept)}")
-    is_here = result.measured is not None
-    measured = cost(result.measured, unit) if is_here else "not on this machine"
-    console.print(f"measured latency:  {measured}")
+    if unit not in COUNTED:
+        is_here = result.measured is not None
+        measured = cost(result.measured, unit) if is_here else "not on this machine"
+        console.print(f"measured latency:  {measured}")
     console.print(f"report:            {report}")

@@ -253,7 +253,7 @@ def _give_up(error: OSError) -> None:
 
 def _unreadable(error: OSError) -> UserError:
     return UserError(
-        f"cannot read the folder {error.filename}: {error.strerror}; check its permissions"
+        f"cannot read the folder {error.filename}: {error.strerror}; check its path and permissions"
     )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from ..errors import UserError
 from ..latency import LatencyTable
+from ..quantities import COUNTED
 from ..spaces import Architecture, Space, parse_operation
 from .contents import Contents
 from .words import (
@@ -61,6 +62,13 @@ def key_figures(contents: Contents) -> list[KeyFigure]:
     def shown(value: float | None, write: Callable[[float], str]) -> str | None:
         return None if value is None else write(value)
 
+    measured = [
+        KeyFigure(
+            "measured latency",
+            shown(result.measured, written),
+            _deviation(result.measured, result.predicted, "prediction", unit),
+        )
+    ]
     return [
         KeyFigure("validation accuracy", shown(result.accuracy, percent), top5),
         KeyFigure(
@@ -68,11 +76,7 @@ def key_figures(contents: Contents) -> list[KeyFigure]:
             shown(result.predicted, written),
             _deviation(result.predicted, result.target, "target", unit),
         ),
-        KeyFigure(
-            "measured latency",
-            shown(result.measured, written),
-            _deviation(result.measured, result.predicted, "prediction", unit),
-        ),
+        *([] if unit in COUNTED else measured),
         KeyFigure("parameters", shown(result.parameters, count)),
         KeyFigure("MACs", shown(result.macs, count)),
     ]
@@ -139,6 +143,8 @@ def _where(contents: Contents) -> str:
 def describe_conditions(table: LatencyTable) -> str:
     """What latencies were measured under, without a full stop."""
     conditions = table.conditions
+    if table.unit in COUNTED:
+        return f"What networks cost, in {table.unit}, is counted"
     if conditions is None:
         told = "latencies" if table.unit == "ms" else f"costs, in {table.unit},"
         return f"The {told} come from a table without conditions"

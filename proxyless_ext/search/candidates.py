@@ -62,6 +62,7 @@ class Band:
             UserError: none keeps all limits.
         """
         band = cls.near(objective)
+        _check_each_limit(objective)
         if not band.some(1):
             raise _conflict(objective)
         return band
@@ -162,17 +163,24 @@ def check_limits(objective: Objective) -> None:
         Band.of(objective)
 
 
-def _conflict(objective: Objective) -> UserError:
-    """What no network near the target keeps."""
+def _check_each_limit(objective: Objective) -> None:
+    """Refuse a limit that no network near the target keeps, even alone: that is soon found out."""
+    if objective.target is None or not objective.limits:
+        return
     band = Band.near(replace(objective, limits=()))
-    aim = f" within {_aim(objective)}" if objective.target is not None else ""
     for limit in objective.limits:
         (least,) = band.likeliest(limit.costs.exists.double().log() - limit.costs.edges, 1)
         if not limit.holds(least):
-            return UserError(
-                f"the {limit} and the target conflict: networks of '{objective.name}'{aim} have at "
-                f"least {show(limit.costs.network(least), limit.costs.unit)}; move one of them"
+            raise UserError(
+                f"the {limit} and the target conflict: networks of '{objective.name}' within "
+                f"{_aim(objective)} have at least "
+                f"{show(limit.costs.network(least), limit.costs.unit)}; move one of them"
             )
+
+
+def _conflict(objective: Objective) -> UserError:
+    """That no network near the target keeps the limits, each of which can be kept."""
+    aim = f" within {_aim(objective)}" if objective.target is not None else ""
     names = " and the ".join(map(str, objective.limits))
     return UserError(
         f"no network of '{objective.name}'{aim} was found that keeps the {names} together, though "

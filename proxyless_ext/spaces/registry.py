@@ -63,8 +63,9 @@ def parse_operation(name: str) -> Operation:
         raise UserError(
             f"'{name}' is not an operation; write k3, k5 or k7 with e1 to e6 (such as k5e6, or "
             "k5e6_se, k5e6_relu, k5e6_se_hswish), conv3, sep3, sep5, sep7, sep3d2, avgpool3, "
-            "maxpool3, 'projection', 'zero' or 'identity', or give the file that registers it with "
-            "--plugin"
+            "maxpool3, 'projection', 'zero' or 'identity', as a block a tree (tree_split2_copy2: "
+            "split or copy, then copy at every level, 2 to 9 branches each), or give the file that "
+            "registers it with --plugin"
         )
     if len(found) > 1:
         raise UserError(f"'{name}' is the name of {len(found)} operations; rename one of them")

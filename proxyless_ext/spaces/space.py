@@ -180,7 +180,8 @@ class Space(StrictModel):
             if not edge.candidates:
                 raise UserError(
                     f"edge {index} ({edge.in_channels} to {edge.out_channels} channels, stride "
-                    f"{edge.stride}) has no candidate that fits; add an MBConv such as k3e6"
+                    f"{edge.stride}) has no candidate that fits; add one for these shapes, such "
+                    "as k3e6 or sep3"
                 )
         for number, block in enumerate(self.searched_blocks):
             try:
