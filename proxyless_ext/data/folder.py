@@ -252,8 +252,10 @@ def _give_up(error: OSError) -> None:
 
 
 def _unreadable(error: OSError) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"there is no folder {error.filename}; check the path")
     return UserError(
-        f"cannot read the folder {error.filename}: {error.strerror}; check its path and permissions"
+        f"cannot read the folder {error.filename}: {error.strerror}; check its permissions"
     )
 
 
