@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from proxyless_ext import Edges, MixedOp
 from proxyless_ext.bench.memory import SavedTensors
-from proxyless_ext.nn.pools import AvgPool, MaxPool
+from proxyless_ext.errors import UserError
+from proxyless_ext.nn.pools import AvgPool, Identity, MaxPool
 from proxyless_ext.nn.pre_activated import BNActConv
 
 POOLS = [MaxPool, AvgPool]
@@ -205,3 +206,29 @@ def test_a_gate_step_keeps_no_output_of_theirs(active: int) -> None:
     expected = torch.stack([(grad * candidate(x)).sum() for candidate in mixed.candidates])
     assert gate_step.gates.grad is not None
     torch.testing.assert_close(gate_step.gates.grad[0], expected.to(torch.float32))
+
+
+@pytest.mark.parametrize("active", range(4))
+def test_gates_of_pools_under_autocast(active: int) -> None:
+    torch.manual_seed(0)
+    mixed = MixedOp([nn.Conv2d(4, 4, 1), MaxPool(1), AvgPool(1), Identity()])
+    x = numbers(2, 4, 9, 9, last=True, dtype=torch.float32).requires_grad_()
+    with Edges(mixed).gate_step() as gate_step, torch.autocast("cpu", torch.bfloat16):
+        mixed.active = active
+        y = mixed(x)
+        grad = torch.randn_like(y)
+        y.backward(grad)
+    with torch.no_grad():
+        outputs = [candidate(x) for candidate in mixed.candidates]
+    expected = torch.stack([(grad.float() * each).sum() for each in outputs])
+    assert gate_step.gates.grad is not None
+    torch.testing.assert_close(gate_step.gates.grad[0], expected, rtol=2e-2, atol=0.3)
+
+
+def test_a_pool_of_another_shape_is_named() -> None:
+    mixed = MixedOp([nn.Conv2d(4, 4, 1), MaxPool(2)])
+    with Edges(mixed).gate_step():
+        mixed.active = 0
+        y = mixed(numbers(1, 4, 6, 6, last=True, dtype=torch.float32).requires_grad_())
+        with pytest.raises(UserError, match=r"candidate 1 of a MixedOp gives the shape"):
+            y.sum().backward()

@@ -44,13 +44,13 @@ class _Pool(nn.Module):
             statistics: those of x, which are not used.
 
         Returns:
-            0-dim, or None where only running the layer tells: PyTorch's would run, or it is of a
-            subclass or has hooks.
+            0-dim, or None where only running the layer tells: PyTorch's would run, it is of a
+            subclass or has hooks, or its output has not the shape of grad.
         """
         alone = is_untouched(self, MaxPool) or is_untouched(self, AvgPool)
         if not alone or not self._is_operator_for(x):
             return None
-        return ops.pool_gate_probe(grad, x, _SIZE, stride=self.stride, maximum=self.MAXIMUM)
+        return _probe(grad, x, _SIZE, self.stride, self.MAXIMUM)
 
     def _is_operator_for(self, x: Tensor) -> bool:
         return self.recomputes and _has_operator(x)
@@ -99,7 +99,7 @@ class Identity(nn.Identity):
         """`<grad, x>`, as that of the pools."""
         if not is_untouched(self, Identity) or not _has_operator(x):
             return None
-        return ops.pool_gate_probe(grad, x, 1, maximum=False)
+        return _probe(grad, x, 1, 1, False)
 
 
 def _has_operator(x: Tensor) -> bool:
@@ -111,3 +111,11 @@ def _has_operator(x: Tensor) -> bool:
         and x.is_floating_point()
         and ops.cpu_only_unsupported(x) is None
     )
+
+
+def _probe(grad: Tensor, x: Tensor, kernel: int, stride: int, maximum: bool) -> Tensor | None:
+    sizes = [-(-size // stride) for size in x.shape[2:]]
+    if grad.shape != (*x.shape[:2], *sizes):
+        return None
+    dtype = torch.promote_types(grad.dtype, x.dtype)  # Under autocast they may differ.
+    return ops.pool_gate_probe(grad.to(dtype), x.to(dtype), kernel, stride=stride, maximum=maximum)
