@@ -144,12 +144,11 @@ def test_every_percentage_is_within_reach(seed: int, percent: float) -> None:
         assert target == pytest.approx(cheapest + asked / 100 * (dearest - cheapest))
 
 
-@pytest.mark.parametrize(("part", "target"), [(-0.01, None), (1.01, None), (None, "101%")])
-def test_targets_out_of_reach_say_what_is_within(part: float | None, target: str | None) -> None:
+@pytest.mark.parametrize("part", [-0.01, 1.01])
+def test_targets_out_of_reach_say_what_is_within(part: float) -> None:
     table = table_of(SPACE)
     cheapest, dearest = table.bounds(SPACE)
-    if part is not None:
-        target = f"{cheapest + part * (dearest - cheapest)}ms"
+    target = f"{cheapest + part * (dearest - cheapest)}ms"
     sentence = rf"out of reach: networks of 'tiny' take {cheapest:.4g} to {dearest:.4g} ms"
     with pytest.raises(UserError, match=sentence):
         build(table, target=target)
