@@ -83,7 +83,10 @@ def _arguments() -> argparse.Namespace:
     quick = {"width": 0.25, "rounds": 1, "peaks": ["fused"], "batch": 4, "resolution": 32}
     arguments = parse(parser, usual, quick)
     arguments.resolution = arguments.resolution or BUILTIN[arguments.space]().resolution
-    arguments.peaks = arguments.peaks or list(SPACES[arguments.space])
+    peers = list(SPACES[arguments.space])
+    arguments.peaks = arguments.peaks or peers
+    if unknown := sorted({*arguments.peaks} - {*peers}):
+        parser.error(f"--peaks {' '.join(unknown)}: the peers are {', '.join(peers)}")
     return arguments
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -73,11 +74,11 @@ SIZES = [
 CASES = [Case(*size, maximum) for size in SIZES for maximum in (False, True)]
 
 
-def run_all(module: object, case: Case, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+def run_all(module: Any, case: Case, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
     """What the operators give, or their twins."""
-    y, taps = module.pool_forward(x, *case.settings)  # type: ignore[attr-defined]
-    probe = module.pool_gate_probe(grad, x, *case.settings)  # type: ignore[attr-defined]
-    dx = module.pool_backward(grad, taps, *x.shape[2:], *case.settings)  # type: ignore[attr-defined]
+    y, taps = module.pool_forward(x, *case.settings)
+    probe = module.pool_gate_probe(grad, x, *case.settings)
+    dx = module.pool_backward(grad, taps, *x.shape[2:], *case.settings)
     return {"y": y, "taps": taps, "probe": probe, "dx": dx}
 
 

@@ -7,17 +7,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <map>
-#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "arrays.h"
 #include "blocks.h"
-#include "expect.h"
 #include "guarded.h"
+#include "isa_program.h"
 #include "kernels/storage.h"
 #include "loops.h"
 #include "python/threads.h"
@@ -311,30 +309,20 @@ void test_block(Expectations& expectations, const MBConvShape& shape, DType dtyp
 
 int main(int argc, char** argv) {
   using namespace proxyless;
-  if (argc != 2) {
-    std::printf("Usage: %s ISA\n", argv[0]);
-    return 2;
-  }
-  const std::optional<cpu::Isa> isa = cpu::choose_isa(argv[1]);
-  if (!isa) {
-    std::printf("This CPU cannot run %s.\n", argv[1]);
-    return testing::kSkipped;
-  }
-
-  testing::Expectations expectations;
-  for (const MBConvShape& s : kShapes) {
-    const bool residual = s.in_channels == s.out_channels && s.stride * s.expand_stride == 1;
-    for (const DType dtype :
-         {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
-      for (const bool batch_statistics : {true, false}) {
-        for (const Options& options : {Options{batch_statistics, residual, true, true},
-                                       Options{batch_statistics, false, true, false},
-                                       Options{batch_statistics, residual, false, true},
-                                       Options{batch_statistics, residual, false, false}}) {
-          test_block(expectations, s, dtype, options, *isa);
+  return testing::run_for_isa(argc, argv, [](testing::Expectations& expectations, cpu::Isa isa) {
+    for (const MBConvShape& s : kShapes) {
+      const bool residual = s.in_channels == s.out_channels && s.stride * s.expand_stride == 1;
+      for (const DType dtype :
+           {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
+        for (const bool batch_statistics : {true, false}) {
+          for (const Options& options : {Options{batch_statistics, residual, true, true},
+                                         Options{batch_statistics, false, true, false},
+                                         Options{batch_statistics, residual, false, true},
+                                         Options{batch_statistics, residual, false, false}}) {
+            test_block(expectations, s, dtype, options, isa);
+          }
         }
       }
     }
-  }
-  return expectations.exit_code();
+  });
 }

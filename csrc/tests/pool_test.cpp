@@ -5,16 +5,14 @@
 #include "kernels/cpu/pool.h"
 
 #include <cstdint>
-#include <cstdio>
-#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "arrays.h"
 #include "blocks.h"
-#include "expect.h"
 #include "guarded.h"
+#include "isa_program.h"
 #include "kernels/storage.h"
 #include "loops.h"
 #include "python/threads.h"
@@ -29,17 +27,17 @@ using testing::Guarded;
 using testing::Pictures;
 
 const PoolShape kShapes[] = {
-    // batch, height, width, channels, kernel, stride; maximum is set by the tests
-    {1, 1, 1, 1, 1, 1},    // every size 1
-    {1, 1, 1, 5, 7, 2},    // one pixel
-    {2, 2, 3, 4, 5, 1},    // smaller than the kernel
-    {3, 1, 9, 2, 3, 2},    // one row
-    {3, 9, 1, 8, 3, 1},    // one column
-    {2, 13, 11, 7, 5, 2},  // primes
-    {2, 7, 7, 17, 3, 1},   // a channel more than whole vectors
-    {1, 8, 6, 31, 15, 2},  // a channel less, and the largest kernel
-    {17, 8, 8, 20, 3, 1},  // more rows than tasks
-    {2, 9, 9, 64, 3, 2},
+    // batch, height, width, channels, kernel, stride, maximum: both are tried
+    {1, 1, 1, 1, 1, 1, false},    // every size 1
+    {1, 1, 1, 5, 7, 2, false},    // one pixel
+    {2, 2, 3, 4, 5, 1, false},    // smaller than the kernel
+    {3, 1, 9, 2, 3, 2, false},    // one row
+    {3, 9, 1, 8, 3, 1, false},    // one column
+    {2, 13, 11, 7, 5, 2, false},  // primes
+    {2, 7, 7, 17, 3, 1, false},   // a channel more than whole vectors
+    {1, 8, 6, 31, 15, 2, false},  // a channel less, and the largest kernel
+    {17, 8, 8, 20, 3, 1, false},  // more rows than tasks
+    {2, 9, 9, 64, 3, 2, false},
 };
 
 double tolerance(DType dtype) {
@@ -187,25 +185,15 @@ void test_pool(testing::Expectations& expectations, const PoolShape& shape, DTyp
 
 int main(int argc, char** argv) {
   using namespace proxyless;
-  if (argc != 2) {
-    std::printf("Usage: %s ISA\n", argv[0]);
-    return 2;
-  }
-  const std::optional<cpu::Isa> isa = cpu::choose_isa(argv[1]);
-  if (!isa) {
-    std::printf("This CPU cannot run %s.\n", argv[1]);
-    return testing::kSkipped;
-  }
-
-  testing::Expectations expectations;
-  for (PoolShape shape : kShapes) {
-    for (const DType dtype :
-         {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
-      for (const bool maximum : {false, true}) {
-        shape.maximum = maximum;
-        test_pool(expectations, shape, dtype, *isa);
+  return testing::run_for_isa(argc, argv, [](testing::Expectations& expectations, cpu::Isa isa) {
+    for (PoolShape shape : kShapes) {
+      for (const DType dtype :
+           {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
+        for (const bool maximum : {false, true}) {
+          shape.maximum = maximum;
+          test_pool(expectations, shape, dtype, isa);
+        }
       }
     }
-  }
-  return expectations.exit_code();
+  });
 }

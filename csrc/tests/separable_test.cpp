@@ -5,16 +5,14 @@
 #include "kernels/cpu/separable.h"
 
 #include <cstdint>
-#include <cstdio>
-#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "arrays.h"
 #include "blocks.h"
-#include "expect.h"
 #include "guarded.h"
+#include "isa_program.h"
 #include "kernels/storage.h"
 #include "loops.h"
 #include "python/threads.h"
@@ -234,25 +232,15 @@ void test_block(testing::Expectations& expectations, const SeparableShape& shape
 
 int main(int argc, char** argv) {
   using namespace proxyless;
-  if (argc != 2) {
-    std::printf("Usage: %s ISA\n", argv[0]);
-    return 2;
-  }
-  const std::optional<cpu::Isa> isa = cpu::choose_isa(argv[1]);
-  if (!isa) {
-    std::printf("This CPU cannot run %s.\n", argv[1]);
-    return testing::kSkipped;
-  }
-
-  testing::Expectations expectations;
-  for (const SeparableShape& s : kShapes) {
-    for (const DType dtype :
-         {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
-      for (const Options& options : {Options{true, true, true}, Options{false, true, true},
-                                     Options{true, true, false}, Options{true, false, true}}) {
-        test_block(expectations, s, dtype, options, *isa);
+  return testing::run_for_isa(argc, argv, [](testing::Expectations& expectations, cpu::Isa isa) {
+    for (const SeparableShape& s : kShapes) {
+      for (const DType dtype :
+           {DType::kFloat32, DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
+        for (const Options& options : {Options{true, true, true}, Options{false, true, true},
+                                       Options{true, true, false}, Options{true, false, true}}) {
+          test_block(expectations, s, dtype, options, isa);
+        }
       }
     }
-  }
-  return expectations.exit_code();
+  });
 }

@@ -91,7 +91,7 @@ class AvgPool(_Pool, nn.AvgPool2d):
 
 
 class Identity(nn.Identity):
-    """What it is given."""
+    """What it is given, of any shape; asked for its gate, it is the average of single pixels."""
 
     recomputes = True
 

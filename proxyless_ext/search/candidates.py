@@ -62,7 +62,7 @@ class Band:
             UserError: none keeps all limits.
         """
         band = cls.near(objective)
-        _check_each_limit(objective)
+        _check_each_limit(band)
         if not band.some(1):
             raise _conflict(objective)
         return band
@@ -163,13 +163,14 @@ def check_limits(objective: Objective) -> None:
         Band.of(objective)
 
 
-def _check_each_limit(objective: Objective) -> None:
+def _check_each_limit(band: Band) -> None:
     """Refuse a limit that no network near the target keeps, even alone: that is soon found out."""
-    if objective.target is None or not objective.limits:
+    objective = band.objective
+    if objective.target is None:
         return
-    band = Band.near(replace(objective, limits=()))
+    free = replace(band, objective=replace(objective, limits=()))
     for limit in objective.limits:
-        (least,) = band.likeliest(limit.costs.exists.double().log() - limit.costs.edges, 1)
+        (least,) = free.likeliest(limit.costs.exists.double().log() - limit.costs.edges, 1)
         if not limit.holds(least):
             raise UserError(
                 f"the {limit} and the target conflict: networks of '{objective.name}' within "
