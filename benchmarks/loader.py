@@ -2,11 +2,13 @@
 
     python -m benchmarks.loader FOLDER
     python -m benchmarks.loader FOLDER --workers 2 --pictures 4000
+    python -m benchmarks.loader FOLDER --workers 2 --pictures 4000 --decoding cuda
 
 FOLDER has class folders below ``train``. Peers, in one process and in turn:
 
     folder        `batches` of the folder
     shards        `batches` of shards made of it
+    decoding      `batches` of the folder, decoded on the device of ``--decoding``
     torchvision   ImageFolder with the usual transforms (random resized crop, mirrored, to a
                   tensor, normalised) and a DataLoader that shuffles
 
@@ -23,6 +25,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -43,6 +46,7 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("folder", type=Path, help="of pictures")
     parser.add_argument("--workers", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--decoding", choices=["cpu", "cuda"], help="measure it on a device, too")
     parser.add_argument("--pictures", type=int, help="in a run (default: 640)")
     usual = {"rounds": 5, "pictures": 640}
     arguments = parse(parser, usual, {"rounds": 1, "pictures": 8, "batch": 4, "resolution": 72})
@@ -54,7 +58,7 @@ def main() -> None:
         "conditions": Conditions.here().model_dump(mode="json"),
         "settings": {
             name: getattr(arguments, name)
-            for name in ("batch", "resolution", "rounds", "workers", "pictures")
+            for name in ("batch", "resolution", "rounds", "workers", "pictures", "decoding")
         },
         "pictures_per_second": {
             name: arguments.pictures / timing.median for name, timing in timings.items()
@@ -81,10 +85,13 @@ def _runs(arguments: Any, sources: dict[str, Path]) -> dict[str, Callable[[], No
             len(labels) for _, labels in itertools.islice(loader, arguments.pictures // batch)
         )
         assert read == arguments.pictures, "the folder has fewer pictures than a run takes"
+        if arguments.decoding == "cuda":
+            torch.cuda.synchronize()
 
-    def ours(source: Path) -> Callable[[], None]:
+    def ours(source: Path, decoding: torch.device | None = None) -> Callable[[], None]:
         dataset = load_pictures(DataConfig(source=str(source)), resolution, seed=0).train
-        return lambda: take(batches(dataset, batch, 0, "train", 0, workers=workers))
+        settings = {"workers": workers, "decoding": decoding}
+        return lambda: take(batches(dataset, batch, 0, "train", 0, **settings))
 
     theirs = datasets.ImageFolder(
         arguments.folder / TRAIN,
@@ -98,10 +105,10 @@ def _runs(arguments: Any, sources: dict[str, Path]) -> dict[str, Callable[[], No
         ),
     )
     loader = DataLoader(theirs, batch, shuffle=True, num_workers=workers, drop_last=True)
-    return {
-        **{name: ours(source) for name, source in sources.items()},
-        "torchvision": lambda: take(loader),
-    }
+    runs = {name: ours(source) for name, source in sources.items()}
+    if arguments.decoding:
+        runs["decoding"] = ours(sources["folder"], torch.device(arguments.decoding))
+    return {**runs, "torchvision": lambda: take(loader)}
 
 
 def _text(results: dict[str, Any], timings: dict[str, Timing], bars: list[Bar]) -> str:

@@ -45,6 +45,8 @@ class RuntimeConfig(StrictModel):
         precision: ``float32``; ``tf32``, in which GPUs round what they multiply to 10 bits;
             ``bf16`` or ``fp16``, by autocast, the latter with a scaled loss.
         threads: torch threads on the CPU; all cores when absent.
+        decoding: what decodes and augments JPEG files: ``cpu``, in the processes that read them, or
+            ``cuda``, by nvJPEG on the device that trains, with the package TorchCodec.
         sync_batch_norm: whether BatchNorms normalise by the whole batch where several ranks share
             it, in plain layers, instead of each by its own slice.
     """
@@ -52,6 +54,7 @@ class RuntimeConfig(StrictModel):
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
     threads: Count | None = None
+    decoding: Literal["cpu", "cuda"] = "cpu"
     sync_batch_norm: bool = False
 
 

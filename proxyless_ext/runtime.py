@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import ranks
 from .config import RuntimeConfig
+from .data import check_decoder
 from .errors import UserError
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,12 +25,14 @@ class Runtime:
         device: that networks and pictures are on.
         precision: as `RuntimeConfig` has it.
         sync_batch_norm: as `RuntimeConfig` has it; False where this process is alone.
+        decoding: the device that decodes and augments pictures; None where it is the CPU.
         rank, world: the number of this process, and how many there are.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "float32"
     sync_batch_norm: bool = False
+    decoding: torch.device | None = None
     rank: int = 0
     world: int = 1
 
@@ -46,6 +49,13 @@ class Runtime:
             raise UserError("this machine has no usable CUDA device; set runtime.device to cpu")
         if config.precision == "tf32" and config.device != "cuda":
             raise UserError("runtime.precision tf32 is one of GPUs; on a CPU use float32 or bf16")
+        if config.decoding == "cuda":
+            if config.device != "cuda":
+                raise UserError(
+                    "runtime.decoding is cuda, but runtime.device is cpu; pictures are decoded on "
+                    "the device that trains, or on the CPU"
+                )
+            check_decoder()
         if config.threads:
             torch.set_num_threads(config.threads)
         if config.device == "cuda":
@@ -55,7 +65,9 @@ class Runtime:
             _take_gpu()
         rank, world = ranks.place()
         is_synchronised = config.sync_batch_norm and world > 1
-        return cls(torch.device(config.device), config.precision, is_synchronised, rank, world)
+        device = torch.device(config.device)
+        decoding = device if config.decoding == "cuda" else None
+        return cls(device, config.precision, is_synchronised, decoding, rank, world)
 
     @property
     def is_asynchronous(self) -> bool:
@@ -65,7 +77,12 @@ class Runtime:
     @property
     def reading(self) -> dict[str, Any]:
         """How `data.batches` reads for it, beside what a configuration says."""
-        return {"pin": self.is_asynchronous, "rank": self.rank, "world": self.world}
+        return {
+            "pin": self.is_asynchronous,
+            "decoding": self.decoding,
+            "rank": self.rank,
+            "world": self.world,
+        }
 
     def put(self, tensor: Tensor) -> Tensor:
         """The tensor on the device; the host does not wait for one in pinned memory."""

@@ -11,7 +11,15 @@ import typer
 
 from proxyless_ext.cli.app import SUMMARIES, commands
 
-SLOW = {"matplotlib", "scipy.stats", "sklearn", "tensorboard", "torch._dynamo", "torchvision"}
+SLOW = {
+    "matplotlib",
+    "scipy.stats",
+    "sklearn",
+    "tensorboard",
+    "torch._dynamo",
+    "torchcodec",
+    "torchvision",
+}
 
 
 def modules_after(code: str) -> set[str]:

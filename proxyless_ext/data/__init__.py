@@ -4,6 +4,7 @@ from .bad_pictures import PictureError
 from .batches import batches, batches_per_epoch, endless
 from .checking import check_pictures
 from .config import DataConfig, Distortions
+from .device_decoding import check_decoder
 from .inventory import Inventory
 from .pictures import Pictures, PictureSet, load_pictures, load_test_pictures
 from .random_pictures import random_pictures
@@ -23,6 +24,7 @@ __all__ = [
     "WorkerError",
     "batches",
     "batches_per_epoch",
+    "check_decoder",
     "check_pictures",
     "endless",
     "index_shards",

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,8 +21,12 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import UserError
 from ..seeding import derive_seed, generator
 from .bad_pictures import PictureError
+from .device_decoding import Files
+from .parts import EncodedReader
 from .pictures import PictureSet
 from .workers import WorkerError, handover_failures, share, worker_failures
+
+_Item = TypeVar("_Item")
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 """Pictures float32 [B, 3, R, R] and labels int64 [B]."""
@@ -37,6 +42,7 @@ def batches(
     workers: int = 0,
     shuffle: bool = True,
     pin: bool = False,
+    decoding: torch.device | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> Batches:
@@ -51,6 +57,8 @@ def batches(
         shuffle: for training: random order and full batches only, but always one batch. Otherwise,
             for evaluation, all pictures in their own order.
         pin: put the batches into pinned memory, from which copies to a GPU need no host.
+        decoding: where JPEG files are decoded and all pictures augmented, which then are there; in
+            the processes that read them if absent. Pictures in memory are decoded already.
         rank, world: the number of this process, and how many there are: each has its slice of every
             batch, and together they have it all. A training batch has no fewer pictures than ranks.
 
@@ -60,7 +68,7 @@ def batches(
     """
     plan = _plan(len(dataset), batch_size, seed, phase, epoch, shuffle)
     slices = _slices(itertools.islice(plan, start, None), rank, world)
-    return _read(dataset, slices, seed, phase, workers, pin, shuffle)
+    return _read(dataset, slices, seed, phase, workers, pin, decoding, shuffle)
 
 
 def endless(
@@ -71,6 +79,7 @@ def endless(
     start: int = 0,
     workers: int = 0,
     pin: bool = False,
+    decoding: torch.device | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> Batches:
@@ -84,7 +93,7 @@ def endless(
         for epoch in itertools.count(first_epoch)
     )
     slices = _slices(itertools.islice(plan, skipped, None), rank, world)
-    return _read(dataset, slices, seed, phase, workers, pin)
+    return _read(dataset, slices, seed, phase, workers, pin, decoding)
 
 
 def batches_per_epoch(pictures: int, batch_size: int, shuffle: bool = True) -> int:
@@ -118,32 +127,58 @@ def _slices(plan: Iterable[_BatchPlan], rank: int, world: int) -> Iterator[_Batc
         yield _BatchPlan(batch.epoch, batch.indices[first:end])
 
 
+_Made = tuple[Tensor, Tensor, list[PictureError]]
+"""Pictures and labels of a batch, and errors about those of its pictures that cannot be read."""
+
+
 @dataclass(frozen=True)
-class _PlannedBatches(Dataset[tuple[Tensor, Tensor, list[UserError]]]):
-    """Turns a plan into pictures, labels, and errors about those that cannot be read."""
+class _PlannedBatches(Dataset[_Made | WorkerError]):
+    """Turns a plan into pictures, labels and errors."""
 
     dataset: PictureSet
     seed: int
     phase: str
 
-    def __getitem__(self, plan: _BatchPlan) -> tuple[Tensor, Tensor, list[UserError]]:
-        pixels: list[Tensor] = []
+    def __getitem__(self, plan: _BatchPlan) -> _Made | WorkerError:
+        pictures, labels, errors = self.make(plan, self.dataset.part.pixels)
+        try:
+            return share(pictures), share(labels), errors
+        except WorkerError as error:  # Raised here, it would arrive as a traceback.
+            return error
+
+    def make(self, plan: _BatchPlan, pixels: Callable[[int], Tensor]) -> _Made:
+        """The batch of what `pixels` says that the pictures are, uint8 [3, H, W]."""
+        pictures: list[Tensor] = []
         readable: list[int] = []
-        errors: list[UserError] = []
+        errors: list[PictureError] = []
         with torch.random.fork_rng(devices=[]):
             for index in plan.indices:
                 seed = derive_seed(self.seed, "augment", self.phase, plan.epoch, index)
                 torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs.
                 try:
-                    pixels.append(self.dataset.pixels(index))
+                    pictures.append(self.dataset.transform(pixels(index)))
                     readable.append(index)
                 except PictureError as error:
                     errors.append(error)
-        pictures = self.dataset.normalise(torch.stack(pixels)) if pixels else torch.empty(0)
+        made = self.dataset.normalise(torch.stack(pictures)) if pictures else torch.empty(0)
+        return made, self.dataset.labels[readable], errors
+
+
+@dataclass(frozen=True)
+class _PlannedFiles(Dataset[tuple[_BatchPlan, Files] | WorkerError]):
+    """Reads the files of a plan, for a device to decode."""
+
+    reader: EncodedReader
+    numbers: Tensor
+
+    def __getitem__(self, plan: _BatchPlan) -> tuple[_BatchPlan, Files] | WorkerError:
+        numbers = self.numbers[plan.indices].tolist()
+        files = Files.read(self.reader, dict(zip(plan.indices, numbers, strict=True)))
         try:
-            return share(pictures), share(self.dataset.labels[readable]), errors
-        except WorkerError as error:  # Raised here, it would arrive as a traceback.
-            return torch.empty(0), torch.empty(0), [error]
+            share(files.content)
+        except WorkerError as error:
+            return error
+        return plan, files
 
 
 def _read(
@@ -153,22 +188,19 @@ def _read(
     phase: str,
     workers: int,
     pin: bool,
+    decoding: torch.device | None,
     training: bool = True,
 ) -> Batches:
-    loader = DataLoader(
-        _PlannedBatches(dataset, seed, phase),
-        batch_size=None,  # An item is a whole batch.
-        sampler=plan,
-        num_workers=workers,
-        worker_init_fn=_ignore_interrupts,
-        generator=torch.Generator(),  # Otherwise it draws from the global one.
-        pin_memory=pin,
-    )
+    planned = _PlannedBatches(dataset, seed, phase)
+    reader = dataset.part.reader
     with worker_failures(), handover_failures():
-        for pictures, labels, errors in loader:
+        if decoding is None or not isinstance(reader, EncodedReader):
+            made = _load(planned, plan, workers, pin)
+        else:
+            files = _load(_PlannedFiles(reader, dataset.part.numbers), plan, workers, pin=False)
+            made = (planned.make(batch, read.decode(decoding)) for batch, read in files)
+        for pictures, labels, errors in made:
             for error in errors:
-                if not isinstance(error, PictureError):
-                    raise error
                 dataset.bad_pictures.meet(error)
             if len(labels) > 0:
                 yield pictures, labels
@@ -177,6 +209,25 @@ def _read(
                     f"no picture of a whole batch can be read, {errors[0].path} among them; mend "
                     "or remove them"
                 )
+
+
+def _load(
+    dataset: Dataset[_Item | WorkerError], plan: Iterable[_BatchPlan], workers: int, pin: bool
+) -> Iterator[_Item]:
+    """What `dataset` makes of each of the plan's batches, in order."""
+    loader = DataLoader(
+        dataset,
+        batch_size=None,  # An item is a whole batch.
+        sampler=plan,
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # Otherwise it draws from the global one.
+        pin_memory=pin,
+    )
+    for item in loader:
+        if isinstance(item, WorkerError):
+            raise item
+        yield item
 
 
 def _ignore_interrupts(worker: int) -> None:

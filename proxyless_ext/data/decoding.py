@@ -34,6 +34,29 @@ _SHORT = 3
 """EXIF's type of 16-bit numbers."""
 
 
+def read(path: Path) -> bytes:
+    """The bytes of a picture's file.
+
+    Raises:
+        PictureError: the file cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise PictureError(path, "it is no file")  # Opening a pipe would wait for ever.
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(path, error.strerror or str(error)) from error
+
+
+def is_plain_jpeg(content: bytes) -> bool:
+    """Whether a file is a JPEG of grey or YCbCr pixels, which decoders besides Pillow know."""
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            return image.mode in ("L", "RGB")
+    except Exception:  # `decode` says what is wrong with it.
+        return False
+
+
 def decode(path: Path, content: bytes | None = None) -> Tensor:
     """The picture as uint8 RGB [3, H, W], upright by its EXIF orientation, on white where clear.
 
@@ -46,17 +69,14 @@ def decode(path: Path, content: bytes | None = None) -> Tensor:
     Raises:
         PictureError: the file cannot be read, is damaged, or is no picture that can become RGB.
     """
+    if content is None:
+        content = read(path)
     with warnings.catch_warnings(record=True) as met:
         warnings.simplefilter("always")
         try:
-            if content is None and not stat.S_ISREG(path.stat().st_mode):
-                raise PictureError(path, "it is no file")  # Opening a pipe would wait for ever.
-            file = path if content is None else io.BytesIO(content)
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 image.load()
                 pixels = torch.from_numpy(np.array(_rgb(_upright(image)))).permute(2, 0, 1)
-        except PictureError:
-            raise
         except UnidentifiedImageError as error:
             raise PictureError(path, "it is not a picture of a known format") from error
         except Exception as error:  # Decoders meet damaged files with exceptions of many kinds.

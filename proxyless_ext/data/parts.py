@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .decoding import decode
+from .decoding import decode, read
 
 
 class Reader(Protocol):
@@ -26,6 +26,23 @@ class Reader(Protocol):
 
     def keys_of(self, numbers: Tensor) -> Iterator[bytes]:
         """What tells each picture [N] from all others of its part, wherever the part lies."""
+        ...
+
+
+@runtime_checkable
+class EncodedReader(Reader, Protocol):
+    """Pictures that are read out of files, or out of parts of such."""
+
+    def path(self, number: int) -> Path:
+        """What messages call a picture."""
+        ...
+
+    def content(self, number: int) -> bytes:
+        """The bytes of a picture's file.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
         ...
 
 
@@ -42,7 +59,13 @@ class FileReader:
     folder: Path
 
     def __call__(self, number: int) -> Tensor:
-        return decode(self.paths[number])
+        return decode(self.path(number))
+
+    def path(self, number: int) -> Path:
+        return self.paths[number]
+
+    def content(self, number: int) -> bytes:
+        return read(self.path(number))
 
     def keys_of(self, numbers: Tensor) -> Iterator[bytes]:
         for number in numbers.tolist():

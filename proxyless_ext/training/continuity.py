@@ -28,6 +28,7 @@ FREE = (
     "checkpoints_kept",
     "plugins",  # Files may move; what they register is known by its names.
     "runtime.device",
+    "runtime.decoding",
     "runtime.threads",
     "data.source",  # It is the pictures that count, wherever they lie.
     "data.root",
