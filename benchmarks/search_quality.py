@@ -35,7 +35,7 @@ from proxyless_ext.search.candidates import Band
 from proxyless_ext.search.derivation import short_lists
 from proxyless_ext.search.short_list import Listing, ShortList
 from proxyless_ext.search.stages import Stages
-from proxyless_ext.training.phase import run_phase
+from proxyless_ext.training.running import run_phase
 
 from .quality import SearchScore, describe, draw, look_up
 from .truth import Truth, truth_settings

@@ -30,7 +30,8 @@ from proxyless_ext.data import (
     load_test_pictures,
     make_shards,
 )
-from proxyless_ext.data.sharding import part_of, side_by_side
+from proxyless_ext.data.indexing import part_of
+from proxyless_ext.data.side_by_side import side_by_side
 from proxyless_ext.errors import InterruptionError, UserError
 
 RESOLUTION = 72

@@ -32,7 +32,7 @@ from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.short_list import Listing, ShortList, best_first
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.networks import train_network
-from proxyless_ext.training.phase import Begun, run_phase
+from proxyless_ext.training.running import Begun, run_phase
 from proxyless_ext.training.train import Train
 
 FIRST = [(0, 1, 2, 0), (2, 3, 0, 1), (1, 1, 1, 1), (0, 0, 0, 3)]

@@ -43,7 +43,8 @@ from proxyless_ext.training.optim import (
     scheduled_rate,
     weight_optimizer,
 )
-from proxyless_ext.training.phase import Phase, run_phase
+from proxyless_ext.training.phase import Phase
+from proxyless_ext.training.running import run_phase
 from proxyless_ext.training.train import Train
 
 MODES = ("full", "two_path", "reinforce")

@@ -24,7 +24,7 @@ from proxyless_ext.errors import UserError
 from proxyless_ext.progress import Bar, clock, progress_bar
 from proxyless_ext.report.status import BARS, describe_status, sparkline
 from proxyless_ext.runs import Position, Run, SearchEpoch, TrainEpoch
-from proxyless_ext.training.phase import run_phase
+from proxyless_ext.training.running import run_phase
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_the_time_left_counts_the_networks_that_a_step_trains(
 ) -> None:
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr(Bar, "note", lambda bar, text: seen.append((bar.pace.done, bar.total)))
-    monkeypatch.setattr("proxyless_ext.training.phase.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("proxyless_ext.training.sitting.LOOK_SECONDS", 0.0)
     run_phase(Crowd(), run, seed=3, checkpoint_seconds=1e9)
     assert seen == [(done, 12) for done in (3, 6, 9, 10, 11, 12)]
 

@@ -37,7 +37,7 @@ from proxyless_ext.runs.checkpoint import Snapshot
 from proxyless_ext.training import agreement
 from proxyless_ext.training.agreement import check_ranks
 from proxyless_ext.training.meter import Meter
-from proxyless_ext.training.phase import run_phase
+from proxyless_ext.training.running import run_phase
 
 SETTINGS = {"train.dropout": 0.2, "train.weights": "inherit"}
 

@@ -21,7 +21,7 @@ from proxyless_ext.nn import SynchronisedBatchNorm, synchronise
 from proxyless_ext.search.phases import Search
 from proxyless_ext.training.evaluation import recalibrate
 from proxyless_ext.training.meter import Meter
-from proxyless_ext.training.phase import seed_step
+from proxyless_ext.training.running import seed_step
 
 # 24 weight steps; a gate step follows all but the first three.
 SETTINGS = {"search__epochs": 8, "gates__every": 1, "runtime__sync_batch_norm": True}

@@ -5,10 +5,11 @@ from .batches import batches, batches_per_epoch, endless
 from .checking import check_pictures
 from .config import DataConfig, Distortions
 from .device_decoding import check_decoder
+from .indexing import index_shards
 from .inventory import Inventory
 from .pictures import Pictures, PictureSet, load_pictures, load_test_pictures
 from .random_pictures import random_pictures
-from .sharding import index_shards, make_shards
+from .sharding import make_shards
 from .shards import ShardIndex
 from .sources import is_named_source, take_inventory
 from .workers import WorkerError, worker_failures

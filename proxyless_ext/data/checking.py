@@ -12,8 +12,9 @@ from ..errors import UserError
 from .bad_pictures import PictureError
 from .decoding import decode
 from .folder import list_folder
-from .sharding import sha256_of, side_by_side
+from .indexing import sha256_of
 from .shards import Shard, ShardIndex, all_shards, has_shards, read_list, shard_difference
+from .side_by_side import side_by_side
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ INDEX = "index.json"
 LIST = ".json"
 
 PartName = Literal["train", "val", "test"]
+PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 Count = Annotated[int, Field(ge=0)]
 Counts = tuple[Count, ...]
 

@@ -16,7 +16,7 @@ from ..runs import (
     read_metrics,
 )
 from ..seeding import derive_seed
-from ..training.phase import Begun
+from ..training.running import Begun
 from .candidates import Band, Choices
 from .derive import likeliest
 from .finalists import Contest, Finalists, rounds

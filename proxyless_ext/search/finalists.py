@@ -24,7 +24,8 @@ from ..data import Pictures, batches_per_epoch, endless
 from ..runs import Finalist, FinalistsEpoch
 from ..runtime import Runtime
 from ..training.meter import Meter
-from ..training.phase import Batch, Phase, seed_step
+from ..training.phase import Batch, Phase
+from ..training.running import seed_step
 from ..training.train import Train
 from .candidates import Choices
 from .objective import Objective

@@ -33,7 +33,8 @@ from ..training.networks import (
     train_network,
     validate_network,
 )
-from ..training.phase import Begun, Phase, run_phase
+from ..training.phase import Phase
+from ..training.running import Begun, run_phase
 from .candidates import Choices, warn_of_narrow_band
 from .goals import Device, Goal, make_goals
 from .path_scores import PathScores

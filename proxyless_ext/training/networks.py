@@ -17,7 +17,7 @@ from ..runtime import Runtime
 from ..seeding import derive_seed
 from ..spaces import Architecture
 from .evaluation import Accuracy, evaluate
-from .phase import Begun, begin_phase, run_phase
+from .running import Begun, begin_phase, run_phase
 from .train import Train
 
 
