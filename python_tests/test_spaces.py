@@ -296,6 +296,11 @@ def test_file_without_keys_is_an_error(load, text):
         load(text)
 
 
+def test_the_configuration_of_a_run_is_no_space():
+    with pytest.raises(UserError, match=r"digits\.yaml configures a run and is no space; give"):
+        Space.load(Path(__file__).parents[1] / "configs" / "digits.yaml")
+
+
 @pytest.mark.parametrize("read", [Space.load, Architecture.load])
 def test_unreadable_file_is_an_error(tmp_path, read):
     with pytest.raises(UserError, match=r"cannot read .*none\.yaml: No such file"):

@@ -19,7 +19,7 @@ from .architecture import Architecture, BatchNorm, BlockConfig, Count, Stem, che
 from .layers import Layer
 from .operations import Activation
 from .registry import parse_operation
-from .validation import StrictModel, read_model, validate
+from .validation import StrictModel, read_mapping, validate
 from .widths import make_divisible
 
 Candidates = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -404,4 +404,9 @@ class Space(StrictModel):
         Raises:
             UserError: the file cannot be read or the space is impossible.
         """
-        return read_model(cls, path)
+        described = read_mapping(path)
+        if "space" in described:
+            raise UserError(
+                f"{path} configures a run and is no space; give the space that it names instead"
+            )
+        return validate(cls, described, str(path))
