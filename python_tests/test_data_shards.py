@@ -260,6 +260,21 @@ def test_check_lists_everything_at_once(source: Path, shards: Path) -> None:
     ]
 
 
+def test_a_shard_that_ends_early_is_two_lines_and_not_one_for_each_picture(shards: Path) -> None:
+    key, place = picture_at(shards, "train-000001", 1)
+    cut = shards / "train-000001.tar"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: place + 1])
+    code, lines = check(shards)
+    assert code == 1
+    assert [line.replace(f"{shards}/", "") for line in lines] == [
+        f"train-000001.tar has {place + 1} bytes instead of the {len(whole)} that the index was "
+        "made of",
+        f"train-000001.tar/{key}: damaged, or not that of the index",
+        "train-000001.tar: so are 3 pictures after that",
+    ]
+
+
 def test_check_decodes_if_asked(source: Path, tmp_path: Path) -> None:
     broken = source / "val/cat/deeper/1.x.png"
     broken.write_bytes(broken.read_bytes()[:60])

@@ -69,13 +69,19 @@ def _check_shard(folder: Path, classes: int, decodes: bool, shard: Shard) -> Che
                 problems.append(f"{path} has other bytes than those that the index was made of")
             if decodes or not is_whole:
                 columns = (pictures.keys, pictures.offsets, pictures.sizes, pictures.checksums)
+                damaged = []
                 for key, offset, size, checksum in zip(*columns, strict=True):
                     file.seek(offset)
                     content = file.read(size)
                     if zlib.crc32(content) != checksum:
-                        problems.append(f"{path / key}: damaged, or not that of the index")
+                        damaged.append(f"{path / key}: damaged, or not that of the index")
                     elif decodes and (reason := _reason(path / key, content)):
                         problems.append(reason)
+                # A shard of another size has hardly any that is right after the first damage.
+                shown = damaged[:1] if difference else damaged
+                problems += shown
+                if hidden := len(damaged) - len(shown):
+                    problems.append(f"{path}: so are {hidden} pictures after that")
     except UserError as error:
         problems.append(str(error))
     except OSError as error:
