@@ -1,14 +1,14 @@
-"""A search on several ranks, of which one is killed now and then.
+"""A command on several ranks, of which one is killed now and then.
 
-    python -m benchmarks.soak --config configs/digits.yaml --minutes 30 --kills 10 \\
-        --set search.epochs=200 --out build/soak --figure docs/images/soak.svg
+    python -m benchmarks.soak --minutes 30 --kills 10 --out build/soak --figure build/soak.svg \\
+        -- search --config configs/digits.yaml --set search.epochs=200
 
-torchrun starts all ranks again after each SIGKILL, and `--auto-resume` goes on from the newest
-checkpoint. Moments and ranks are drawn by a seed, over as many minutes as the search should take.
-Prints how many kills the search survived, whether every epoch was recorded once, and how memory and
-open files of a rank grew between the first and the last of its minutes that were not the first
-after a start; draws both over time. With `--compare` the search is made again without kills, and
-the two are compared bit by bit.
+The command is one of `proxyless` that trains, without ``--out`` and ``--auto-resume``. torchrun
+starts all ranks again after each SIGKILL, and `--auto-resume` goes on from the newest checkpoint.
+Moments and ranks are drawn by a seed, over as many minutes as the command should take. Prints how
+many kills it survived, whether every epoch was recorded once, and how memory and open files of a
+rank grew between the first and the last of its minutes that were not the first after a start; draws
+both over time. With `--compare` it is run again without kills, and the two are compared bit by bit.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Sample:
     """A rank at a moment.
 
     Attributes:
-        seconds: since the search began.
+        seconds: since the command began.
         pid: of its process.
         age: of the process, in seconds.
         memory: resident, in MB.
@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass
 class Soak:
-    """A search that is watched and disturbed.
+    """A command that is watched and disturbed.
 
     Attributes:
         ranks: how many there are.
@@ -72,7 +72,7 @@ class Soak:
     born: dict[int, float] = field(default_factory=dict)
 
     def run(self, command: list[str]) -> int:
-        """Start the search, and see it through; its exit code."""
+        """Start the command, and see it through; its exit code."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         restarts = f"--max-restarts={len(self.moments)}"
         launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={self.ranks}"]
@@ -168,32 +168,29 @@ def draw(soak: Soak, path: Path) -> None:
 
 
 def main() -> None:
-    """Search, kill, and print what became of it."""
+    """Run, kill, and print what became of it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, required=True, help="of the search")
-    parser.add_argument("--set", action="append", default=[], help="as in search")
+    parser.add_argument("command", nargs="+", help="such as: search --config configs/digits.yaml")
     parser.add_argument("--ranks", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
     parser.add_argument("--kills", type=int, default=10, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the kills (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/soak"), help="an empty folder")
     parser.add_argument("--figure", type=Path, help="SVG to draw")
-    parser.add_argument("--compare", action="store_true", help="with a search without kills")
+    parser.add_argument("--compare", action="store_true", help="with a run without kills")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     moments = sorted(
         (60 * arguments.minutes * rng.uniform(0.05, 0.95) for _ in range(arguments.kills)),
         reverse=True,
     )
-    command = ["search", "--config", str(arguments.config), "--auto-resume"]
-    for each in arguments.set:
-        command += ["--set", each]
+    command = [*arguments.command, "--auto-resume"]
     run = Run(arguments.out / "killed")
     soak = Soak(arguments.ranks, moments, rng)
     code = soak.run([*command, "--out", str(run.folder)])
-    told = "the search ended" if code == 0 else f"the search failed with {code}"
+    told = "the command ended" if code == 0 else f"the command failed with {code}"
     print(f"{told} after {soak.samples[-1].seconds / 60:.1f} minutes")
     print(f"kills survived: {len(soak.kills) - (code != 0)} of {arguments.kills}")
     print(f"epochs not recorded just once: {', '.join(repeated(run)) or 'none'}")
