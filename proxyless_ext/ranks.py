@@ -7,6 +7,10 @@ waits for no device for it.
 from __future__ import annotations
 
 import os
+import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +21,9 @@ import torch
 from torch import Tensor, distributed
 
 from .errors import InterruptionError, UserError
+
+PATIENCE = 10.0
+"""Seconds after which those who wait for the others say so."""
 
 MEETING = timedelta(minutes=5)
 """For all ranks to have come together."""
@@ -32,13 +39,23 @@ _is_first_alone: ContextVar[bool] = ContextVar("_is_first_alone", default=False)
 
 
 def launched() -> tuple[int, int]:
-    """The number of this process, and how many a launcher such as torchrun has started."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """The number of this process, and how many a launcher such as torchrun has started.
+
+    Raises:
+        UserError: the launcher's variables are no such numbers.
+    """
+    rank, world = _number("RANK", "0"), _number("WORLD_SIZE", "1")
+    if not 0 <= rank < world:
+        raise UserError(
+            f"RANK is {rank} and WORLD_SIZE is {world}, but ranks count from 0 to one less than "
+            "there are; start them by torchrun, or correct these variables"
+        )
+    return rank, world
 
 
 def local_rank() -> int:
     """The number of this process among those of its machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _number("LOCAL_RANK", "0")
 
 
 @contextmanager
@@ -62,7 +79,13 @@ def group() -> Iterator[None]:
 
 
 def _meet(rank: int, world: int) -> None:
-    at = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    host, port = _master(world)
+    at = f"{host}:{port}"
+    started = time.monotonic()
+    message = f"rank {rank} waits for the other ranks at {at}"
+    reminder = threading.Timer(PATIENCE, print, [message], {"file": sys.stderr, "flush": True})
+    reminder.daemon = True
+    reminder.start()
     try:
         served, _, _ = next(distributed.rendezvous("env://", timeout=MEETING))
         # torchrun's store may outlive ranks that it starts again, with the addresses of dead ones.
@@ -71,13 +94,48 @@ def _meet(rank: int, world: int) -> None:
         store.set(f"here {rank}", "")
         store.wait([f"here {each}" for each in range(world)], MEETING)
     except (RuntimeError, ValueError) as error:
+        if "EADDRINUSE" in str(error):
+            raise UserError(
+                f"port {port} of this machine is in use; set MASTER_PORT to another on all ranks"
+            ) from error
         raise UserError(
             f"rank {rank} has not met all {world} ranks at {at} within "
-            f"{MEETING.total_seconds():.0f} seconds; see to it that all are started and that this "
-            "address can be reached from every machine"
+            f"{time.monotonic() - started:.0f} seconds; see to it that all are started and that "
+            "this address can be reached from every machine"
         ) from error
+    finally:
+        reminder.cancel()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=REPLY)
+
+
+def _master(world: int) -> tuple[str, int]:
+    """Where the ranks meet."""
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise UserError(
+                f"WORLD_SIZE is {world}, but {name} is not set; start the ranks by torchrun, or "
+                "set it to where the first of them is"
+            )
+    host, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT", "")
+    try:
+        socket.getaddrinfo(host, port)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"MASTER_ADDR '{host}' with MASTER_PORT {port} is no address that this machine knows; "
+            "correct it"
+        ) from error
+    return host, port
+
+
+def _number(name: str, default: str) -> int:
+    value = os.environ.get(name, default)
+    if not value.isdecimal():
+        raise UserError(
+            f"{name} is '{value}' instead of a whole number; start the ranks by torchrun, or "
+            "correct this variable"
+        )
+    return int(value)
 
 
 def are_several() -> bool:

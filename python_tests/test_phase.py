@@ -45,6 +45,7 @@ from proxyless_ext.training.optim import (
 )
 from proxyless_ext.training.phase import Phase
 from proxyless_ext.training.running import run_phase
+from proxyless_ext.training.stopping import SAME_SECONDS
 from proxyless_ext.training.train import Train
 
 MODES = ("full", "two_path", "reinforce")
@@ -500,12 +501,25 @@ def test_a_signal_at_the_end_of_an_epoch_is_not_forgotten(
 def test_a_second_signal_does_not_wait(run: Run) -> None:
     def twice() -> None:
         strike(signal.SIGINT)
+        time.sleep(1.1 * SAME_SECONDS)
         strike(signal.SIGINT)
 
     walk = Walk()
     walk.on_step[1] = twice
     with pytest.raises(KeyboardInterrupt):
         run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
+
+
+def test_a_signal_that_a_launcher_passes_on_is_the_same(run: Run) -> None:
+    def twice() -> None:
+        strike(signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    walk = Walk()
+    walk.on_step[1] = twice
+    with pytest.raises(UserError, match="stopped in walk"):
+        run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
+    assert load_checkpoint(run.checkpoint("walk"))["batch"] == 2
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

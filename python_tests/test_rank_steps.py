@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
@@ -266,6 +268,60 @@ def test_ranks_that_do_not_come(
     place = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     for name, value in place.items():
         monkeypatch.setenv(name, value)
-    says = rf"rank {rank} has not met all 2 ranks at {at} within 1 seconds; see to it that all are"
+    says = rf"rank {rank} has not met all 2 ranks at {at} within \d seconds; see to it that all are"
     with pytest.raises(UserError, match=says), ranks.group():
         pass
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"RANK": "abc"}, "RANK is 'abc' instead of a whole number"),
+        ({"RANK": "5"}, "RANK is 5 and WORLD_SIZE is 2, but ranks count from 0"),
+        ({"WORLD_SIZE": "0"}, "RANK is 0 and WORLD_SIZE is 0"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1' instead of"),
+        ({"MASTER_ADDR": None}, "WORLD_SIZE is 2, but MASTER_ADDR is not set"),
+        ({"MASTER_PORT": None}, "WORLD_SIZE is 2, but MASTER_PORT is not set"),
+        ({"MASTER_PORT": "xyz"}, "MASTER_PORT is 'xyz' instead of"),
+        ({"MASTER_ADDR": "no.such.host.invalid"}, "MASTER_ADDR 'no.such.host.invalid' with"),
+    ],
+)
+def test_places_that_no_launcher_gives(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, str | None], says: str
+) -> None:
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"}
+    for name, value in {**place, **changed}.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=re.escape(says)), ranks.group():
+        pass
+
+
+def test_a_port_that_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        with (
+            pytest.raises(UserError, match=f"port {port} of this machine is in use"),
+            ranks.group(),
+        ):
+            pass
+
+
+def test_who_waits_for_others_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ranks, "MEETING", timedelta(seconds=1))
+    monkeypatch.setattr(ranks, "PATIENCE", 0.1)
+    place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="has not met"), ranks.group():
+        pass
+    assert capsys.readouterr().err == "rank 0 waits for the other ranks at 127.0.0.1:0\n"

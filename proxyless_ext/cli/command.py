@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -93,7 +94,7 @@ def _only_first_speaks() -> Iterator[None]:
 
 
 def _failure(sentence: str, code: int = 1) -> typer.Exit:
-    rank, _ = ranks.launched()
-    where = f" on rank {rank}" if rank else ""
+    rank = os.environ.get("RANK", "0")  # As it is, since what is wrong may be this.
+    where = f" on rank {rank}" if rank != "0" else ""
     _errors.print(f"[bold red]error{where}:[/] {escape(sentence)}")
     return typer.Exit(code)

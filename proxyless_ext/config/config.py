@@ -24,7 +24,7 @@ from .sections import (
     TrainConfig,
     WarmupConfig,
 )
-from .values import Count, Positive
+from .values import Positive
 
 
 class Aim(NamedTuple):
@@ -60,7 +60,7 @@ class Config(StrictModel):
     seed: int = Field(0, ge=0)
     plugins: tuple[Path, ...] = ()
     checkpoint_seconds: Positive = 60.0
-    checkpoints_kept: Count = 2
+    checkpoints_kept: Annotated[int, Field(ge=1, le=100)] = 2
     runtime: RuntimeConfig = RuntimeConfig()
     data: DataConfig = DataConfig()
     space: SpaceConfig = SpaceConfig()

@@ -220,7 +220,7 @@ def _load(
         batch_size=None,  # An item is a whole batch.
         sampler=plan,
         num_workers=workers,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_ignore_stops,
         generator=torch.Generator(),  # Otherwise it draws from the global one.
         pin_memory=pin,
     )
@@ -230,6 +230,10 @@ def _load(
         yield item
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which may want more batches before it ends."""
+def _ignore_stops(worker: int) -> None:
+    """Leave signals to the group to the main process, which may want more batches before it ends.
+
+    Workers end with it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

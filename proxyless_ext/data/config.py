@@ -41,7 +41,7 @@ class DataConfig(StrictModel):
     augment: Augmentation = "standard"
     bad_pictures: BadPicturePolicy = "fatal"
     bad_limit: int = Field(1000, ge=0)
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=1024)
 
 
 class Distortions(StrictModel):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
 from ..data import WorkerError
+
+SAME_SECONDS = 0.5
+"""Within which another signal is the same: launchers pass on what the whole group was sent."""
 
 T = TypeVar("T")
 
@@ -49,18 +53,29 @@ class Stop:
 
 @contextmanager
 def stop_requests() -> Iterator[Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request; the next ones do what they did before."""
+    """Turn the first Ctrl-C or SIGTERM into a request; later ones do what they did before."""
     stop = Stop()
+    asked = 0.0
 
     def request(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = time.monotonic()
+        for number in signals:
+            signal.signal(number, repeat)
+        stop.request()
+
+    def repeat(signum: int, frame: FrameType | None) -> None:
+        if time.monotonic() - asked > SAME_SECONDS:
+            restore()
+            signal.raise_signal(signum)
+
+    def restore() -> None:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        stop.request()
 
     signals = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, request) for number in signals}
     try:
         yield stop
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        restore()
