@@ -26,7 +26,7 @@ from proxyless_ext.search.gate_steps import GateLearner
 from proxyless_ext.search.phases import check_space
 from proxyless_ext.search.short_list import ShortList
 from proxyless_ext.search.stages import Stages
-from proxyless_ext.training import phase as phases
+from proxyless_ext.training.sitting import _is_finite
 from proxyless_ext.training.weight_phase import WeightPhase
 
 # Every way to search, and with them ways to read pictures, to begin training and to compare.
@@ -239,7 +239,7 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(
     says = rf"of {phase} became infinite or NaN .* lower {section}.lr in "
     with pytest.raises(UserError, match=says):
         search(run)
-    assert phases._is_finite(load_checkpoint(run.checkpoint(phase)))
+    assert _is_finite(load_checkpoint(run.checkpoint(phase)))
     edit(run, section, lr=0.01)
     search(run)
     assert all(record["loss"] < 10 for record in remains(run)["records"])
