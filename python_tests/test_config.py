@@ -68,6 +68,13 @@ def test_overrides_survive_yaml(tmp_path_factory: pytest.TempPathFactory, values
     assert load_config(path, {}) == config.anchored()
 
 
+@pytest.mark.parametrize(("key", "most"), [("data.workers", 1024), ("checkpoints_kept", 100)])
+def test_what_would_exhaust_a_machine_is_refused(key: str, most: int) -> None:
+    assert at(load_config(None, {key: most}), key) == most
+    with pytest.raises(UserError, match=key):
+        load_config(None, {key: most + 1})
+
+
 def test_the_defaults_are_the_published_values() -> None:
     config = load_config(None, {})
     assert config == Config()

@@ -83,6 +83,16 @@ def test_workers_change_nothing(workers):
     assert same(alone, list(itertools.islice(stream, 7)))
 
 
+def test_a_stop_of_the_whole_group_is_left_to_the_main_process():
+    stream = batches(picture_set(30), 4, 0, "weights", 1, workers=2)
+    first = next(stream)
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+    assert same([first, *stream], list(batches(picture_set(30), 4, 0, "weights", 1)))
+
+
 def test_data_sets_can_be_sent_to_spawned_workers(folder):
     for dataset in (picture_set(8), load(folder, "fatal").train):
         sent = pickle.loads(pickle.dumps(dataset))

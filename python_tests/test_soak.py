@@ -1,12 +1,16 @@
-"""What a search that is killed again and again is compared by."""
+"""What a command that is killed again and again is compared by, and shards for it to read."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from benchmarks import tiny_shards
 from benchmarks.soak import Sample, growth, repeated, same_bits
+from proxyless_ext.data import check_pictures
 from proxyless_ext.runs import Epoch, Run, save_checkpoint
 
 
@@ -36,3 +40,12 @@ def test_growth_is_told_of_ranks_that_have_started() -> None:
         "files: median 12 in the first third, 12 in the last",
     ]
     assert growth(samples[:2]) == ["memory and files: no rank lived for 30 s"]
+
+
+def test_tiny_shards_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = ["--pictures", "1003", "--classes", "4", "--processes", "1"]
+    monkeypatch.setattr(sys, "argv", ["tiny_shards", str(tmp_path), *sizes])
+    tiny_shards.main()
+    checked = list(check_pictures(tmp_path, decodes=True, processes=1))
+    assert [each.pictures for each in checked] == [1000, 3, 20]
+    assert not any(each.problems for each in checked)

@@ -29,7 +29,7 @@ class DataConfig(StrictModel):
         augment: `standard` crops at random and mirrors all but digits; `crop` only crops.
         bad_pictures: whether an unreadable picture ends the run or is left out with a warning.
         bad_limit: how many may be left out before that ends the run, too.
-        workers: processes that read pictures; 0 reads them in the main process.
+        workers: processes that read pictures, at most 1,024; 0 reads them in the main process.
     """
 
     source: str = "digits"
