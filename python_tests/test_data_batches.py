@@ -88,8 +88,7 @@ def test_a_stop_of_the_whole_group_is_left_to_the_main_process():
     first = next(stream)
     workers = multiprocessing.active_children()
     assert len(workers) == 2
-    for worker in workers:
-        os.kill(worker.pid, signal.SIGTERM)
+    subprocess.run(["kill", *(str(worker.pid) for worker in workers)], check=True)
     assert same([first, *stream], list(batches(picture_set(30), 4, 0, "weights", 1)))
 
 
@@ -240,6 +239,18 @@ def test_workers_leave_interrupts_to_the_main_process():
     stream.close()
     worker.join(10)
     assert not worker.is_alive()
+
+
+def test_workers_end_with_the_main_process():
+    """Which ends those that it has still at its exit, and waits for them."""
+    before = set(multiprocessing.active_children())
+    stream = endless(picture_set(8), 4, 0, "a", workers=1)
+    next(stream)
+    [worker] = set(multiprocessing.active_children()) - before
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
+    stream.close()
 
 
 # Unreadable pictures that are read when their batch is due: these are too large to keep in memory.

@@ -9,7 +9,6 @@ would alone, and torch's global generator is left as it was.
 from __future__ import annotations
 
 import itertools
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,7 +23,13 @@ from .bad_pictures import PictureError
 from .device_decoding import Files
 from .parts import EncodedReader
 from .pictures import PictureSet
-from .workers import WorkerError, handover_failures, share, worker_failures
+from .workers import (
+    WorkerError,
+    handover_failures,
+    leave_stops_to_main_process,
+    share,
+    worker_failures,
+)
 
 _Item = TypeVar("_Item")
 
@@ -220,7 +225,7 @@ def _load(
         batch_size=None,  # An item is a whole batch.
         sampler=plan,
         num_workers=workers,
-        worker_init_fn=_ignore_stops,
+        worker_init_fn=leave_stops_to_main_process,
         generator=torch.Generator(),  # Otherwise it draws from the global one.
         pin_memory=pin,
     )
@@ -228,12 +233,3 @@ def _load(
         if isinstance(item, WorkerError):
             raise item
         yield item
-
-
-def _ignore_stops(worker: int) -> None:
-    """Leave signals to the group to the main process, which may want more batches before it ends.
-
-    Workers end with it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

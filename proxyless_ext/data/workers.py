@@ -1,7 +1,10 @@
-"""What can happen to the processes that read pictures, as sentences."""
+"""The processes that read pictures: whose signals they obey, and what can happen to them."""
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -65,3 +68,21 @@ def handover_failures() -> Iterator[None]:
         yield
     except (ConnectionError, EOFError, FileNotFoundError) as error:
         raise WorkerError(KILLED) from error
+
+
+def leave_stops_to_main_process(worker: int) -> None:
+    """In a worker: signals to its group end nothing, since the main process may want more batches.
+
+    A SIGTERM of the main process itself does: so it ends the workers that it has still at its exit,
+    and waits for them.
+    """
+
+    def end_with_main_process() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main_process:
+            pass
+        os._exit(0)
+
+    main_process = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=end_with_main_process, daemon=True).start()
