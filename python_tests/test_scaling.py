@@ -75,7 +75,7 @@ def test_the_work_of_a_search_is_that_of_its_loops() -> None:
         # Four train for a quarter and two up to a half, of which the winner's half is not lost.
         "finalists": ["train", (4 * 0.25 + 2 * 0.25 - 0.5) * 8 * 4, 35],
         "training": ["train", 3 * 8 * 4, 35],
-        "validation": ["score", 3 * 8, 35],
+        "validation": ["score", 3 * 8, 30],
     }
 
 
@@ -113,6 +113,20 @@ def test_devices_share_batches_and_wait_for_each_other(
     stopped = estimate(config, PICTURES, costs(fixed, each, num_bytes), shared, devices)
     assert stopped.steps["weight"].waiting == pytest.approx(sent / bandwidth)
     assert real.device_hours == pytest.approx(devices * real.total / 3600)
+
+
+def test_no_batch_has_more_pictures_than_there_are() -> None:
+    config = load_config(None, {"gates.every": 1})
+    assert {each.part: each.batch_size for each in list_work(config, PICTURES)} == {
+        "warm-up": 100,
+        "search, weights": 100,
+        "search, gates": 40,
+        "short list": 40,
+        "finalists": 140,
+        "training": 140,
+        "validation": 30,
+    }
+    assert estimate(config, PICTURES, costs(), FREE, 1).memory == 1e6 + 100 * 1e3
 
 
 def test_steps_wait_for_pictures() -> None:
@@ -211,11 +225,19 @@ def test_the_command(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (("--devices", "0"), "--devices is 0; give at least 1"),
-        (("--bandwidth", "0"), "--bandwidth is 0; give a number above 0"),
-        (("--tflops", "nan"), "--tflops is nan; give a number above 0"),
+        (("--bandwidth", "0"), "--bandwidth is 0; give a number from 1e-06 to 1e+09"),
+        (("--tflops", "nan"), "--tflops is nan; give a number from 1e-06 to 1e+09"),
+        (("--tflops", "1e-300"), "--tflops is 1e-300; give a number from"),
         (("--pictures", "0"), "--pictures is 0; give at least 1"),
         (("--classes", "5"), "--val-pictures and --classes are for pictures that are not at hand"),
-        (("--pictures", "20", "--set", "search.epochs=1"), "the search would not learn"),
+        (("--pictures", "20", "--val-pictures", "-1"), "--val-pictures is -1; give 0 or more"),
+        (("--pictures", "20", "--classes", "0"), "num_classes"),
+        (("--pictures", "5"), "5 training pictures are too few for 10 classes; give at least two"),
+        (("--pictures", "20", "--data", "digits"), "not at hand; leave out it or --data"),
+        (
+            ("--pictures", "20", "--classes", "5", "--set", "search.epochs=1"),
+            "the search would not learn",
+        ),
         (("--message", "-1"), "--message is -1; give 0 or more"),
         (
             ("--pictures", "50000", "--tflops", "1", "--devices", "300"),

@@ -52,6 +52,9 @@ PUBLISHED_HOURS = 200
 TIMED_BATCH = 32
 """Pictures of the larger batch that steps are measured with, at most."""
 
+AMOUNTS = (1e-6, 1e9)
+"""The least and the most of what a device does, and of its price."""
+
 COUNTS = tuple(2**power for power in range(11))
 
 
@@ -108,27 +111,35 @@ def plan(
         *(("--tflops", tflops), ("--bandwidth", bandwidth)),
         *(("--loader", loader), ("--price", price)),
     ):
-        if amount is not None and not 0 < amount < math.inf:
-            raise UserError(f"{option} is {amount:g}; give a number above 0")
+        if amount is not None and not AMOUNTS[0] <= amount <= AMOUNTS[1]:
+            least, most = AMOUNTS
+            raise UserError(f"{option} is {amount:g}; give a number from {least:g} to {most:g}")
     if not 0 <= message < math.inf:
         raise UserError(f"--message is {message:g}; give 0 or more")
+    if val_pictures < 0:
+        raise UserError(f"--val-pictures is {val_pictures}; give 0 or more")
     if tflops and steps:
         raise UserError("--tflops and --steps both say how fast a device is; leave out one of them")
     if out:
         check_output(out)
     check_figure(figure)
-    searched = settings.space.build()
-    if pictures:
-        available = PictureCounts.split(pictures, val_pictures, settings.data)
-        searched = searched.with_classes(classes or searched.num_classes)
+    searched, source = settings.space.build(), ""
+    if pictures is not None:
+        if data is not None:
+            raise UserError("--pictures is for pictures that are not at hand; leave out it or --data")
+        searched = searched.with_classes(searched.num_classes if classes is None else classes)
+        available = PictureCounts.split(
+            pictures, val_pictures, searched.num_classes, settings.data
+        )
     else:
-        if val_pictures or classes:
+        if val_pictures or classes is not None:
             raise UserError(
                 "--val-pictures and --classes are for pictures that are not at hand; give "
                 "--pictures beside them, or leave them out"
             )
         found = load_pictures(settings.data, searched.resolution, settings.seed)
         available, searched = PictureCounts.of(found), searched.with_classes(len(found.classes))
+        source = f"{settings.data.source}: "
     list_work(settings, available)
     overlap = 0.0 if settings.runtime.device == "cpu" else BACKWARD
     cluster = Cluster(bandwidth * 1e9 / 8, message * 1e-6, loader or math.inf, overlap)
@@ -143,7 +154,7 @@ def plan(
             if devices or not estimates:
                 raise
             left_out.append(str(error))
-    console.print(_describe(available, costs, cluster, estimates, price))
+    console.print(source + _describe(available, costs, cluster, estimates, price))
     if left_out:
         console.print(f"\nnot for more devices: {left_out[0]}")
     if out:
@@ -157,7 +168,7 @@ def plan(
         }
         write_atomically(out, json.dumps(told, indent=2) + "\n")
     if figure:
-        save(draw_estimates(estimates), figure)
+        save(draw_estimates(estimates, searched.name, price), figure)
 
 
 def _device_counts(given: Sequence[int] | None) -> list[int]:

@@ -122,7 +122,7 @@ def estimate(
     for each in list_work(config, pictures):
         steps[each.kind] = step = _step(each, costs, cluster, devices)
         seconds[each.part] = each.steps * step.total
-    largest = max(config.warmup.batch_size, config.search.batch_size)
+    largest = min(max(config.warmup.batch_size, config.search.batch_size), pictures.weights)
     return Estimate(
         devices=devices,
         steps=steps,

@@ -13,19 +13,43 @@ from .cluster import Estimate
 
 
 @styled
-def draw_estimates(estimates: Sequence[Estimate]) -> Figure:
-    """Hours until the end, and hours of all devices together, over the number of devices."""
-    figure = new_figure(420, 300)
+def draw_estimates(estimates: Sequence[Estimate], name: str, price: float | None = None) -> Figure:
+    """Hours until the end, and hours of all devices together, over the number of devices.
+
+    Args:
+        estimates: of one search.
+        name: of what is searched.
+        price: of a device for an hour, for a second scale.
+    """
+    figure = new_figure(560, 340)
     axes = figure.subplots()
     devices = [each.devices for each in estimates]
-    for values, colour, label in (
-        ([each.total / 3600 for each in estimates], BLUE, "until the end"),
-        ([each.device_hours for each in estimates], ORANGE, "of all devices together"),
+    for values, colour, label, offset in (
+        ([each.device_hours for each in estimates], ORANGE, "of all devices together", 7),
+        ([each.total / 3600 for each in estimates], BLUE, "until a trained network", -15),
     ):
         axes.plot(devices, values, color=colour, marker="o", markersize=4, label=label)
-    axes.set(title="Hours", xlabel="devices", xscale="log", yscale="log")
+        for point in zip(devices, values, strict=True):
+            axes.annotate(
+                f"{point[1]:,.3g}" if point[1] < 1000 else f"{point[1]:,.0f}",
+                point,
+                xytext=(0, offset),
+                textcoords="offset points",
+                ha="center",
+                color=colour,
+                fontsize=8.5,
+            )
+    axes.set(title=f"Hours of a search of {name}", xlabel="devices", xscale="log", yscale="log")
+    axes.margins(y=0.15)
     axes.set_xticks(devices, labels=list(map(str, devices)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    if price:
+        costs = axes.secondary_yaxis(
+            "right", functions=(lambda hours: hours * price, lambda cost: cost / price)
+        )
+        costs.set_ylabel(f"cost of all devices, at {price:g} an hour")
+        costs.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+        costs.minorticks_off()
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
     add_legend(axes, columns=2)
     return figure

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ..config import Config
 from ..data import DataConfig, Pictures, batches_per_epoch
+from ..errors import UserError
 from ..search.finalists import begun, race
 from ..search.phases import first_gate_step
 
@@ -36,9 +37,18 @@ class PictureCounts:
         return cls(len(pictures.train_weights), len(pictures.train_gates), len(pictures.val))
 
     @classmethod
-    def split(cls, train: int, val: int, config: DataConfig) -> PictureCounts:
-        """Those of a source that has so many pictures to train and to validate on."""
+    def split(cls, train: int, val: int, classes: int, config: DataConfig) -> PictureCounts:
+        """Those of a source that has so many pictures to train and to validate on.
+
+        Raises:
+            UserError: there are too few for its classes.
+        """
         train = min(train, config.limit or train)
+        if train < 2 * classes:
+            raise UserError(
+                f"{train} training pictures are too few for {classes} classes; give at least two "
+                "of each"
+            )
         gates = round(config.gate_fraction * train)
         return cls(train - gates, gates, val)
 
@@ -58,7 +68,7 @@ class Work(NamedTuple):
         part: what it is called; those of the supernet are `SUPERNET_PARTS`.
         kind: of its steps.
         steps: how many there are.
-        batch_size: pictures of a step, over all devices.
+        batch_size: pictures of a step, over all devices; all there are, where a batch may have more.
     """
 
     part: str
@@ -96,23 +106,28 @@ def list_work(config: Config, pictures: PictureCounts) -> list[Work]:
     goals = len(config.aims)
     rivals = config.comparison.random_networks + config.comparison.short_list
     warmup_steps = warmup.epochs * batches_per_epoch(pictures.weights, warmup.batch_size)
+    warmup_batch, search_batch = (
+        min(each.batch_size, pictures.weights) for each in (warmup, search)
+    )
+    gate_batch = min(gates.batch_size, pictures.gates)
+    train_batch, val_batch = (min(train.batch_size, each) for each in (pictures.train, pictures.val))
     warm_up, weights, alphas = SUPERNET_PARTS
     parts = [
-        Work(warm_up, "weight", warmup_steps, warmup.batch_size),
-        Work(weights, "weight", weight_steps, search.batch_size),
-        Work(alphas, gate_kind, sampled * gate_steps, gates.batch_size),
+        Work(warm_up, "weight", warmup_steps, warmup_batch),
+        Work(weights, "weight", weight_steps, search_batch),
+        Work(alphas, gate_kind, sampled * gate_steps, gate_batch),
     ]
     if derive := config.derive.networks and config.derive:
         per_network = math.ceil(min(derive.pictures, pictures.gates) / gates.batch_size)
         scored = goals * derive.networks * (1 + derive.generations)
         lost = race(derive.finalists, derive.round) - begun(derive.finalists, derive.round)
         parts += [
-            Work("short list", "score", scored * per_network, gates.batch_size),
-            Work("finalists", "train", goals * lost * train_steps, train.batch_size),
+            Work("short list", "score", scored * per_network, gate_batch),
+            Work("finalists", "train", goals * lost * train_steps, train_batch),
         ]
     networks = goals * (1 + rivals)
     parts += [
-        Work("training", "train", networks * train_steps, train.batch_size),
-        Work("validation", "score", networks * val_steps, train.batch_size),
+        Work("training", "train", networks * train_steps, train_batch),
+        Work("validation", "score", networks * val_steps, val_batch),
     ]
     return [each for each in parts if each.steps]
