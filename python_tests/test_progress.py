@@ -24,6 +24,7 @@ from proxyless_ext.errors import UserError
 from proxyless_ext.progress import Bar, clock, progress_bar
 from proxyless_ext.report.status import BARS, describe_status, sparkline
 from proxyless_ext.runs import Position, Run, SearchEpoch, TrainEpoch
+from proxyless_ext.training.continuity import keep_end
 from proxyless_ext.training.running import run_phase
 
 
@@ -116,6 +117,14 @@ def test_the_status_says_where_a_run_stands(run: Run) -> None:
         "shortlist@a-40%: 3 networks trained to compare with, val_accuracy 0.5 to 0.7",
     ]
     run.outcome.result_path.write_text("{}")
+    assert next(describe_status(run)) == f"{run.folder}: finished"
+    run.space_path.write_text("of a search")
+    told = f"{run.folder}: networks found, but not yet compared; go on with --resume {run.folder}"
+    assert next(describe_status(run)) == told
+    keep_end(run)
+    told = f"{run.folder}: finished, but for its report; write it with report {run.folder}"
+    assert next(describe_status(run)) == told
+    run.report_path.write_text("")
     assert next(describe_status(run)) == f"{run.folder}: finished"
 
 

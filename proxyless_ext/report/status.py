@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 
 from ..progress import describe
@@ -37,12 +38,7 @@ def describe_status(run: Run) -> Iterator[str]:
         UserError: a file of the run cannot be understood.
     """
     worker = run.worker
-    if worker:
-        yield f"{run.folder}: {worker} works on it"
-    elif run.has_ended:
-        yield f"{run.folder}: finished"
-    else:
-        yield f"{run.folder}: stopped; go on with {run.going_on}"
+    yield f"{run.folder}: {f'{worker} works on it' if worker else _describe_rest(run)}"
     for size, part in run.sizes.items():
         if part.has_begun and not part.has_ended and part.num_records:
             yield f"{size}:"
@@ -50,6 +46,18 @@ def describe_status(run: Run) -> Iterator[str]:
         else:
             yield f"{size}: {_describe_state(part)}"
     yield from _describe_progress(run, worker)
+
+
+def _describe_rest(run: Run) -> str:
+    """What is left to do of a run that nobody works on."""
+    is_search = run.space_path.exists()
+    if not run.has_ended:
+        return f"stopped; go on with {run.going_on}"
+    if is_search and not run.beginning.ended:
+        return f"networks found, but not yet compared; go on with {run.going_on}"
+    if (is_search or run.sizes) and not run.report_path.exists():
+        return f"finished, but for its report; write it with report {shlex.quote(str(run.folder))}"
+    return "finished"
 
 
 def _describe_state(part: Run) -> str:
