@@ -10,6 +10,8 @@ Formulas: paper, sections 3.2 and 3.3; appendix D for two paths.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,18 @@ from . import ops
 def sample(alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """One path per edge, index [E], drawn from softmax(alpha) [E, N]."""
     return _perturbed(alpha, generator).argmax(dim=1)
+
+
+def sample_apart(alpha: Tensor, number: int, generator: torch.Generator | None = None) -> Tensor:
+    """Paths that differ, index [number, E]: for each edge draws without replacement from
+    softmax(alpha) [E, N], which begin anew when every candidate has been drawn.
+    """
+    counts = alpha.isfinite().sum(dim=1)
+    rounds = math.ceil(number / int(counts.min()))
+    orders = [_perturbed(alpha, generator).argsort(dim=1, descending=True) for _ in range(rounds)]
+    places = torch.arange(number)[:, None]
+    edges = torch.arange(len(alpha))
+    return torch.stack(orders)[places // counts, edges, places % counts]
 
 
 def sample_pair(alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:

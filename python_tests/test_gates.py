@@ -105,6 +105,29 @@ def test_the_pair_probabilities_are_those_of_the_closed_formula() -> None:
     assert sum(pair_probabilities(ROWS["mild"]).values()) == pytest.approx(1)
 
 
+@given(
+    counts=st.lists(st.integers(1, 7), min_size=1, max_size=5),
+    number=st.integers(1, 20),
+    seed=st.integers(0, 2**31),
+)
+def test_paths_apart_use_every_candidate_before_any_twice(
+    counts: list[int], number: int, seed: int
+) -> None:
+    alpha = torch.full((len(counts), max(counts)), -torch.inf)
+    for row, count in zip(alpha, counts, strict=True):
+        row[:count] = 0
+    paths = gates.sample_apart(alpha, number, torch.Generator().manual_seed(seed))
+    assert paths.shape == (number, len(counts))
+    for column, count in zip(paths.T.tolist(), counts, strict=True):
+        for first in range(0, number, count):
+            drawn = column[first : first + count]
+            assert len(set(drawn)) == len(drawn)
+            assert set(drawn) <= set(range(count))
+    alone = gates.sample(alpha, torch.Generator().manual_seed(seed))
+    if number <= min(counts):
+        assert torch.equal(paths[0], alone)
+
+
 @pytest.mark.parametrize("sampler", [gates.sample, gates.sample_pair])
 def test_edges_are_drawn_independently(
     sampler: Callable[[Tensor, torch.Generator], Tensor],

@@ -36,6 +36,7 @@ from proxyless_ext.search import Task
 from proxyless_ext.search.goals import make_goals
 from proxyless_ext.search.path_scores import PathScores
 from proxyless_ext.search.phases import Search, WarmUp, first_gate_step
+from proxyless_ext.seeding import generator
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.optim import (
     cosine_rate,
@@ -216,8 +217,56 @@ def test_uneven_parts_weigh_as_many_pictures_as_they_have(tmp_path: Path) -> Non
     assert meter.means()["loss"] == pytest.approx(loss.item(), rel=1e-6)
 
 
+def test_paths_of_a_step_train_on_their_parts_of_the_batch(tmp_path: Path) -> None:
+    """And nothing else moves; both losses are learnt from."""
+    bench = Bench(tmp_path, warmup__paths_per_step=2, warmup__batch_size=15)
+    phase, supernet = bench.warm_up(), bench.supernet
+    before = candidates(supernet)
+    pictures, labels = next(phase.batches(0, 0))
+    expected, means = dict[nn.Parameter, Tensor](), []
+    paths = supernet.edges.draw_apart(2, generator(0, "warmup", "paths", 0))
+    for path, rows in zip(paths, (slice(0, 8), slice(8, 15)), strict=True):
+        supernet.edges.activate(path)
+        loss = phase.criterion(supernet(pictures[rows]), labels[rows])
+        weights = [each for each in phase.weights if each.grad is None]
+        for weight, gradient in zip(
+            weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True
+        ):
+            if gradient is not None:
+                part = len(labels[rows]) / 15 * gradient
+                expected[weight] = expected.get(weight, torch.zeros_like(weight)) + part
+        means.append(loss.item())
+    phase.step(0, pictures, labels, meter := Meter())
+    assert meter.means()["loss"] == pytest.approx((8 * means[0] + 7 * means[1]) / 15)
+    for weight in phase.weights:
+        assert (weight in expected) == (weight.grad is not None)
+        if weight.grad is not None:
+            torch.testing.assert_close(weight.grad, expected[weight])
+    for edge, states in enumerate(candidates(supernet)):
+        assert len({path[edge] for path in paths}) == min(2, len(states))
+        for index, state in enumerate(states):
+            if index not in [path[edge] for path in paths]:
+                assert state == before[edge][index]
+    taken = [(places, loss.item()) for places, loss in bench.path_scores._waiting]
+    assert [loss for _, loss in taken] == pytest.approx(means)
+    assert len({tuple(places) for places, _ in taken}) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"search__paths_per_step": 17}, "of 16 pictures cannot be divided into 17 parts each"),
+        ({"warmup__paths_per_step": 2, "warmup__parts": 2}, "both divide a batch; leave out one"),
+        ({"search__paths_per_step": 2, "search__paths": "sampled"}, "is for uniform paths; set"),
+    ],
+)
+def test_paths_that_no_step_can_take(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Bench(tmp_path, **settings)
+
+
 def test_a_batch_has_pictures_for_all_parts(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="of 16 pictures on 1 ranks cannot be divided into 17"):
+    with pytest.raises(UserError, match="of 16 pictures cannot be divided into 17"):
         Bench(tmp_path, search__parts=17)
 
 

@@ -111,13 +111,68 @@ def sent_and_sampled() -> list[tuple[float, int, int]]:
 
 
 def test_only_gradients_of_the_sampled_paths_are_sent() -> None:
-    """Of shared weights the slices that were used; beside gradients, three numbers."""
+    """Of shared weights the slices that were used; beside gradients, four numbers."""
     found = on_ranks(sent_and_sampled)
     assert found[0] == found[1]
     for told, sent, sampled in found[0]:
-        assert told == sampled + 16
-        assert sent == sampled + 24
+        assert told == sampled + 24
+        assert sent == sampled + 32
     assert len({sampled for _, _, sampled in found[0]}) > 1
+
+
+def apart(paths: int, weights: str) -> dict[str, Any]:
+    """What steps of several paths come to, in float64, and what they send."""
+    made = bench(
+        warmup__paths_per_step=paths,
+        warmup__clip_norm=0.5,
+        warmup__epochs=2,
+        space__weights=weights,
+    )
+    warm_up, supernet = made.warm_up(), made.supernet.double()
+    found: list[float] = []
+    for epoch in range(2):
+        for step, (pictures, labels) in enumerate(warm_up.batches(epoch, 0)):
+            warm_up.step(step, pictures.double(), labels, meter := Meter())
+            found.append(meter.means()["loss"])
+    used = supernet.edges.used(warm_up._paths)
+    return {
+        "losses": torch.tensor(found, dtype=torch.float64),
+        "weights": {name: each.detach() for name, each in supernet.named_parameters()},
+        "sent": warm_up.gradients.num_bytes,
+        "used": sum(weight[part].nbytes for weight, part in used.items()),
+        "scores": made.path_scores.state_dict()["moment"],
+    }
+
+
+@pytest.mark.parametrize("weights", ["separate", "shared"])
+@pytest.mark.parametrize("paths", [2, 4])
+def test_ranks_on_paths_of_their_own_learn_what_one_rank_does(paths: int, weights: str) -> None:
+    """Without synchronised BatchNorms, since these normalise by a path's part."""
+    expected = apart(paths, weights)
+    assert len(expected["losses"]) > 4
+    for found in on_ranks(apart, paths, weights):
+        assert found["sent"] == expected["used"] + 24 * paths
+        for name in ("losses", "weights", "scores"):
+            torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-9)
+
+
+def refused() -> list[str]:
+    found = []
+    for settings in (
+        {"warmup__paths_per_step": 3},
+        {"warmup__paths_per_step": 2, "runtime__sync_batch_norm": True},
+    ):
+        try:
+            bench(**settings)
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
+def test_paths_that_ranks_cannot_share() -> None:
+    for uneven, synchronised in on_ranks(refused):
+        assert uneven.startswith("warmup.paths_per_step is 3 and there are 2 ranks, which cannot")
+        assert "sync_batch_norm is for ranks that run one path; leave one of" in synchronised
 
 
 class Uneven(nn.Module):

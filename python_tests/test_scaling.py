@@ -233,7 +233,7 @@ def test_the_command(tmp_path: Path) -> None:
         (("--pictures", "20", "--val-pictures", "-1"), "--val-pictures is -1; give 0 or more"),
         (("--pictures", "20", "--classes", "0"), "num_classes"),
         (("--pictures", "5"), "5 training pictures are too few for 10 classes; give at least two"),
-        (("--pictures", "20", "--data", "digits"), "not at hand; leave out it or --data"),
+        (("--pictures", "20", "--data", "digits"), "not at hand; leave it or --data out"),
         (
             ("--pictures", "20", "--classes", "5", "--set", "search.epochs=1"),
             "the search would not learn",

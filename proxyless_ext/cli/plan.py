@@ -126,11 +126,11 @@ def plan(
     searched, source = settings.space.build(), ""
     if pictures is not None:
         if data is not None:
-            raise UserError("--pictures is for pictures that are not at hand; leave out it or --data")
+            raise UserError(
+                "--pictures is for pictures that are not at hand; leave it or --data out"
+            )
         searched = searched.with_classes(searched.num_classes if classes is None else classes)
-        available = PictureCounts.split(
-            pictures, val_pictures, searched.num_classes, settings.data
-        )
+        available = PictureCounts.split(pictures, val_pictures, searched.num_classes, settings.data)
     else:
         if val_pictures or classes is not None:
             raise UserError(

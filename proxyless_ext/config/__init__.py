@@ -11,6 +11,7 @@ from .sections import (
     RuntimeConfig,
     SearchConfig,
     SpaceConfig,
+    SupernetConfig,
     TrainConfig,
     WarmupConfig,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "RuntimeConfig",
     "SearchConfig",
     "SpaceConfig",
+    "SupernetConfig",
     "TrainConfig",
     "WarmupConfig",
     "load_config",

@@ -141,14 +141,34 @@ class OptimizerConfig(StrictModel):
         return self
 
 
-class WarmupConfig(OptimizerConfig):
+class SupernetConfig(OptimizerConfig):
+    """Weight steps of a supernet.
+
+    Attributes:
+        paths_per_step: so many paths, which differ on every edge as far as it has candidates, each
+            on its part of the batch and on its share of the ranks; BatchNorms normalise by a part.
+    """
+
+    paths_per_step: Count = 1
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> SupernetConfig:
+        if self.parts > 1 and self.paths_per_step > 1:
+            raise UserError(
+                f"parts is {self.parts} and paths_per_step {self.paths_per_step}, and both divide "
+                "a batch; leave out one of them"
+            )
+        return self
+
+
+class WarmupConfig(SupernetConfig):
     """Training with paths drawn from the initial alphas, which stay fixed."""
 
     epochs: Annotated[int, Field(ge=0)] = 40
     lr: Positive = 0.05
 
 
-class SearchConfig(OptimizerConfig):
+class SearchConfig(SupernetConfig):
     """The alternating search.
 
     Attributes:
@@ -159,6 +179,15 @@ class SearchConfig(OptimizerConfig):
     epochs: Count = 120
     lr: Positive = 0.025
     paths: Literal["uniform", "sampled"] = "uniform"
+
+    @model_validator(mode="after")
+    def _check_paths(self) -> SearchConfig:
+        if self.paths_per_step > 1 and self.paths != "uniform":
+            raise UserError(
+                f"paths_per_step is {self.paths_per_step}, which is for uniform paths; set "
+                "search.paths to uniform, or leave paths_per_step out"
+            )
+        return self
 
 
 class GatesConfig(StrictModel):

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .. import gates, ranks
 from ..errors import UserError
 from .mixed_op import MixedOp, group_by_alpha
-from .sliced import SlicedConv2d, Slices
+from .sliced import SlicedConv2d, Slices, hull
 from .statistics import frozen_statistics
 
 GateMode = Literal["full", "two_path"]
@@ -107,6 +107,25 @@ class Edges:
             if isinstance(conv, SlicedConv2d)
         }
 
+    def used(self, paths: Sequence[Sequence[int]]) -> dict[nn.Parameter, Slices]:
+        """The weights that any of several paths uses, in the order of `weights`, and the parts of
+        them outside of which gradients are 0; all of them where nothing is shared.
+        """
+        mixed_ops = self.mixed_ops
+        inside = {id(weight) for mixed in mixed_ops for weight in mixed.parameters()}
+        own, shared = set[int](), dict[nn.Parameter, Slices]()
+        for path in paths:
+            self.activate(path)
+            for mixed in mixed_ops:
+                own.update(map(id, mixed.candidates[mixed.active].parameters()))
+            for weight, slices in self.slices().items():
+                shared[weight] = hull(shared.get(weight, slices), slices)
+        return {
+            weight: shared.get(weight, ())
+            for weight in self.weights
+            if id(weight) not in inside or id(weight) in own or weight in shared
+        }
+
     @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None, uniformly: bool = False) -> None:
         """Draw the active path of every edge, for a weight step.
@@ -119,6 +138,16 @@ class Edges:
         if uniformly:
             alpha = alpha.where(alpha.isinf(), 0)
         self.activate(gates.sample(alpha.cpu(), generator).tolist())
+
+    @torch.no_grad()
+    def draw_apart(self, number: int, generator: torch.Generator | None = None) -> list[list[int]]:
+        """Paths through all edges that differ [number, E], for parts of one weight step: uniform
+        ones, such that no candidate comes twice before all others of its edge came.
+        """
+        alpha = self.alpha_matrix().cpu()
+        uniform = alpha.where(alpha.isinf(), 0)
+        paths: list[list[int]] = gates.sample_apart(uniform, number, generator).tolist()
+        return paths
 
     @contextmanager
     def gate_step(

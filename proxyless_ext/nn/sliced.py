@@ -11,6 +11,14 @@ Slices = tuple[slice, ...]
 """A part of a tensor, as an index of it."""
 
 
+def hull(one: Slices, other: Slices) -> Slices:
+    """The smallest part that holds two."""
+    return tuple(
+        slice(min(here.start or 0, there.start or 0), max(here.stop, there.stop))
+        for here, there in zip(one, other, strict=True)
+    )
+
+
 class SlicedConv2d(nn.Module):
     """A convolution by the leading channels and the centre of a shared weight.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from functools import partial
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
@@ -44,9 +46,8 @@ def draw_estimates(estimates: Sequence[Estimate], name: str, price: float | None
     axes.set_xticks(devices, labels=list(map(str, devices)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     if price:
-        costs = axes.secondary_yaxis(
-            "right", functions=(lambda hours: hours * price, lambda cost: cost / price)
-        )
+        scales = partial(operator.mul, price), partial(operator.mul, 1 / price)
+        costs = axes.secondary_yaxis("right", functions=scales)
         costs.set_ylabel(f"cost of all devices, at {price:g} an hour")
         costs.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         costs.minorticks_off()

@@ -68,7 +68,7 @@ class Work(NamedTuple):
         part: what it is called; those of the supernet are `SUPERNET_PARTS`.
         kind: of its steps.
         steps: how many there are.
-        batch_size: pictures of a step, over all devices; all there are, where a batch may have more.
+        batch_size: pictures of a step, over all devices, and at most as many as there are.
     """
 
     part: str
@@ -110,7 +110,9 @@ def list_work(config: Config, pictures: PictureCounts) -> list[Work]:
         min(each.batch_size, pictures.weights) for each in (warmup, search)
     )
     gate_batch = min(gates.batch_size, pictures.gates)
-    train_batch, val_batch = (min(train.batch_size, each) for each in (pictures.train, pictures.val))
+    train_batch, val_batch = (
+        min(train.batch_size, each) for each in (pictures.train, pictures.val)
+    )
     warm_up, weights, alphas = SUPERNET_PARTS
     parts = [
         Work(warm_up, "weight", warmup_steps, warmup_batch),

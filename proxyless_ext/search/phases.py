@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import gates, ranks
-from ..config import Config, OptimizerConfig
+from ..config import Config, SupernetConfig
 from ..data import Pictures, batches_per_epoch, endless
 from ..errors import UserError
 from ..nn import Slices, SuperNet
@@ -27,7 +27,7 @@ from .path_scores import PathScores
 
 
 class _SuperNetPhase(WeightPhase):
-    """Weight steps: one drawn path per edge, trained alone.
+    """Weight steps: drawn paths, each trained on its part of a batch.
 
     Args:
         path_scores: learns from the losses of uniform paths.
@@ -40,7 +40,7 @@ class _SuperNetPhase(WeightPhase):
         supernet: SuperNet,
         path_scores: PathScores,
         config: Config,
-        schedule: OptimizerConfig,
+        schedule: SupernetConfig,
         runtime: Runtime,
         data: Pictures,
         paths: str,
@@ -58,19 +58,29 @@ class _SuperNetPhase(WeightPhase):
         self.supernet = supernet
         self.path_scores = path_scores
         self.is_uniform = paths == "uniform"
+        self.num_paths = schedule.paths_per_step
+        self._paths: list[list[int]] = []
 
-    def train_on(
-        self, step: int, pictures: Tensor, labels: Tensor, weight: float
-    ) -> tuple[Tensor, Tensor]:
+    def train_on(self, step: int, pictures: Tensor, labels: Tensor, weight: float) -> Tensor:
         edges = self.supernet.edges
-        edges.sample(generator(self.config.seed, self.name, "paths", step), self.is_uniform)
-        loss, hits = super().train_on(step, pictures, labels, weight)
+        draws = generator(self.config.seed, self.name, "paths", step)
+        if self.num_paths > 1:
+            self._paths = edges.draw_apart(self.num_paths, draws)
+        else:
+            edges.sample(draws, self.is_uniform)
+            self._paths = [edges.active]
+        figures = super().train_on(step, pictures, labels, weight)
         if self.is_uniform:
-            self.path_scores.add(edges.active, loss)
-        return loss, hits
+            for path, (part, loss, _) in zip(self._paths, figures, strict=True):
+                self.path_scores.add(path, loss / part)
+        return figures
+
+    def take_path(self, number: int) -> None:
+        self.supernet.edges.activate(self._paths[number])
 
     def slices(self) -> Mapping[nn.Parameter, Slices]:
-        return self.supernet.edges.slices()
+        edges = self.supernet.edges
+        return edges.used(self._paths) if self.num_paths > 1 else edges.slices()
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -32,9 +32,10 @@ def check_batch(
     """
     pictures, world = min(batch_size, pictures), runtime.world
     if 1 < parts > pictures // world:
+        shared = f" on {world} ranks" if world > 1 else ""
         raise UserError(
-            f"a batch of {pictures} pictures on {world} ranks cannot be divided into {parts} "
-            f"parts each; raise {key} or lower the setting parts beside it"
+            f"a batch of {pictures} pictures{shared} cannot be divided into {parts} parts each; "
+            f"raise {key} or lower parts or paths_per_step beside it"
         )
     if pictures < world:
         raise UserError(

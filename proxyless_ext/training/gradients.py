@@ -19,8 +19,9 @@ BUCKET_BYTES = 2**20
 class GradientMean:
     """Averages the gradients that a step has made, and no others.
 
-    They are sent in flat buckets as backward makes them, in an order that is the same on all ranks,
-    since all run the same paths.
+    They are sent in flat buckets. Where all ranks run one path, these are filled as backward makes
+    gradients, in an order that is the same on all of them; where each has paths of its own, after
+    backward, since no rank knows when others have what it lacks.
 
     Args:
         weights: whose gradients are averaged. Hooks stay with them, and do nothing but in
@@ -41,22 +42,35 @@ class GradientMean:
 
     @contextmanager
     def over_ranks(
-        self, figures: Tensor, slices: Callable[[], Mapping[nn.Parameter, Slices]]
+        self,
+        figures: Tensor,
+        slices: Callable[[], Mapping[nn.Parameter, Slices]],
+        apart: bool = False,
     ) -> Iterator[None]:
         """Within it, backward makes gradients; afterwards they are means over the ranks.
 
         Args:
             figures: averaged, too, in place.
             slices: tells of weights outside of which part their gradients are 0 on all ranks.
+            apart: whether each rank runs paths of its own; the slices are then of all weights that
+                any rank uses.
         """
         if not ranks.are_several():
             yield
             return
         self.num_bytes = 0
-        self._slices = slices()
         try:
             self._send([figures])
-            yield
+            if apart:
+                yield
+                self._slices = slices()
+                for weight in self._slices:
+                    if weight.grad is None:
+                        weight.grad = torch.zeros_like(weight)
+                    self._take(weight)
+            else:
+                self._slices = slices()
+                yield
             self._send(self._bucket)
             for sent in self._sent:
                 sent.arrive()

@@ -37,6 +37,9 @@ class WeightPhase(Phase):
         config: seed and workers.
         runtime: where the model is.
         decay_norms: whether weight decay applies to BatchNorm and biases too.
+
+    Attributes:
+        num_paths: of the model that a step trains, each on its part of the batch.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class WeightPhase(Phase):
         self.weights = list(weights)
         self.optimizer = weight_optimizer(schedule, self.weights, decay_norms)
         self.gradients = GradientMean(self.weights)
+        self.num_paths = 1
         self.scaler = runtime.scaler()
         # Batches, and how many of the phase's come before the next of them.
         self._stream: Iterator[Batch] | None = None
@@ -90,15 +94,14 @@ class WeightPhase(Phase):
 
     def step(self, step: int, pictures: Tensor, labels: Tensor, meter: Meter) -> None:
         share = ranks.share(len(labels))
-        loss, hits = self.train_on(step, pictures, labels, share.weight)
+        _, loss, hits = self.train_on(step, pictures, labels, share.weight).sum(dim=0)
         meter.add(share.total, loss=loss, accuracy=hits)
         if ranks.are_several():
             meter.add(share.total, reduced_bytes=float(self.gradients.num_bytes))
 
-    def train_on(
-        self, step: int, pictures: Tensor, labels: Tensor, weight: float
-    ) -> tuple[Tensor, Tensor]:
-        """One update of the weights: loss and accuracy of the batch, each [].
+    def train_on(self, step: int, pictures: Tensor, labels: Tensor, weight: float) -> Tensor:
+        """One update of the weights: for each path its part of the batch, and by this part its
+        loss and its accuracy [num_paths, 3].
 
         Of mixed pictures the likeliest class counts.
 
@@ -111,22 +114,26 @@ class WeightPhase(Phase):
         set_rate(self.optimizer, self._rate(step))
         self.optimizer.zero_grad(set_to_none=True)
         pictures, targets = self.mix(step, *map(self.runtime.put, (pictures, labels)))
-        number = min(self.schedule.parts, len(targets))
-        *others, last = zip(
-            pictures.tensor_split(number), targets.tensor_split(number), strict=True
-        )
-        figures = torch.zeros(2, dtype=torch.float64, device=targets.device)
-        for part in others:
-            self._loss(*part, weight * (len(part[1]) / len(targets)), figures).backward()
-        loss = self._loss(*last, weight * (len(last[1]) / len(targets)), figures)
-        with self.gradients.over_ranks(figures, self.slices):
+        rank, world = ranks.place()
+        own = self.num_paths // world
+        number = own if self.num_paths > 1 else min(self.schedule.parts, len(targets))
+        figures = torch.zeros(self.num_paths, 3, dtype=torch.float64, device=targets.device)
+        for index, part in enumerate(
+            zip(pictures.tensor_split(number), targets.tensor_split(number), strict=True)
+        ):
+            path = rank * own + index if self.num_paths > 1 else 0
+            self.take_path(path)
+            loss = self._loss(*part, weight * (len(part[1]) / len(targets)), figures[path])
+            if index < number - 1:
+                loss.backward()
+        with self.gradients.over_ranks(figures, self.slices, apart=self.num_paths > 1):
             loss.backward()
         if self.schedule.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.weights, self.schedule.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return figures[0], figures[1]
+        return figures
 
     def _loss(self, pictures: Tensor, targets: Tensor, weight: float, figures: Tensor) -> Tensor:
         """The scaled loss of a part of a batch; weighted loss and accuracy are added to figures."""
@@ -135,9 +142,13 @@ class WeightPhase(Phase):
             loss = self.criterion(logits, targets)
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         hits = (logits.detach().argmax(dim=1) == labels).float().mean()
-        figures += weight * torch.stack([loss.detach().double(), hits.double()])
+        one = torch.ones_like(figures[0])
+        figures += weight * torch.stack([one, loss.detach().double(), hits.double()])
         scaled: Tensor = self.scaler.scale(weight * loss)
         return scaled
+
+    def take_path(self, number: int) -> None:
+        """Make the `number`-th path of the step the one that the model runs."""
 
     def mix(self, step: int, pictures: Tensor, labels: Tensor) -> Batch:
         """Pictures, and their classes or probabilities of these [B, classes], to be trained on."""
