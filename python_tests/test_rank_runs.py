@@ -39,7 +39,7 @@ from proxyless_ext.training.agreement import check_ranks
 from proxyless_ext.training.meter import Meter
 from proxyless_ext.training.running import run_phase
 
-SETTINGS = {"train.dropout": 0.2, "train.weights": "inherit"}
+SETTINGS = {"train.dropout": 0.2, "train.weights": "inherit", "search.paths_per_step": 2}
 
 
 def new_run(folder: Path, **settings: Any) -> Run:

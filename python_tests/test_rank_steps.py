@@ -156,6 +156,30 @@ def test_ranks_on_paths_of_their_own_learn_what_one_rank_does(paths: int, weight
             torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-9)
 
 
+def shared_paths(paths: int) -> Tensor:
+    """Losses of steps of two paths, in float64; where there are more, each comes twice."""
+    made = bench(warmup__paths_per_step=paths)
+    warm_up, edges = made.warm_up(), made.supernet.double().edges
+    draw = edges.draw_apart
+
+    def twice(number: int, generator: torch.Generator) -> list[list[int]]:
+        first, second = draw(2, generator)
+        return [first, first, second, second][:: 4 // number]
+
+    edges.draw_apart = twice  # type: ignore[method-assign]
+    found = []
+    for step, (pictures, labels) in enumerate(warm_up.batches(0, 0)):
+        warm_up.step(step, pictures.double(), labels, meter := Meter())
+        found.append(meter.means()["loss"])
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def test_ranks_share_paths_where_there_are_fewer() -> None:
+    expected = shared_paths(4)
+    for found in on_ranks(shared_paths, 2, world=4):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
 def refused() -> list[str]:
     found = []
     for settings in (
@@ -171,7 +195,7 @@ def refused() -> list[str]:
 
 def test_paths_that_ranks_cannot_share() -> None:
     for uneven, synchronised in on_ranks(refused):
-        assert uneven.startswith("warmup.paths_per_step is 3 and there are 2 ranks, which cannot")
+        assert uneven.startswith("paths_per_step is 3 and there are 2 ranks; give a multiple")
         assert "sync_batch_norm is for ranks that run one path; leave one of" in synchronised
 
 

@@ -151,7 +151,7 @@ def test_a_batch_for_each_device() -> None:
 
 def test_steps_counted_and_their_bytes() -> None:
     space = SPACE.model_copy(update={"stages": SPACE.stages[1:]})
-    counted = count_steps(space, tflops=1e-6)
+    counted = count_steps(load_config(None, {}), space, tflops=1e-6)
     with torch.device("meta"):
         networks = [
             Network(space.architecture(choices))
@@ -163,8 +163,21 @@ def test_steps_counted_and_their_bytes() -> None:
     assert counted.seconds["train"].at(10) == pytest.approx(3 * counted.seconds["score"].at(10))
 
 
+@pytest.mark.parametrize("weights", ["separate", "shared"])
+def test_bytes_of_several_paths_are_those_of_what_any_of_them_uses(weights: str) -> None:
+    space = SPACE.model_copy(update={"weights": weights})
+    config = load_config(None, {"warmup.paths_per_step": 3, "search.paths_per_step": 2})
+    planned = count_steps(config, space, tflops=1).reduced["weight"]
+    edges, draws, drawn = SuperNet(space).edges, torch.Generator().manual_seed(0), []
+    for _ in range(400):
+        used = edges.used(edges.draw_apart(3, draws))
+        drawn.append(sum(weight[part].nbytes for weight, part in used.items()))
+    # Whatever is shared, BatchNorms are not.
+    assert planned == pytest.approx(sum(drawn) / 400, rel=0.02 if weights == "separate" else 0.2)
+
+
 def test_memory_is_what_the_dearest_path_keeps() -> None:
-    line = count_steps(SPACE, tflops=1).memory
+    line = count_steps(load_config(None, {}), SPACE, tflops=1).memory
     supernet = SuperNet(SPACE)
     kept = {}
     for size in (8, 16):
@@ -242,6 +255,19 @@ def test_the_command(tmp_path: Path) -> None:
         (
             ("--pictures", "50000", "--tflops", "1", "--devices", "300"),
             "300 devices cannot share a batch of 256 pictures",
+        ),
+        (
+            (
+                "--pictures",
+                "50000",
+                "--tflops",
+                "1",
+                "--devices",
+                "2",
+                "--set",
+                "search.paths_per_step=3",
+            ),
+            "paths_per_step is 3 and there are 2 ranks; give a multiple",
         ),
         (("--tflops", "1", "--steps", "x.json"), "both say how fast a device is"),
     ],

@@ -184,9 +184,10 @@ def _costs(settings: Config, space: Space, tflops: float | None, steps: Path | N
             raise UserError(f"{steps} holds no steps; give a file that plan --out has written")
         return validate(StepCosts, tree["steps"], str(steps))
     if tflops:
-        return count_steps(space, tflops)
+        return count_steps(settings, space, tflops)
     own = max(each.batch_size for each in (settings.search, settings.gates, settings.train))
-    large = min(own, TIMED_BATCH)
+    paths = max(settings.warmup.paths_per_step, settings.search.paths_per_step)
+    large = max(min(own, TIMED_BATCH), 4 * paths)  # At least a picture for every path.
     return measure_steps(settings, space, (max(2, large // 4), large))
 
 

@@ -146,10 +146,23 @@ class SupernetConfig(OptimizerConfig):
 
     Attributes:
         paths_per_step: so many paths, which differ on every edge as far as it has candidates, each
-            on its part of the batch and on its share of the ranks; BatchNorms normalise by a part.
+            on its part of the batch; several ranks divide them. BatchNorms normalise by a part.
     """
 
     paths_per_step: Count = 1
+
+    def paths_of_rank(self, world: int) -> int:
+        """How many of a step's paths each of so many ranks runs.
+
+        Raises:
+            UserError: they cannot run equally many, nor equally many of them each path.
+        """
+        if self.paths_per_step % world and world % self.paths_per_step:
+            raise UserError(
+                f"paths_per_step is {self.paths_per_step} and there are {world} ranks; give a "
+                "multiple of the ranks or a number that divides them"
+            )
+        return max(1, self.paths_per_step // world)
 
     @model_validator(mode="after")
     def _check_parts(self) -> SupernetConfig:

@@ -112,11 +112,13 @@ def estimate(
         batch_per_device: pictures of a step on each device, instead of batch sizes of all together.
 
     Raises:
-        UserError: a batch has fewer pictures than there are devices, or the search would have no
-            gate steps.
+        UserError: a batch has fewer pictures than there are devices, these cannot divide the paths
+            of a step, or the search would have no gate steps.
     """
     if batch_per_device:
         config = with_batches(config, batch_per_device * devices)
+    for section in (config.warmup, config.search):
+        section.paths_of_rank(devices)
     steps: dict[Kind, Step] = {}
     seconds: dict[str, float] = {}
     for each in list_work(config, pictures):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -99,13 +101,14 @@ def measure_steps(config: Config, space: Space, batch_sizes: tuple[int, int]) ->
         for kind in KINDS
     }
     source = f"steps of {batch_sizes[0]} and {batch_sizes[1]} pictures, measured here"
-    return StepCosts(seconds=seconds, **_counted(space), source=source)
+    return StepCosts(seconds=seconds, **_counted(config, space), source=source)
 
 
-def count_steps(space: Space, tflops: float) -> StepCosts:
+def count_steps(config: Config, space: Space, tflops: float) -> StepCosts:
     """By arithmetic: two operations for each multiply-accumulate, on a device of a given speed.
 
     Args:
+        config: of the search.
         space: with the classes of the pictures.
         tflops: 10^12 operations a second that the device sustains in such networks, which is a
             small part of what its maker says.
@@ -120,25 +123,40 @@ def count_steps(space: Space, tflops: float) -> StepCosts:
         for kind, passes in PASSES.items()
     }
     source = f"multiply-accumulates, at {tflops:g} TFLOP/s"
-    return StepCosts(seconds=seconds, **_counted(space), source=source)
+    return StepCosts(seconds=seconds, **_counted(config, space), source=source)
 
 
 def _costs(space: Space, count: CountName) -> Costs:
     return count_table(space, count).costs(space)
 
 
-def _counted(space: Space) -> dict[str, Any]:
+def _counted(config: Config, space: Space) -> dict[str, Any]:
     parameters = _costs(space, "parameters")
-    mean = FLOAT * parameters.uniform
+    paths = max(config.warmup.paths_per_step, config.search.paths_per_step)
     return {
         "reduced": {
-            "weight": mean,
+            "weight": FLOAT * _used_by(paths, parameters, space.weights == "shared"),
             "gate": FLOAT * parameters.edges.numel(),
             "score": 0.0,
-            "train": mean,
+            "train": FLOAT * parameters.uniform,
         },
         "memory": _memory(space, FLOAT * parameters.bounds[1]),
     }
+
+
+def _used_by(paths: int, parameters: Costs, shared: bool) -> float:
+    """Parameters that several paths of a step use together, on average; of shared weights those of
+    the largest candidate among them.
+    """
+    total = parameters.fixed
+    for row, count in zip(parameters.edges.tolist(), parameters.counts, strict=True):
+        drawn, sizes = min(paths, count), sorted(row[:count])
+        # In how many draws each candidate is: the largest one, or any.
+        draws = [math.comb(other, drawn - 1) for other in range(count)]
+        if not shared:
+            draws = [math.comb(count - 1, drawn - 1)] * count
+        total += math.fsum(map(operator.mul, draws, sizes)) / math.comb(count, drawn)
+    return total
 
 
 def _memory(space: Space, path_bytes: float) -> Line:

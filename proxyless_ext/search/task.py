@@ -190,24 +190,14 @@ def _check_batches(config: Config, task: Task) -> None:
         section = getattr(config, name)
         parts = 1 if name == "gates" else section.parts
         if isinstance(section, SupernetConfig) and section.paths_per_step > 1:
-            _check_paths(name, section.paths_per_step, runtime)
-            parts = section.paths_per_step // runtime.world
+            parts = section.paths_of_rank(runtime.world)
+            if runtime.sync_batch_norm:
+                raise UserError(
+                    f"{name}.paths_per_step is {section.paths_per_step}, and "
+                    "runtime.sync_batch_norm is for ranks that run one path; leave one of them out"
+                )
         key = f"{name}.batch_size"
         check_batch(any_network, key, section.batch_size, len(part), runtime, parts)
-
-
-def _check_paths(name: str, paths: int, runtime: Runtime) -> None:
-    """Every rank has as many paths of a step, and normalises by what its own paths see."""
-    if paths % runtime.world:
-        raise UserError(
-            f"{name}.paths_per_step is {paths} and there are {runtime.world} ranks, which cannot "
-            "have as many paths each; give a multiple of the ranks, or 1"
-        )
-    if runtime.sync_batch_norm:
-        raise UserError(
-            f"{name}.paths_per_step is {paths}, and runtime.sync_batch_norm is for ranks that run "
-            "one path; leave one of them out"
-        )
 
 
 def _check_comparison(config: Config, space: Space) -> None:

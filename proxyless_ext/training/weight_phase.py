@@ -115,13 +115,13 @@ class WeightPhase(Phase):
         self.optimizer.zero_grad(set_to_none=True)
         pictures, targets = self.mix(step, *map(self.runtime.put, (pictures, labels)))
         rank, world = ranks.place()
-        own = self.num_paths // world
+        first, own = rank * self.num_paths // world, max(1, self.num_paths // world)
         number = own if self.num_paths > 1 else min(self.schedule.parts, len(targets))
         figures = torch.zeros(self.num_paths, 3, dtype=torch.float64, device=targets.device)
         for index, part in enumerate(
             zip(pictures.tensor_split(number), targets.tensor_split(number), strict=True)
         ):
-            path = rank * own + index if self.num_paths > 1 else 0
+            path = first + index if self.num_paths > 1 else 0
             self.take_path(path)
             loss = self._loss(*part, weight * (len(part[1]) / len(targets)), figures[path])
             if index < number - 1:
