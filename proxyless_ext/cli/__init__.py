@@ -4,7 +4,7 @@ import io
 import sys
 import warnings
 
-from .app import app
+from .app import app, on_rank
 
 
 def main() -> None:
@@ -12,5 +12,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # Paths need not be text.
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning{on_rank()}: {message}\n"
     app()

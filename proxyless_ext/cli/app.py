@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from importlib import import_module
 from typing import Any
@@ -50,6 +51,12 @@ class _Imported(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         return name, command if name is None else _import(name), rest
+
+
+def on_rank() -> str:
+    """What marks the words of another rank than the first."""
+    rank = os.environ.get("RANK", "0")  # As it is, since what is wrong may be this.
+    return f" on rank {rank}" if rank != "0" else ""
 
 
 def _import(name: str) -> Any:

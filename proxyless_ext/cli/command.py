@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
@@ -15,6 +14,7 @@ from rich.markup import escape
 
 from .. import progress, ranks
 from ..errors import InterruptionError, UserError
+from .app import on_rank
 from .restarting import restartable
 
 P = ParamSpec("P")
@@ -60,7 +60,9 @@ def command(
                 raise _failure(sentence, 130) from None
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    sentence = f"the disk is full; free some space, {again}"
+                    sentence = "the disk is full; free some space, then start again"
+                    if resumable:
+                        sentence += ", or go on with --resume if the run folder has a config.yaml"
                 elif error.filename:
                     sentence = f"cannot use {error.filename}: {error.strerror}; check this path"
                 else:
@@ -94,7 +96,5 @@ def _only_first_speaks() -> Iterator[None]:
 
 
 def _failure(sentence: str, code: int = 1) -> typer.Exit:
-    rank = os.environ.get("RANK", "0")  # As it is, since what is wrong may be this.
-    where = f" on rank {rank}" if rank != "0" else ""
-    _errors.print(f"[bold red]error{where}:[/] {escape(sentence)}")
+    _errors.print(f"[bold red]error{on_rank()}:[/] {escape(sentence)}")
     return typer.Exit(code)

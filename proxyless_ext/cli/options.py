@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from .. import ranks
 from ..config import Config, load_config, parse_override
 from ..data import Pictures
 from ..errors import UserError
+from ..progress import clock
 from ..runs import Run, check_free, new_folder
 from ..spaces import BUILTIN, read_mapping
 from ..training.agreement import check_ranks
@@ -140,6 +142,9 @@ def begun(run: Run | None, out: Path | None, config: Config, data: Pictures) -> 
             data.inventory.model_dump(mode="json"),
         )
     console.print(f"run folder: {run.folder}")
+    if (newest := run.newest_checkpoint) and not run.has_ended:
+        age = clock(time.time() - newest.stat().st_mtime)
+        console.print(f"goes on from {newest.name}, written {age} ago")
     for line in data.describe():
         console.print(line)
     return run

@@ -260,6 +260,12 @@ class Run:
         return Checkpoints(self.checkpoint(name), kept)
 
     @property
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint that was written last, of any phase; None before the first."""
+        paths = self.checkpoints_path.glob("*.safetensors")
+        return max(paths, key=lambda path: path.stat().st_mtime, default=None)
+
+    @property
     def num_records(self) -> int:
         """How many records there are: a checkpoint keeps it for `rewind`."""
         return len(self._metrics)

@@ -58,7 +58,8 @@ def check_drift(phase: str, state: Any) -> None:
     """
     if not ranks.are_several():
         return
-    digests = ranks.gathered(digest(state, leave_out=("running_mean", "running_var")))
+    own = ("running_mean", "running_var", "num_batches_tracked")
+    digests = ranks.gathered(digest(state, leave_out=own))
     ((usual, _),) = Counter(digests).most_common(1)
     if drifted := [rank for rank, each in enumerate(digests) if each != usual]:
         raise UserError(
