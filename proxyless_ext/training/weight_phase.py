@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -114,17 +114,15 @@ class WeightPhase(Phase):
         set_rate(self.optimizer, self._rate(step))
         self.optimizer.zero_grad(set_to_none=True)
         pictures, targets = self.mix(step, *map(self.runtime.put, (pictures, labels)))
-        rank, world = ranks.place()
-        first, own = rank * self.num_paths // world, max(1, self.num_paths // world)
-        number = own if self.num_paths > 1 else min(self.schedule.parts, len(targets))
+        paths = self._paths_of_parts(len(targets))
+        parts = zip(
+            paths, pictures.tensor_split(len(paths)), targets.tensor_split(len(paths)), strict=True
+        )
         figures = torch.zeros(self.num_paths, 3, dtype=torch.float64, device=targets.device)
-        for index, part in enumerate(
-            zip(pictures.tensor_split(number), targets.tensor_split(number), strict=True)
-        ):
-            path = first + index if self.num_paths > 1 else 0
+        for left, (path, own, wanted) in enumerate(parts, 1 - len(paths)):
             self.take_path(path)
-            loss = self._loss(*part, weight * (len(part[1]) / len(targets)), figures[path])
-            if index < number - 1:
+            loss = self._loss(own, wanted, weight * (len(wanted) / len(targets)), figures[path])
+            if left:
                 loss.backward()
         with self.gradients.over_ranks(figures, self.slices, apart=self.num_paths > 1):
             loss.backward()
@@ -134,6 +132,14 @@ class WeightPhase(Phase):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return figures
+
+    def _paths_of_parts(self, pictures: int) -> Sequence[int]:
+        """For each part of this rank's slice of a batch the path that is trained on it."""
+        if self.num_paths == 1:
+            return [0] * min(self.schedule.parts, pictures)
+        rank, world = ranks.place()
+        first = rank * self.num_paths // world
+        return range(first, first + max(1, self.num_paths // world))
 
     def _loss(self, pictures: Tensor, targets: Tensor, weight: float, figures: Tensor) -> Tensor:
         """The scaled loss of a part of a batch; weighted loss and accuracy are added to figures."""
