@@ -129,6 +129,17 @@ def test_no_batch_has_more_pictures_than_there_are() -> None:
     assert estimate(config, PICTURES, costs(), FREE, 1).memory == 1e6 + 100 * 1e3
 
 
+def test_gradients_of_several_paths_wait_for_backward() -> None:
+    given = {"warmup.paths_per_step": 2, "search.paths_per_step": 2}
+    slow, fast = Cluster(bandwidth=1e9, latency=0), Cluster(bandwidth=1e9, latency=0, overlap=0)
+    told = [
+        estimate(load_config(None, settings), PICTURES, costs(num_bytes=1e7), cluster, 2).steps
+        for settings, cluster in ((given, slow), ({}, fast), ({}, slow))
+    ]
+    assert told[0]["weight"] == told[1]["weight"] != told[2]["weight"]
+    assert told[0]["train"] == told[2]["train"]
+
+
 def test_steps_wait_for_pictures() -> None:
     config = load_config(None, {})
     slow = estimate(config, PictureCounts(5000, 5000, 0), costs(), Cluster(loading=100), 4)

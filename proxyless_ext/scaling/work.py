@@ -47,7 +47,7 @@ class PictureCounts:
         if train < 2 * classes:
             raise UserError(
                 f"{train} training pictures are too few for {classes} classes; give at least two "
-                "of each"
+                "of each, or say by --classes how many there are"
             )
         gates = round(config.gate_fraction * train)
         return cls(train - gates, gates, val)
