@@ -186,8 +186,9 @@ def _costs(settings: Config, space: Space, tflops: float | None, steps: Path | N
     if tflops:
         return count_steps(settings, space, tflops)
     own = max(each.batch_size for each in (settings.search, settings.gates, settings.train))
-    paths = max(settings.warmup.paths_per_step, settings.search.paths_per_step)
-    large = max(min(own, TIMED_BATCH), 4 * paths)  # At least a picture for every path.
+    large = max(
+        min(own, TIMED_BATCH), 4 * settings.most_paths
+    )  # At least a picture for every path.
     return measure_steps(settings, space, (max(2, large // 4), large))
 
 

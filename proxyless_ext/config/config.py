@@ -75,6 +75,11 @@ class Config(StrictModel):
     train: TrainConfig = TrainConfig()
     comparison: ComparisonConfig = ComparisonConfig()
 
+    @property
+    def most_paths(self) -> int:
+        """Of a weight step of the supernet, in warm-up or search."""
+        return max(self.warmup.paths_per_step, self.search.paths_per_step)
+
     @model_validator(mode="after")
     def _check(self) -> Config:
         if self.targets and not self.devices:

@@ -121,10 +121,9 @@ def estimate(
         section.paths_of_rank(devices)
     steps: dict[Kind, Step] = {}
     seconds: dict[str, float] = {}
-    apart = max(config.warmup.paths_per_step, config.search.paths_per_step) > 1
     after = replace(cluster, overlap=0.0)  # Gradients of several paths are sent after backward.
     for each in list_work(config, pictures):
-        joined = after if apart and each.kind == "weight" else cluster
+        joined = after if config.most_paths > 1 and each.kind == "weight" else cluster
         steps[each.kind] = step = _step(each, costs, joined, devices)
         seconds[each.part] = each.steps * step.total
     largest = min(max(config.warmup.batch_size, config.search.batch_size), pictures.weights)

@@ -41,7 +41,8 @@ def draw_estimates(estimates: Sequence[Estimate], name: str, price: float | None
                 color=colour,
                 fontsize=8.5,
             )
-    axes.set(title=f"Hours of a search of {name}", xlabel="devices", xscale="log", yscale="log")
+    axes.set(title=f"A search of {name}", xlabel="devices", xscale="log", yscale="log")
+    axes.set_ylabel("hours")
     axes.margins(y=0.15)
     axes.set_xticks(devices, labels=list(map(str, devices)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))

@@ -132,10 +132,9 @@ def _costs(space: Space, count: CountName) -> Costs:
 
 def _counted(config: Config, space: Space) -> dict[str, Any]:
     parameters = _costs(space, "parameters")
-    paths = max(config.warmup.paths_per_step, config.search.paths_per_step)
     return {
         "reduced": {
-            "weight": FLOAT * _used_by(paths, parameters, space.weights == "shared"),
+            "weight": FLOAT * _used_by(config.most_paths, parameters, space.weights == "shared"),
             "gate": FLOAT * parameters.edges.numel(),
             "score": 0.0,
             "train": FLOAT * parameters.uniform,

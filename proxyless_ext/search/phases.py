@@ -58,6 +58,7 @@ class _SuperNetPhase(WeightPhase):
         self.supernet = supernet
         self.path_scores = path_scores
         self.is_uniform = paths == "uniform"
+        self.paths_of_rank = schedule.paths_of_rank
         self.num_paths = schedule.paths_per_step
         self._paths: list[list[int]] = []
 
@@ -74,6 +75,13 @@ class _SuperNetPhase(WeightPhase):
             for path, (part, loss, _) in zip(self._paths, figures, strict=True):
                 self.path_scores.add(path, loss / part)
         return figures
+
+    def paths_of_parts(self, pictures: int) -> Sequence[int]:
+        if self.num_paths == 1:
+            return super().paths_of_parts(pictures)
+        rank, world = ranks.place()
+        first = rank * self.num_paths // world
+        return range(first, first + self.paths_of_rank(world))
 
     def take_path(self, number: int) -> None:
         self.supernet.edges.activate(self._paths[number])

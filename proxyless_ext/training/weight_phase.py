@@ -114,7 +114,7 @@ class WeightPhase(Phase):
         set_rate(self.optimizer, self._rate(step))
         self.optimizer.zero_grad(set_to_none=True)
         pictures, targets = self.mix(step, *map(self.runtime.put, (pictures, labels)))
-        paths = self._paths_of_parts(len(targets))
+        paths = self.paths_of_parts(len(targets))
         parts = zip(
             paths, pictures.tensor_split(len(paths)), targets.tensor_split(len(paths)), strict=True
         )
@@ -133,14 +133,6 @@ class WeightPhase(Phase):
         self.scaler.update()
         return figures
 
-    def _paths_of_parts(self, pictures: int) -> Sequence[int]:
-        """For each part of this rank's slice of a batch the path that is trained on it."""
-        if self.num_paths == 1:
-            return [0] * min(self.schedule.parts, pictures)
-        rank, world = ranks.place()
-        first = rank * self.num_paths // world
-        return range(first, first + max(1, self.num_paths // world))
-
     def _loss(self, pictures: Tensor, targets: Tensor, weight: float, figures: Tensor) -> Tensor:
         """The scaled loss of a part of a batch; weighted loss and accuracy are added to figures."""
         with self.runtime.autocast():
@@ -152,6 +144,10 @@ class WeightPhase(Phase):
         figures += weight * torch.stack([one, loss.detach().double(), hits.double()])
         scaled: Tensor = self.scaler.scale(weight * loss)
         return scaled
+
+    def paths_of_parts(self, pictures: int) -> Sequence[int]:
+        """For each part of this rank's slice of a batch the path that is trained on it."""
+        return [0] * min(self.schedule.parts, pictures)
 
     def take_path(self, number: int) -> None:
         """Make the `number`-th path of the step the one that the model runs."""
