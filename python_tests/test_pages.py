@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -60,7 +61,10 @@ def test_every_block_has_a_language_and_stands_between_fences() -> None:
 @pytest.mark.parametrize(
     "page", sorted({block.page for block in blocks("python")} - CHECKED_MORE_CLOSELY)
 )
-def test_python_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of its own, since pages write files."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_makers", dict(registry._makers))
     run_python(page)
 
