@@ -113,14 +113,21 @@ class _Lines(Bar):
     def __init__(self, label: str, total: int, done: int) -> None:
         super().__init__(label, total, done)
         self._written = time.monotonic()
+        self._has_lines = False
 
     def advance(self, steps: int = 1, pictures: int = 0, waited: float = 0.0) -> None:
         super().advance(steps, pictures, waited)
         if time.monotonic() - self._written >= SECONDS:
-            self.write()
+            self._has_lines = True
+            if self.pace.done < self.total:  # Else `end` does, with what is noted by then.
+                self._write()
 
-    def write(self) -> None:
-        """A line about where it stands."""
+    def end(self) -> None:
+        """A last line, if there was to be one before."""
+        if self._has_lines:
+            self._write()
+
+    def _write(self) -> None:
         self._written = time.monotonic()
         pace = self.pace
         line = describe(
@@ -169,10 +176,8 @@ def progress_bar(label: str, total: int, done: int = 0) -> Iterator[Bar]:
     """
     if not console.is_terminal:
         lines = _Lines(label, total, done)
-        started = lines._written
         yield lines
-        if lines._written > started:
-            lines.write()
+        lines.end()
         return
     columns = (
         TextColumn("{task.description:<12}"),

@@ -23,7 +23,7 @@ from proxyless_ext.cli import app
 from proxyless_ext.config import load_config
 from proxyless_ext.data import load_pictures
 from proxyless_ext.latency import LatencyTable
-from proxyless_ext.report.words import cost
+from proxyless_ext.report.words import cost, deviation
 from proxyless_ext.runs import Run, load_checkpoint
 from proxyless_ext.search import Objective, derive_choices
 from proxyless_ext.spaces import Architecture
@@ -127,7 +127,8 @@ def test_its_last_lines_are_what_it_found(finished: tuple[Run, Result]) -> None:
         f"MACs:              {found['macs']:,}",
         f"predicted latency: {cost(found['predicted'], 'ms')} "
         f"(target {cost(found['target'], 'ms')})",
-        f"measured latency:  {cost(found['measured'], 'ms')}",
+        f"measured latency:  {cost(found['measured'], 'ms')} "
+        f"({deviation(found['measured'], found['predicted'], 'prediction')})",
         f"report:            {run.report_path}",
     ]
     assert 0 < found["accuracy"] <= found["top5"] <= 1

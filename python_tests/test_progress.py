@@ -23,7 +23,7 @@ from proxyless_ext import progress
 from proxyless_ext.errors import UserError
 from proxyless_ext.progress import Bar, clock, progress_bar
 from proxyless_ext.report.status import BARS, describe_status, sparkline
-from proxyless_ext.runs import Position, Run, SearchEpoch, TrainEpoch
+from proxyless_ext.runs import Position, Result, Run, SearchEpoch, TrainEpoch
 from proxyless_ext.training.continuity import keep_end
 from proxyless_ext.training.running import run_phase
 
@@ -58,7 +58,7 @@ def test_without_a_terminal_there_is_a_line_at_least_every_thirty_seconds(
                 shown = seconds[0]
             assert seconds[0] - (shown if last else 0) < 30
     lines = written.getvalue().splitlines()
-    assert len(lines) == 26
+    assert len(lines) == 25
     assert lines[0] == "search: 240 of 1200, loss 1.962, 128 pictures/s, 8:00 left"
     assert lines[-1] == "search: 1200 of 1200, loss 1.001, 128 pictures/s"
 
@@ -125,7 +125,17 @@ def test_the_status_says_where_a_run_stands(run: Run) -> None:
     told = f"{run.folder}: finished, but for its report; write it with report {run.folder}"
     assert next(describe_status(run)) == told
     run.report_path.write_text("")
-    assert next(describe_status(run)) == f"{run.folder}: finished"
+    run.outcome.write_result(
+        Result(accuracy=0.75, top5=1.0, parameters=1200, macs=34000, predicted=2.0, measured=2.5)
+    )
+    assert list(describe_status(run))[:6] == [
+        f"{run.folder}: finished, with {run.report_path}",
+        "accuracy:          75.00% (top-5 100.00%)",
+        "parameters:        1,200",
+        "MACs:              34,000",
+        "predicted latency: 2.00 ms",
+        "measured latency:  2.50 ms (25.0 % above the prediction)",
+    ]
 
 
 def test_a_phase_notes_its_position(run: Run) -> None:
@@ -197,7 +207,8 @@ class Waiting(Walk):
 
 def test_a_stop_does_not_wait_for_pictures(run: Run) -> None:
     threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
-    with pytest.raises(UserError, match=r"stopped in walk, epoch 1; go on with --resume"):
+    said = "stopped in walk after 1 of 2 epochs and 0 of 3 batches; go on with --resume"
+    with pytest.raises(UserError, match=said):
         run_phase(Waiting(), run, seed=3, checkpoint_seconds=1e9)
     resumed = Walk()
     run_phase(resumed, run, seed=3, checkpoint_seconds=1e9)

@@ -177,12 +177,15 @@ def test_what_happens_to_one_rank_happens_to_all(tmp_path: Path) -> None:
     first, second = on_ranks(treks, tmp_path)
     for steps, sentence in (first["stop"], second["stop"]):
         assert steps == [0, 1, 2, 3]
-        assert sentence.startswith("stopped in walk, epoch 1; go on with --resume")
+        progress = "1 of 2 epochs and 1 of 3 batches"
+        assert sentence.startswith(f"stopped in walk after {progress}; go on with --resume")
     assert load_checkpoint(Run(tmp_path / "stop").checkpoint("walk"))["batch"] == 1
     assert len(read_metrics(Run(tmp_path / "stop").metrics_path)) == 1
     assert first["failure"][0] == second["failure"][0] == [0, 1, 2, 3]
     assert first["failure"][1].startswith("rank 0 has lost the others: one has ended or does not")
-    assert second["failure"][1] == "this picture cannot be read"
+    going_on = f"--resume {tmp_path / 'failure'}"
+    assert second["failure"][1] == f"this picture cannot be read; then go on with {going_on}"
+    assert load_checkpoint(Run(tmp_path / "failure").checkpoint("walk"))["batch"] == 1
     # It is noticed when the next checkpoint is due.
     assert first["no disk"] == second["no disk"] == ([0, 1, 2], "the disk is gone")
     assert first["drift"] == second["drift"]
@@ -320,7 +323,7 @@ def test_torchrun_searches_and_trains(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert errors.count("stopped in train, epoch") == 2, errors
+    assert errors.count("stopped in train after ") == 2, errors
     going_on = [*program, "train", "--resume", str(trained)]
     done = subprocess.run(going_on, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -212,7 +212,7 @@ def test_ctrl_c_saves_and_leaves_with_a_sentence(
     run = new_run(tmp_path, "two_path", checkpoint_seconds=1e9)
     code, errors = sit(run, Blow(phase, rng.choice([1, 3]), 0.0, signal.SIGINT))
     assert code == 1
-    assert errors.strip().splitlines()[-1].startswith(f"error: stopped in {phase}, epoch ")
+    assert errors.strip().splitlines()[-1].startswith(f"error: stopped in {phase} after ")
     assert f"--resume {run.folder}" in errors
     assert "Traceback" not in errors
     saved = load_checkpoint(run.checkpoint(phase))

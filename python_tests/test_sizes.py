@@ -182,8 +182,11 @@ def test_status_and_verify_are_of_all_sizes(
 ) -> None:
     run, _ = two
     monkeypatch.setattr("proxyless_ext.cli.search.write_report", lambda _: "page")
-    assert list(describe_status(run)) == [
-        f"{run.folder}: finished",
+    told = list(describe_status(run))
+    results = [line for line in told if "accuracy" in line]
+    assert len(results) == sum(len(part.networks) for part in run.sizes.values())
+    assert [line for line in told if line not in results] == [
+        f"{run.folder}: finished, with {run.report_path}",
         "w0.5-r8: finished",
         "w1-r8: finished",
     ]

@@ -359,7 +359,7 @@ def test_ctrl_c_is_a_sentence(tmp_path: Path) -> None:
     run = two_devices(tmp_path)
     code, errors = sit(run, Blow("finalists", 1, 0.0, signal.SIGINT))
     assert code == 1
-    assert errors.strip().splitlines()[-1].startswith("error: stopped in finalists, epoch ")
+    assert errors.strip().splitlines()[-1].startswith("error: stopped in finalists after ")
     assert any("stopped; go on with --resume" in line for line in describe_status(run))
 
 
@@ -517,7 +517,7 @@ def test_the_page_shows_all_networks(four: tuple[Run, Work]) -> None:
         for each in told.values():
             assert f"{each.predicted:.2f} ms" in text
     assert text.count("<svg") == 3 + 2  # One drawing for three widths, and a front per device.
-    assert next(describe_status(run)) == f"{run.folder}: finished"
+    assert next(describe_status(run)) == f"{run.folder}: finished, with {run.report_path}"
 
 
 def test_the_cross_table_has_random_and_published_networks_beside(four: tuple[Run, Work]) -> None:

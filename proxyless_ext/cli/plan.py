@@ -17,7 +17,7 @@ from ..data import load_pictures
 from ..errors import UserError
 from ..files import write_atomically
 from ..report.plot import save
-from ..report.words import cost, duration
+from ..report.words import cost, duration, three_digits
 from ..runs import check_output
 from ..scaling import (
     BACKWARD,
@@ -186,9 +186,8 @@ def _costs(settings: Config, space: Space, tflops: float | None, steps: Path | N
     if tflops:
         return count_steps(settings, space, tflops)
     own = max(each.batch_size for each in (settings.search, settings.gates, settings.train))
-    large = max(
-        min(own, TIMED_BATCH), 4 * settings.most_paths
-    )  # At least a picture for every path.
+    # At least a picture for every path.
+    large = max(min(own, TIMED_BATCH), 4 * settings.most_paths)
     return measure_steps(settings, space, (max(2, large // 4), large))
 
 
@@ -206,14 +205,14 @@ def _describe(
         rows.append(
             [
                 str(each.devices),
-                f"{1e3 * weight.total:.4g} ms",
-                f"{1e3 * gate.total:.4g} ms" if gate else "",
+                cost(1e3 * weight.total, "ms"),
+                cost(1e3 * gate.total, "ms") if gate else "",
                 f"{weight.waiting / weight.total:.1%}",
                 cost(each.wire_bytes, "B"),
                 cost(each.memory, "B"),
                 duration(each.total),
-                f"{each.device_hours:.4g}",
-                *([f"{price * each.device_hours:.4g}"] if price else []),
+                three_digits(each.device_hours),
+                *([three_digits(price * each.device_hours)] if price else []),
             ]
         )
     meanwhile = "two thirds of a step go on" if cluster.overlap else "no step goes on"

@@ -9,10 +9,9 @@ import typer
 
 from .. import ranks
 from ..errors import UserError
-from ..quantities import COUNTED
-from ..report import describe_status, describe_verdict, write_report
-from ..report.words import cost, cost_name, describe_limit
-from ..runs import Result, Run, check_output
+from ..report import describe_results, describe_status, describe_verdict, write_report
+from ..report.words import cost, cost_name
+from ..runs import Run, check_output
 from ..search import (
     Task,
     check_ended,
@@ -89,8 +88,10 @@ def search(
         settings, task = planned(settings, budget)
     settings = settings.anchored()
     run = begun(run, out, settings, task.data)
-    (result,) = run_search(run, settings, task)
-    _print_result(result, ranks.of_first(write_report, run.folder))
+    run_search(run, settings, task)
+    for line in ranks.of_first(list, describe_results(run)):
+        console.print(line)
+    console.print(f"report:            {ranks.of_first(write_report, run.folder)}")
 
 
 @command(commands, on_ranks=True)
@@ -161,20 +162,3 @@ def status(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the report of a run again."""
     console.print(f"report: {write_report(Run.open(run).folder)}")
-
-
-def _print_result(result: Result, report: Path) -> None:
-    unit = result.unit
-    aim = f" (target {cost(result.target, unit)})" if result.target is not None else ""
-    console.print(f"accuracy:          {result.accuracy:.2%} (top-5 {result.top5:.2%})")
-    console.print(f"parameters:        {result.parameters:,}")
-    console.print(f"MACs:              {result.macs:,}")
-    predicted = f"predicted {cost_name(unit)}:"
-    console.print(f"{predicted:<18} {cost(result.predicted, unit)}{aim}")
-    for kept in result.limits:
-        console.print(f"{f'{kept.name}:':<18} {describe_limit(kept)}")
-    if unit not in COUNTED:
-        is_here = result.measured is not None
-        measured = cost(result.measured, unit) if is_here else "not on this machine"
-        console.print(f"measured latency:  {measured}")
-    console.print(f"report:            {report}")

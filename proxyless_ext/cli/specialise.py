@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +10,8 @@ import typer
 from .. import ranks
 from ..config import Config, read_devices
 from ..errors import UserError
-from ..report import write_report
-from ..report.words import cost
-from ..runs import Result, Run
+from ..report import describe_results, write_report
+from ..runs import Run
 from ..search import Task, begin_sizes, load_sizes, run_search
 from .app import commands
 from .command import command, console
@@ -117,7 +115,8 @@ def _search(settings: Config, run: Run | None, out: Path | None, budget: str | N
         settings, task = planned(settings, budget)
     settings = settings.anchored()
     run = begun(run, out, settings, task.data)
-    _print_results(run, settings, run_search(run, settings, task))
+    run_search(run, settings, task)
+    _print_results(run)
     return run
 
 
@@ -133,20 +132,12 @@ def _search_sizes(settings: Config, run: Run | None, out: Path | None, budget: s
     for part, size in begin_sizes(run, sizes):
         console.print(f"size {size.name}")
         if size.config.aims:
-            results = run_search(part, size.config, size.task)
-            _print_results(part, size.config, results)
+            run_search(part, size.config, size.task)
+            _print_results(part)
     return run
 
 
-def _print_results(run: Run, settings: Config, results: Sequence[Result]) -> None:
-    names = [aim.name for aim in settings.aims]
-    width = max(map(len, names))
-    for name, result in zip(names, results, strict=True):
-        unit, is_here = result.unit, result.measured is not None
-        measured = cost(result.measured, unit) if is_here else "not here"
-        console.print(
-            f"{name:<{width}}  accuracy {result.accuracy:.2%}, predicted "
-            f"{cost(result.predicted, unit)} (target {cost(result.target, unit)}), "
-            f"measured {measured}"
-        )
+def _print_results(run: Run) -> None:
+    for line in ranks.of_first(list, describe_results(run)):
+        console.print(line)
     console.print(f"networks: {run.networks_folder}")

@@ -10,11 +10,13 @@ from .compare import (
 from .network_drawing import draw_network, draw_networks
 from .page import describe_verdict, write_report
 from .plot import check_format
+from .results import describe_results
 from .status import describe_status
 
 __all__ = [
     "SearchedPoint",
     "check_format",
+    "describe_results",
     "describe_status",
     "describe_verdict",
     "draw_comparison",

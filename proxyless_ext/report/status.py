@@ -11,6 +11,7 @@ from ..progress import describe
 from ..quantities import show
 from ..runs import Epoch, Position, Run, read_metrics
 from ..spaces import read_model
+from .results import describe_results
 from .words import BEYOND, plural
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -45,6 +46,10 @@ def describe_status(run: Run) -> Iterator[str]:
             yield from _describe_progress(part, worker)
         else:
             yield f"{size}: {_describe_state(part)}"
+            if part.has_begun and part.has_ended:
+                yield from describe_results(part)
+    if run.has_ended and not run.sizes:
+        yield from describe_results(run)
     yield from _describe_progress(run, worker)
 
 
@@ -55,7 +60,9 @@ def _describe_rest(run: Run) -> str:
         return f"stopped; go on with {run.going_on}"
     if is_search and not run.beginning.ended:
         return f"networks found, but not yet compared; go on with {run.going_on}"
-    if (is_search or run.sizes) and not run.report_path.exists():
+    if run.report_path.exists():
+        return f"finished, with {run.report_path}"
+    if is_search or run.sizes:
         return f"finished, but for its report; write it with report {shlex.quote(str(run.folder))}"
     return "finished"
 

@@ -17,6 +17,7 @@ from .words import (
     cost_name,
     count,
     describe_limit,
+    deviation,
     duration,
     networks,
     percent,
@@ -86,9 +87,7 @@ def _deviation(value: float | None, reference: float | None, name: str, unit: st
     """2.4 % above the target, 5.00 ms; empty while either is unknown."""
     if value is None or not reference:
         return ""
-    relative = value / reference - 1
-    where = "above" if relative > 0 else "below"
-    return f"{percent(abs(relative))} {where} the {name}, {cost(reference, unit)}"
+    return f"{deviation(value, reference, name)}, {cost(reference, unit)}"
 
 
 def summarise(contents: Contents) -> Iterator[Paragraph]:

@@ -65,6 +65,12 @@ def percent(fraction: float) -> str:
     return f"{percentage(fraction)} %"
 
 
+def deviation(value: float, reference: float, name: str) -> str:
+    """How far a value is from another one: 2.4 % above the target."""
+    relative = value / reference - 1
+    return f"{percent(abs(relative))} {'above' if relative > 0 else 'below'} the {name}"
+
+
 def points(difference: float) -> str:
     """A difference of fractions, which is no fraction of one: 1.2 points."""
     return f"{percentage(difference)} points"

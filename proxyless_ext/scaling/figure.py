@@ -11,6 +11,7 @@ from matplotlib.ticker import StrMethodFormatter
 
 from ..report.colours import BLUE, ORANGE
 from ..report.plot import add_legend, new_figure, styled
+from ..report.words import three_digits
 from .cluster import Estimate
 
 
@@ -33,7 +34,7 @@ def draw_estimates(estimates: Sequence[Estimate], name: str, price: float | None
         axes.plot(devices, values, color=colour, marker="o", markersize=4, label=label)
         for point in zip(devices, values, strict=True):
             axes.annotate(
-                f"{point[1]:,.3g}" if point[1] < 1000 else f"{point[1]:,.0f}",
+                three_digits(point[1]),
                 point,
                 xytext=(0, offset),
                 textcoords="offset points",

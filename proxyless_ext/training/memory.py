@@ -22,7 +22,7 @@ def memory_suffices(phase: Phase, step: int, batch: Batch) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not _tells_of_memory(error):
             raise
     else:
@@ -50,12 +50,15 @@ def _largest_half(phase: Phase, step: int, batch: Batch) -> int | None:
         try:
             phase.step(step, pictures[:size], labels[:size], Meter())
             return size
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not _tells_of_memory(error):
                 return None
     return None
 
 
-def _tells_of_memory(error: RuntimeError) -> bool:
-    """Whether it is that of a GPU's or of the CPU's allocator, which has no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+def _tells_of_memory(error: Exception) -> bool:
+    """Whether it is that of a GPU's allocator, of what kernels work in, or of torch's allocator on
+    the CPU, which has no class of its own.
+    """
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)

@@ -71,11 +71,16 @@ def _take_steps(sitting: Sitting, seed: int, checkpoint_seconds: float) -> None:
             batches = phase.batches(epoch, sitting.batch)
             while True:
                 asked = time.monotonic()
-                batch = _take(batches, stop) if sitting.batch < phase.num_batches else None
+                is_over = sitting.batch == phase.num_batches
+                batch, failure = (None, None) if is_over else _take(batches, stop)
                 waited = time.monotonic() - asked
-                stops, saves = _agree(stop.requested, sitting.unsaved_seconds > checkpoint_seconds)
-                if stops:
+                is_due = sitting.unsaved_seconds > checkpoint_seconds
+                stops, saves, fails = _agree(stop.requested, is_due, failure is not None)
+                if stops or fails:
                     sitting.save()
+                if fails:
+                    raise sitting.failed(failure) if failure else ranks.lost()
+                if stops:
                     raise sitting.stopped()
                 if saves:
                     sitting.begin_to_save()
@@ -101,6 +106,7 @@ class _Agreement(NamedTuple):
 
     stops: bool
     saves: bool
+    fails: bool
 
 
 def _agree(stops: bool = False, saves: bool = False, fails: bool = False) -> _Agreement:
@@ -110,29 +116,21 @@ def _agree(stops: bool = False, saves: bool = False, fails: bool = False) -> _Ag
         stops: this rank was asked to stop.
         saves: a checkpoint is due here.
         fails: this rank cannot go on.
-
-    Raises:
-        InterruptionError: another rank cannot.
     """
-    any_stops, any_saves, any_fails = ranks.any_of(stops, saves, fails)
-    if any_fails and not fails:
-        raise ranks.lost()
-    return _Agreement(any_stops, any_saves)
+    return _Agreement(*ranks.any_of(stops, saves, fails))
 
 
-def _take(batches: Iterator[Batch], stop: Stop) -> Batch | None:
-    """The next batch; None where a stop was requested, which ends the wait for it.
-
-    Raises:
-        UserError: it cannot be read, of which the other ranks know then.
+def _take(batches: Iterator[Batch], stop: Stop) -> tuple[Batch | None, UserError | None]:
+    """The next batch, and why it could not be read; neither where a stop was requested, which ends
+    the wait for it.
     """
     try:
         with suppress(Interrupted):
-            return None if stop.requested else stop.take(batches)
-    except UserError:
-        _agree(fails=True)
-        raise
-    return None
+            if not stop.requested:
+                return stop.take(batches), None
+    except UserError as error:
+        return None, error
+    return None, None
 
 
 def seed_step(seed: int, kind: str, epoch: int, batch: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import ranks
-from ..errors import DiskFullError, UserError
+from ..errors import DiskFullError, InterruptionError, UserError
 from ..progress import Bar
 from ..runs import Checkpoints, Epoch, Position, Run
 from .agreement import check_drift
@@ -171,16 +171,26 @@ class Sitting:
 
     def _diverged(self, what: str) -> UserError:
         return UserError(
-            f"the {what} of {self.phase.name} became infinite or NaN in epoch {self.epoch}, before "
-            f"batch {self.batch}; lower {self.phase.section}.lr in {self.run.config_path} and go "
-            f"on with {self.run.going_on}"
+            f"the {what} of {self.phase.name} became infinite or NaN after {self._progress}; lower "
+            f"{self.phase.section}.lr in {self.run.config_path} and go on with {self.run.going_on}"
         )
 
     def stopped(self) -> UserError:
         """What is said when the phase was asked to stop."""
         return UserError(
-            f"stopped in {self.phase.name}, epoch {self.epoch}; go on with {self.run.going_on}"
+            f"stopped in {self.phase.name} after {self._progress}; go on with {self.run.going_on}"
         )
+
+    def failed(self, error: UserError) -> UserError:
+        """What is said when no batch could be had."""
+        if isinstance(error, InterruptionError):  # To which the command adds what to do then.
+            return error
+        return UserError(f"{error}; then go on with {self.run.going_on}")
+
+    @property
+    def _progress(self) -> str:
+        epochs = f"{self.epoch} of {self.phase.epochs} epochs"
+        return f"{epochs} and {self.batch} of {self.phase.num_batches} batches"
 
 
 def _is_finite(state: Any) -> bool:
