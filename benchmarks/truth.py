@@ -15,7 +15,7 @@ from proxyless_ext.config import Config
 from proxyless_ext.data import Inventory
 from proxyless_ext.errors import UserError
 from proxyless_ext.files import write_atomically
-from proxyless_ext.spaces import Space, StrictModel, read_model
+from proxyless_ext.spaces import Space, StrictModel, read_model, validate
 
 CURVE = 8
 """Parts of a training whose mean losses are kept."""
@@ -83,7 +83,8 @@ class Truth(StrictModel):
             raise UserError(f"{path} is of another space than '{space.name}'; give its own table")
         if changes := data.changes_since(truth.pictures):
             raise UserError(f"{path} is of other pictures: {changes}; give the same")
-        if truth.settings != settings:
+        # Settings that came after the table have their defaults.
+        if truth_settings(validate(Config, truth.settings, str(path))) != settings:
             raise UserError(f"{path} was made with other settings of data or train; restore them")
         return truth
 

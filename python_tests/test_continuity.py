@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -127,6 +128,21 @@ def test_changed_pictures_are_refused(here: Path, change: Callable[[Path], str])
         sentence = fails(*command)
         assert f"are not those that the run in run began with: {said}; restore them" in sentence
     assert (here / "run" / "architecture.json").read_bytes() == architecture
+
+
+def test_settings_that_came_later_have_their_defaults(here: Path) -> None:
+    """In a run that a version without them began."""
+    train()
+    path = here / "run" / "beginning.json"
+    beginning = json.loads(path.read_text())
+    del beginning["settings"]["train"]["drop_path"], beginning["settings"]["warmup"]
+    path.write_text(json.dumps(beginning))
+    succeeds("train", "--resume", "run")
+    path.write_text(json.dumps(beginning))
+    edit("train", drop_path=0.1)
+    assert "train.drop_path was 0.0 when the run in run used it and is 0.1 now" in fails(
+        "train", "--resume", "run"
+    )
 
 
 def test_pictures_may_move(here: Path) -> None:

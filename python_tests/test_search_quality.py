@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pages import ROOT
 from tiny_runs import SPACE, begin, table_of
 
 from benchmarks import beside_random, oracle_gates, search_quality, trainings
@@ -93,6 +94,14 @@ def test_it_goes_on_where_it_was_stopped(folder: Path, monkeypatch: pytest.Monke
     other = config.model_copy(update={"train": config.train.model_copy(update={"lr": 0.2})})
     with pytest.raises(UserError, match=r"truth\.jsonl is of other settings, pictures or networks"):
         trainings.train_all(trainings.Trainer.load(other), NETWORKS, out, seeds=2, processes=1)
+
+
+def test_the_table_that_comes_along_is_of_its_configuration() -> None:
+    path = ROOT / "benchmarks" / "ground_truth" / "fashion.json"
+    config = load_config(path.with_suffix(".yaml"), {})
+    pictures = read_model(Truth, path).pictures
+    space = config.space.build().with_classes(len(pictures.classes))
+    assert len(Truth.load(path, truth_settings(config), space, pictures).networks) == 576
 
 
 def test_tables_of_something_else_are_refused(folder: Path) -> None:

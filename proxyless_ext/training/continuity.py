@@ -21,7 +21,7 @@ from ..data import (
 )
 from ..errors import UserError
 from ..runs import Beginning, Run, phase_kind
-from ..spaces import Architecture
+from ..spaces import Architecture, validate
 
 FREE = (
     "checkpoint_seconds",
@@ -145,7 +145,7 @@ def is_done(run: Run, config: Config) -> bool:
             old is not None and new <= old
             if key.startswith("comparison.")
             else key in FREE or key.partition(".")[0] in FREE
-            for key, old, new in differences(beginning.settings, settings_of(config))
+            for key, old, new in differences(_began_with(run), settings_of(config))
         )
     )
 
@@ -160,12 +160,18 @@ def _check_pictures(run: Run, config: Config, data: Pictures) -> None:
 
 
 def _check_settings(run: Run, config: Config, may_change: Callable[[str], bool]) -> None:
-    for key, old, new in differences(run.beginning.settings, settings_of(config)):
+    for key, old, new in differences(_began_with(run), settings_of(config)):
         if not may_change(key):
             raise UserError(
                 f"{key} was {old!r} when the run in {run.folder} used it and is {new!r} now; "
                 f"restore it in {run.settings_path}, or start a new run"
             )
+
+
+def _began_with(run: Run) -> dict[str, Any]:
+    """The settings of a run's beginning; those that came later have their defaults."""
+    settings = run.beginning.settings
+    return settings_of(validate(Config, settings, str(run.beginning_path)))
 
 
 def settings_of(config: Config) -> dict[str, Any]:
