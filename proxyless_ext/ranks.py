@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, distributed
 
 from .errors import InterruptionError, UserError
+from .session import join
 
 PATIENCE = 10.0
 """Seconds after which those who wait for the others say so."""
@@ -88,11 +89,7 @@ def _meet(rank: int, world: int) -> None:
     reminder.start()
     try:
         served, _, _ = next(distributed.rendezvous("env://", timeout=MEETING))
-        # torchrun's store may outlive ranks that it starts again, with the addresses of dead ones.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = distributed.PrefixStore(f"attempt {attempt}", served)
-        store.set(f"here {rank}", "")
-        store.wait([f"here {each}" for each in range(world)], MEETING)
+        store = join(served, rank, world, MEETING)
     except (RuntimeError, ValueError) as error:
         if "EADDRINUSE" in str(error):
             raise UserError(
