@@ -15,7 +15,7 @@ import proxyless_ext
 PACKAGE = Path(proxyless_ext.__file__).parent
 
 LAYERS = [
-    {"errors"},
+    {"errors", "session"},
     {"_library", "_registrations", "compilers", "documents", "files", "processor", "progress"}
     | {"quantities", "ranks", "seeding"},
     {"environment", "export", "ops", "reference", "spaces"},

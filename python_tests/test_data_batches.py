@@ -419,6 +419,17 @@ def test_training_does_not_go_on_without_any_picture(folder):
     stream = endless(load(folder, "skip").train, 8, 0, "weights")
     with (
         pytest.warns(UserWarning, match="left out"),
-        pytest.raises(UserError, match="no picture of a whole batch can be read"),
+        pytest.raises(UserError, match="no picture of a batch, or of a rank's part"),
     ):
         next(stream)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_little_memory_makes_no_picture_a_bad_one(folder, monkeypatch, workers):
+    def no_room(*_args, **_kwargs):
+        raise MemoryError
+
+    pictures = load(folder, "skip").train
+    monkeypatch.setattr(Image, "open", no_room)
+    with pytest.raises(WorkerError, match=r"^there is too little memory to decode .*\.png; lower"):
+        next(endless(pictures, 8, 0, "weights", workers=workers))

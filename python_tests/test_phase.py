@@ -616,7 +616,10 @@ def test_too_little_memory_is_a_sentence(
             if len(pictures) > room:
                 allocate()
 
-    with pytest.raises(UserError, match=rf"of walk with 50 pictures .*; {says}, so lower train\."):
+    with pytest.raises(
+        UserError,
+        match=rf"of walk with 50 pictures .*; {says}, so start a new run with a lower train\.",
+    ):
         run_phase(Large(), run, seed=3, checkpoint_seconds=1e9)
     assert load_checkpoint(run.checkpoint("walk"))["batch"] == 0
 
@@ -644,6 +647,67 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     run_phase(resumed, run, seed=3, checkpoint_seconds=0)
     assert resumed.taken == [1, 2, 3, 4, 5]
     assert records(run) == expected
+
+
+def full(*_: object) -> None:
+    raise DiskFullError("cannot write it; free some disk space")
+
+
+def test_a_full_disk_costs_no_steps_for_the_sake_of_the_position(
+    run: Run, expected: list[Epoch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyless_ext.training.sitting.POSITION_SECONDS", 0.0)
+    monkeypatch.setattr("proxyless_ext.training.sitting.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(run, "write_position", full)
+    run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
+    assert records(run) == expected
+
+
+def test_a_stop_after_an_epoch_says_so_if_it_could_not_be_saved(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_without_room() -> None:
+        monkeypatch.setattr(Snapshot, "write", full)
+        strike(signal.SIGINT)
+
+    walk = Walk()
+    walk.on_end[0] = stop_without_room
+    with pytest.raises(DiskFullError):
+        run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_pictures_that_cannot_be_read_cost_no_steps(
+    run: Run, expected: list[Epoch], has_room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither those of a batch nor those of a validation; what is wrong with them is said."""
+
+    def fail() -> None:
+        if not has_room:
+            monkeypatch.setattr(Snapshot, "write", full)
+        raise UserError("this picture cannot be read")
+
+    class Unlucky(Walk):
+        def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for step, batch in enumerate(super().batches(epoch, start), 3 * epoch + start):
+                if step == 5:
+                    fail()
+                yield batch
+
+    says = f"^this picture cannot be read; then go on with --resume {run.folder}$"
+    unlucky, unvalidated, resumed = Unlucky(), Unlucky(), Walk()
+    unvalidated.on_end[0] = fail
+    with pytest.raises(UserError, match=says):
+        run_phase(unvalidated, run, seed=3, checkpoint_seconds=1e9)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=says):
+        run_phase(unlucky, run, seed=3, checkpoint_seconds=1e9)
+    monkeypatch.undo()
+    run_phase(resumed, run, seed=3, checkpoint_seconds=1e9)
+    again = [0, 1, 2] if has_room else [0, 1, 2, 0, 1, 2]
+    end = [3, 4, 5] if has_room else [3, 4, 3, 4, 5]
+    assert records(run) == expected
+    assert unvalidated.taken + unlucky.taken + resumed.taken == again + end
 
 
 def test_a_damaged_checkpoint_costs_one_interval(run: Run, expected: list[Epoch]) -> None:

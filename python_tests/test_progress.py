@@ -138,6 +138,37 @@ def test_the_status_says_where_a_run_stands(run: Run) -> None:
     ]
 
 
+def test_the_status_of_sizes_says_which_are_compared(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, {"space": {"width_mults": [0.5, 1, 2], "resolutions": [8]}}, 0, {})
+    devices = {"devices": {"cpu": {"target": "40%"}}}
+    beyond = {**devices, "left_out": ["cpu-40%"]}
+    for part, config in zip(run.sizes.values(), (devices, devices, beyond), strict=True):
+        Run.create(part.folder, config, 0, {}).space_path.write_text("of a search")
+    first, second, _ = run.sizes.values()
+    for part in (first, second):
+        outcome = part.outcome_of("cpu-40%")
+        outcome.folder.mkdir(parents=True)
+        outcome.write_result(Result(accuracy=0.5, predicted=2.0, target=2.0))
+    keep_end(first)
+    found = "cpu-40%  accuracy 50.00%, predicted 2.00 ms (target 2.00 ms), measured not here"
+    uncompared = "networks found, but not yet compared"
+    assert list(describe_status(Run(tmp_path))) == [
+        f"{tmp_path}: {uncompared}; go on with --resume {tmp_path}",
+        *("w0.5-r8: finished", found, f"w1-r8: {uncompared}", found),
+        "w2-r8: no target within reach",
+    ]
+    keep_end(second)
+    assert next(describe_status(Run(tmp_path))).startswith(f"{tmp_path}: finished, but for its")
+
+
+def test_what_goes_on_by_another_command_says_so(run: Run) -> None:
+    run.goes_on_by("verify", "a folder", "--networks", "2")
+    walk = Walk()
+    walk.on_step[1] = lambda: strike(signal.SIGINT)
+    with pytest.raises(UserError, match=r"; go on with verify 'a folder' --networks 2$"):
+        run_phase(walk, run, seed=3, checkpoint_seconds=1e9)
+
+
 def test_a_phase_notes_its_position(run: Run) -> None:
     run_phase(Walk(), run, seed=3, checkpoint_seconds=1e9)
     position = Position.model_validate_json(run.position_path.read_text())

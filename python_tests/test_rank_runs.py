@@ -202,6 +202,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "seed": {"seed": 7},
     "resumed": {},
     "pictures": {},
+    "unreadable": {},
     "code": {},
 }
 
@@ -220,6 +221,9 @@ def disagreements(folder: Path) -> dict[str, str]:
                 fewer = data.inventory.model_dump()
                 fewer["parts"]["train"][2]["count"] = 5
                 pictures = replace(data, inventory=Inventory.model_validate(fewer))
+            if name == "unreadable":
+                readable = data.train_gates.part.select(torch.arange(len(data.train_gates) - 1))
+                pictures = replace(data, train_gates=replace(data.train_gates, part=readable))
             if name == "code":
                 code = {**agreement.describe_code(), "torch": "1.0"}
                 agreement.describe_code = lambda code=code: code
@@ -242,6 +246,7 @@ def test_ranks_that_disagree_are_refused(tmp_path: Path) -> None:
         "seed": "seed is 7 there and 0 here",
         "resumed": "--resume is True there and False here",
         "pictures": "class '2' of train has 5 pictures instead of 177; start all with the same",
+        "unreadable": "other pictures cannot be read there; start all with the same",
         "code": "torch is '1.0' there and '",
     }.items():
         assert f"rank 1 of torch.distributed differs from rank 0: {says}" in first[name]

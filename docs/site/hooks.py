@@ -27,9 +27,8 @@ log = logging.getLogger("mkdocs.hooks")
 SETTINGS = """# Settings
 
 A configuration is a YAML file for `--config`; `--set SECTION.KEY=VALUE` sets one of its values, as
-in `--set train.epochs=20`. What neither says has the default below, which is the published value
-where there is one. `configs/` has files to start from, and a run's own `config.yaml` says all that
-it used.
+in `--set train.epochs=20`. What neither says has the default below. `configs/` has files to start
+from, and a run's own `config.yaml` says all that it used.
 """
 SECTION = """
 ## {title}

@@ -1,4 +1,4 @@
-"""The sections of a configuration, each with the published values."""
+"""The sections of a configuration, each with its defaults."""
 
 from __future__ import annotations
 

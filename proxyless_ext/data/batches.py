@@ -145,8 +145,8 @@ class _PlannedBatches(Dataset[_Made | WorkerError]):
     phase: str
 
     def __getitem__(self, plan: _BatchPlan) -> _Made | WorkerError:
-        pictures, labels, errors = self.make(plan, self.dataset.part.pixels)
         try:
+            pictures, labels, errors = self.make(plan, self.dataset.part.pixels)
             return share(pictures), share(labels), errors
         except WorkerError as error:  # Raised here, it would arrive as a traceback.
             return error
@@ -211,8 +211,8 @@ def _read(
                 yield pictures, labels
             elif training:
                 raise UserError(
-                    f"no picture of a whole batch can be read, {errors[0].path} among them; mend "
-                    "or remove them"
+                    "no picture of a batch, or of a rank's part of one, can be read, "
+                    f"{errors[0].path} among them; mend them"
                 )
 
 

@@ -28,7 +28,7 @@ class DataConfig(StrictModel):
         val_fraction: the part held out for validation, of sources without validation pictures.
         augment: `standard` crops at random and mirrors all but digits; `crop` only crops.
         bad_pictures: whether an unreadable picture ends the run or is left out with a warning.
-        bad_limit: how many may be left out before that ends the run, too.
+        bad_limit: how many a rank may leave out before that ends the run, too.
         workers: processes that read pictures, at most 1,024; 0 reads them in the main process.
     """
 

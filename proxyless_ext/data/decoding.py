@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from .bad_pictures import PictureError
+from .workers import WorkerError
 
 Image.init()
 FORMATS = sorted(set(Image.OPEN) - {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FITS"})
@@ -68,6 +69,7 @@ def decode(path: Path, content: bytes | None = None) -> Tensor:
 
     Raises:
         PictureError: the file cannot be read, is damaged, or is no picture that can become RGB.
+        WorkerError: it may be, but there is too little memory.
     """
     if content is None:
         content = read(path)
@@ -77,6 +79,10 @@ def decode(path: Path, content: bytes | None = None) -> Tensor:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 image.load()
                 pixels = torch.from_numpy(np.array(_rgb(_upright(image)))).permute(2, 0, 1)
+        except MemoryError as error:
+            raise WorkerError(
+                f"there is too little memory to decode {path}; lower data.workers or free some"
+            ) from error
         except UnidentifiedImageError as error:
             raise PictureError(path, "it is not a picture of a known format") from error
         except Exception as error:  # Decoders meet damaged files with exceptions of many kinds.

@@ -17,7 +17,7 @@ KILLED = "a process that reads pictures was killed, perhaps for want of memory; 
 
 
 class WorkerError(InterruptionError):
-    """Processes that read pictures were killed, or cannot hand on what they read."""
+    """Processes that read pictures were killed, or have no room for what they read."""
 
 
 def share(tensor: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def describe_results(run: Run) -> Iterator[str]:
     results = {name: run.outcome_of(name).result for name in run.networks}
     if "" in results:
         yield from _describe_one(results[""])
-    else:
+    elif results:
         yield from _describe_several(results)
 
 

@@ -14,6 +14,9 @@ from ..spaces import read_model
 from .results import describe_results
 from .words import BEYOND, plural
 
+UNCOMPARED = "networks found, but not yet compared"
+"""Of a search whose random networks are yet to be trained."""
+
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 60
 
@@ -55,14 +58,14 @@ def describe_status(run: Run) -> Iterator[str]:
 
 def _describe_rest(run: Run) -> str:
     """What is left to do of a run that nobody works on."""
-    is_search = run.space_path.exists()
     if not run.has_ended:
         return f"stopped; go on with {run.going_on}"
-    if is_search and not run.beginning.ended:
-        return f"networks found, but not yet compared; go on with {run.going_on}"
+    searches = [each for each in (run, *run.sizes.values()) if each.space_path.exists()]
+    if not all(map(_is_compared, searches)):
+        return f"{UNCOMPARED}; go on with {run.going_on}"
     if run.report_path.exists():
         return f"finished, with {run.report_path}"
-    if is_search or run.sizes:
+    if searches:
         return f"finished, but for its report; write it with report {shlex.quote(str(run.folder))}"
     return "finished"
 
@@ -71,7 +74,14 @@ def _describe_state(part: Run) -> str:
     """Of a size that nothing is trained for, before, after or at all."""
     if not (part.has_begun and part.has_ended):
         return "waits"
-    return "finished" if part.networks else BEYOND
+    if not part.networks:
+        return BEYOND
+    return "finished" if _is_compared(part) else UNCOMPARED
+
+
+def _is_compared(search: Run) -> bool:
+    """Whether nothing is left to do of one that has found its networks, if it has any."""
+    return search.beginning.ended or not search.networks
 
 
 def _describe_progress(run: Run, worker: str | None) -> Iterator[str]:

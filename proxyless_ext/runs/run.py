@@ -69,6 +69,7 @@ class Run:
         self._metrics = Metrics(self.metrics_path, self.tensorboard_path)
         self._lock_path = self.folder / ".lock"
         self._lock = FolderLock(self._lock_path)
+        self._command = ""
 
     @property
     def networks_folder(self) -> Path:
@@ -132,8 +133,12 @@ class Run:
 
     @property
     def going_on(self) -> str:
-        """The option that goes on with it, as a shell takes it."""
-        return f"--resume {shlex.quote(str((self.whole or self).folder))}"
+        """The option or the command that goes on with it, as a shell takes it."""
+        return self._command or f"--resume {shlex.quote(str((self.whole or self).folder))}"
+
+    def goes_on_by(self, *command: str) -> None:
+        """Have the words of a command go on with what is under way, instead of an option."""
+        self._command = shlex.join(command)
 
     def correctable(self, error: UserError) -> UserError:
         """An error of the configuration that was found after the run had begun."""

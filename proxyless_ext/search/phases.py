@@ -136,6 +136,7 @@ class Search(_SuperNetPhase):
     """
 
     section = "search"
+    batch_settings = ("search.batch_size", "gates.batch_size")
 
     def __init__(
         self,

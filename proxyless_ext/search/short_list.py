@@ -95,6 +95,7 @@ class ShortList(Phase):
 
     name = "shortlist"
     section = "search"
+    batch_settings = ("gates.batch_size",)
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ def check_ranks(run: Run | None, config: Config, data: Pictures) -> None:
         "code": describe_code(),
         "settings": {"--resume": run is not None, **settings_of(config)},
         "pictures": data.inventory.model_dump(),
+        "read": _digest_of_split(data),
     }
     first, *others = ranks.gathered(facts)
     for rank, other in enumerate(others, start=1):
@@ -76,4 +77,12 @@ def _difference(first: dict[str, Any], other: dict[str, Any]) -> str:
             if key not in OWN:
                 return f"{key} is {found!r} there and {expected!r} here"
     before, found = (Inventory.model_validate(facts["pictures"]) for facts in (first, other))
-    return found.changes_since(before)
+    if changes := found.changes_since(before):
+        return changes
+    return "" if first["read"] == other["read"] else "other pictures cannot be read there"
+
+
+def _digest_of_split(data: Pictures) -> str:
+    """Of which pictures serve what, those that cannot be read being left out."""
+    sets = (data.train, data.train_weights, data.train_gates, data.val)
+    return digest([each.part.numbers for each in sets])

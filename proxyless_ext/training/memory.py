@@ -33,7 +33,8 @@ def memory_suffices(phase: Phase, step: int, batch: Batch) -> Iterator[None]:
     advice = f"{fitting} would fit" if fitting else "fewer may fit"
     raise UserError(
         f"there is not enough memory for a step of {phase.name} with {pictures} pictures on a "
-        f"device; {advice}, so lower {phase.section}.batch_size or take more devices"
+        f"device; {advice}, so start a new run with a lower "
+        f"{' or '.join(phase.batch_settings)}, or go on with more devices"
     )
 
 

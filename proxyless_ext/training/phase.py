@@ -21,6 +21,7 @@ class Phase(ABC):
     Attributes:
         name: of its checkpoint and its records.
         section: of the configuration that holds its learning rate.
+        batch_settings: of the configuration, which say how large its batches are.
         epochs: how many there are.
         num_batches: in every epoch.
     """
@@ -29,6 +30,10 @@ class Phase(ABC):
     section: str
     epochs: int
     num_batches: int
+
+    @property
+    def batch_settings(self) -> Sequence[str]:
+        return (f"{self.section}.batch_size",)
 
     @property
     def kind(self) -> str:

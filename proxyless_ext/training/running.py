@@ -11,7 +11,7 @@ BatchNorms' running statistics, of which those of the first rank count. It alone
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -19,9 +19,9 @@ import torch
 
 from .. import ranks
 from ..data import worker_failures
-from ..errors import UserError
+from ..errors import DiskFullError, UserError
 from ..progress import progress_bar
-from ..runs import Run
+from ..runs import Epoch, Run
 from ..seeding import derive_seed
 from .memory import memory_suffices
 from .phase import Batch, Phase
@@ -76,11 +76,12 @@ def _take_steps(sitting: Sitting, seed: int, checkpoint_seconds: float) -> None:
                 waited = time.monotonic() - asked
                 is_due = sitting.unsaved_seconds > checkpoint_seconds
                 stops, saves, fails = _agree(stop.requested, is_due, failure is not None)
-                if stops or fails:
-                    sitting.save()
                 if fails:
+                    with suppress(DiskFullError):  # What failed first is said.
+                        sitting.save()
                     raise sitting.failed(failure) if failure else ranks.lost()
                 if stops:
+                    sitting.save()
                     raise sitting.stopped()
                 if saves:
                     sitting.begin_to_save()
@@ -95,9 +96,10 @@ def _take_steps(sitting: Sitting, seed: int, checkpoint_seconds: float) -> None:
                 seen = sizes[epoch] * len(labels) * ranks.place()[1]
                 bar.advance(sizes[epoch], seen, waited)
                 sitting.look(bar)
-            sitting.log(phase.end_epoch(epoch, meter))
+            sitting.log(_end_epoch(sitting))
             sitting.next_epoch()
             if _agree(stop.requested).stops:
+                ranks.of_first(sitting.checkpoints.finish)
                 raise sitting.stopped()
 
 
@@ -131,6 +133,21 @@ def _take(batches: Iterator[Batch], stop: Stop) -> tuple[Batch | None, UserError
     except UserError as error:
         return None, error
     return None, None
+
+
+def _end_epoch(sitting: Sitting) -> Sequence[Epoch]:
+    """The records of an epoch.
+
+    Raises:
+        UserError: pictures could not be read; a process that is alone saves before.
+    """
+    try:
+        return sitting.phase.end_epoch(sitting.epoch, sitting.meter)
+    except UserError as error:
+        if not ranks.are_several():  # Of which others would wait in the middle of it.
+            with suppress(DiskFullError):
+                sitting.save()
+        raise sitting.failed(error) from error
 
 
 def seed_step(seed: int, kind: str, epoch: int, batch: int) -> None:

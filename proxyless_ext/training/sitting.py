@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -91,17 +92,17 @@ class Sitting:
             bar.note(note)
         if now - self._noted >= POSITION_SECONDS and ranks.is_first():
             self._noted = now
-            self.run.write_position(
-                Position(
-                    label=bar.label,
-                    done=bar.pace.done,
-                    total=bar.total,
-                    text=bar.text,
-                    pictures_per_second=bar.pace.pictures_per_second,
-                    seconds_left=bar.pace.seconds_left(bar.total),
-                    time=time.time(),
-                )
+            position = Position(
+                label=bar.label,
+                done=bar.pace.done,
+                total=bar.total,
+                text=bar.text,
+                pictures_per_second=bar.pace.pictures_per_second,
+                seconds_left=bar.pace.seconds_left(bar.total),
+                time=time.time(),
             )
+            with suppress(DiskFullError):  # The next checkpoint speaks of it.
+                self.run.write_position(position)
 
     def log(self, records: Sequence[Epoch]) -> None:
         """Write the records of an epoch."""
