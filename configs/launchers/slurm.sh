@@ -1,5 +1,5 @@
 #!/bin/bash
-# A search on two machines with eight GPUs each: sbatch configs/launchers/slurm.sh
+# A search on two machines with eight GPUs each: sbatch configs/launchers/slurm.sh, in the repository
 # Two minutes before the job ends or is pre-empted it is asked to stop; queued again, it goes on.
 #SBATCH --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 --cpus-per-task=64
 #SBATCH --requeue --signal=TERM@120

@@ -19,7 +19,7 @@ from ..training.agreement import check_ranks
 from .command import console
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="YAML file; without it, the published values.")
+    Path | None, typer.Option("--config", help="YAML file; without it, the defaults.")
 ]
 DataOption = Annotated[
     str | None,
