@@ -38,7 +38,7 @@ test: $(INSTALLED)  ## Run the tests, as many at a time as there are cores
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
 test-slow: $(INSTALLED)  ## Run the tests that take long
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 test-emulator: $(INSTALLED)  ## Run the kernels for GPUs on a CPU, and find the bugs seeded in them
 	$(BIN)/python -m pytest -m emulator python_tests/test_cuda_emulator.py
