@@ -305,7 +305,8 @@ def test_several_sizes_are_searched_on_several_ranks(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_torchrun_searches_and_trains(tmp_path: Path) -> None:
     """By the launcher itself; Ctrl-C at it stops all ranks, and the run goes on."""
-    run = new_run(tmp_path, runtime__sync_batch_norm=True)
+    settings = {"runtime__sync_batch_norm": True, "search__paths_per_step": 1}
+    run = new_run(tmp_path, **settings)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     program = [*launch, "-m", "proxyless_ext"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}

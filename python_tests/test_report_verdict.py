@@ -63,6 +63,10 @@ def test_equal_networks_decide_nothing() -> None:
     assert "not shown" in say(0.7, [0.7, 0.7, 0.7], [0.7, 0.7], cost=3)
 
 
+def test_no_interval_is_wider_than_accuracies_are() -> None:
+    assert "± 100.0 points" in say(0.6, [0.3, 0.6])
+
+
 def test_without_others_nothing_is_said() -> None:
     derived = Competitor(name="derived", accuracy=0.7)
     assert verdict(derived, Comparison(random=competitors([0.7])), 3.0) is None

@@ -219,6 +219,7 @@ def _describe(
     first = estimates[0]
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in first.seconds.items())
     search_seconds = sum(first.seconds.get(part, 0.0) for part in SUPERNET_PARTS)
+    search_hours = first.devices * search_seconds / 3600
     loading = "reading keeps up"
     if cluster.loading < math.inf:
         loading = f"{cluster.loading:g} pictures a second are read for each device"
@@ -233,6 +234,6 @@ def _describe(
         f"{table([*header, *(['cost'] if price else [])], rows)}\n\n"
         "waiting: for other devices, of a weight step; sent: by a device in a weight step; all: "
         "until a trained network; hours: of all devices together.\n"
-        f"Of the hours on {first.devices}, {first.devices * search_seconds / 3600:.3g} are of "
+        f"Of the hours on {first.devices}, {three_digits(search_hours)} are of "
         f"warm-up and search; the paper's search on ImageNet took {PUBLISHED_HOURS} of a GPU."
     )

@@ -48,7 +48,7 @@ def verdict(
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(random) - 1)
     spread = quantile * deviation * math.sqrt(1 + 1 / len(random))
     sampling = _sampling_margin(derived.accuracy, mean, pictures)
-    margin = max(spread, sampling)
+    margin = min(max(spread, sampling), 1.0)  # Of accuracies, which differ by no more.
     beaten = sum(derived.accuracy > other for other in random)
     parts = [
         f"The network found reaches {percent(derived.accuracy)}: {_beside(difference)} the mean of "
