@@ -107,9 +107,9 @@ def verify(
     sizes = {name: Run.resume(part.folder) for name, part in opened.sizes.items()}
     parts = sizes or {"": opened}
     for part in parts.values():
-        part.goes_on_by("verify", str(run), "--networks", str(networks))
         check_ended(part, *(part.outcome_of(name).result_path for name in part.networks))
     for size, part in parts.items():
+        part.goes_on_by("verify", str(run), "--networks", str(networks))
         settings = configuration(
             part.config_path,
             None,
