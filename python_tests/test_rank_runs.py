@@ -246,7 +246,7 @@ def test_ranks_that_disagree_are_refused(tmp_path: Path) -> None:
         "seed": "seed is 7 there and 0 here",
         "resumed": "--resume is True there and False here",
         "pictures": "class '2' of train has 5 pictures instead of 177; start all with the same",
-        "unreadable": "other pictures cannot be read there; start all with the same",
+        "unreadable": "not the same pictures can be read there and here; start all with the same",
         "code": "torch is '1.0' there and '",
     }.items():
         assert f"rank 1 of torch.distributed differs from rank 0: {says}" in first[name]

@@ -69,11 +69,13 @@ import os, sys, time
 from pathlib import Path
 from proxyless_ext import ranks
 
-folder, left = Path(sys.argv[1]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+folder, attempts = Path(sys.argv[1]), os.environ["TORCHELASTIC_RESTART_COUNT"]
 with ranks.group():
     rank, _ = ranks.place()
     met = len(list(folder.glob(f"{rank} *")))
-    (folder / f"{rank} {met}").write_text(f"{os.getpid()} {left}")
+    note = folder / f".{rank}"
+    note.write_text(f"{os.getpid()} {attempts}")
+    note.rename(folder / f"{rank} {met}")  # Never seen half written.
     while not ranks.any_of(met == 2)[0]:
         time.sleep(0.05)
 """
@@ -93,11 +95,16 @@ def test_machines_meet_again_whose_launchers_count_differently(tmp_path: Path) -
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [*launch, *how, str(tmp_path / "program.py"), str(met)]
     agents = [subprocess.Popen(command, env=environment) for _ in range(2)]
-    for attempt in range(2):
-        while not all((met / f"{rank} {attempt}").exists() for rank in range(2)):
-            time.sleep(0.1)
-        process, _ = (met / f"1 {attempt}").read_text().split()
-        os.kill(int(process), signal.SIGKILL)
-    assert [agent.wait(timeout=120) for agent in agents] == [0, 0]
+    try:
+        for attempt in range(2):
+            while not all((met / f"{rank} {attempt}").exists() for rank in range(2)):
+                assert [agent.poll() for agent in agents] == [None, None]
+                time.sleep(0.1)
+            process, _ = (met / f"1 {attempt}").read_text().split()
+            os.kill(int(process), signal.SIGKILL)
+        assert [agent.wait(timeout=120) for agent in agents] == [0, 0]
+    finally:
+        for agent in agents:
+            agent.terminate()
     counts = [(met / f"{rank} 2").read_text().split()[1] for rank in range(2)]
     assert counts[0] != counts[1]

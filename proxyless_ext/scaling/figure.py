@@ -11,7 +11,6 @@ from matplotlib.ticker import StrMethodFormatter
 
 from ..report.colours import BLUE, ORANGE
 from ..report.plot import add_legend, new_figure, styled
-from ..report.words import three_digits
 from .cluster import Estimate
 
 
@@ -34,7 +33,7 @@ def draw_estimates(estimates: Sequence[Estimate], name: str, price: float | None
         axes.plot(devices, values, color=colour, marker="o", markersize=4, label=label)
         for point in zip(devices, values, strict=True):
             axes.annotate(
-                three_digits(point[1]),
+                f"{point[1]:,.3g}" if point[1] < 1000 else f"{point[1]:,.0f}",
                 point,
                 xytext=(0, offset),
                 textcoords="offset points",

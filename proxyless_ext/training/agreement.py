@@ -79,7 +79,9 @@ def _difference(first: dict[str, Any], other: dict[str, Any]) -> str:
     before, found = (Inventory.model_validate(facts["pictures"]) for facts in (first, other))
     if changes := found.changes_since(before):
         return changes
-    return "" if first["read"] == other["read"] else "other pictures cannot be read there"
+    if first["read"] != other["read"]:
+        return "not the same pictures can be read there and here"
+    return ""
 
 
 def _digest_of_split(data: Pictures) -> str:
