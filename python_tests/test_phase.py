@@ -682,7 +682,9 @@ def test_pictures_that_cannot_be_read_cost_no_steps(
 ) -> None:
     """Neither those of a batch nor those of a validation; what is wrong with them is said."""
 
-    def fail() -> None:
+    def fail(epoch: int) -> None:
+        while load_checkpoint(run.checkpoint("walk"))["epoch"] < epoch:
+            time.sleep(0.01)  # It is written meanwhile.
         if not has_room:
             monkeypatch.setattr(Snapshot, "write", full)
         raise UserError("this picture cannot be read")
@@ -691,12 +693,12 @@ def test_pictures_that_cannot_be_read_cost_no_steps(
         def batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
             for step, batch in enumerate(super().batches(epoch, start), 3 * epoch + start):
                 if step == 5:
-                    fail()
+                    fail(epoch)
                 yield batch
 
     says = f"^this picture cannot be read; then go on with --resume {run.folder}$"
     unlucky, unvalidated, resumed = Unlucky(), Unlucky(), Walk()
-    unvalidated.on_end[0] = fail
+    unvalidated.on_end[0] = lambda: fail(0)
     with pytest.raises(UserError, match=says):
         run_phase(unvalidated, run, seed=3, checkpoint_seconds=1e9)
     monkeypatch.undo()
